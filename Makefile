@@ -1,0 +1,56 @@
+# `make train` and `make test` do all set-up themselves: they need Python >= 3.10 and git, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+# The main job. `make train ENV=AntDir-v0 STEPS=200000 SEED=1 ARGS="--save-freq 50000"` for the rest.
+ALGO ?= trmrl
+ENV ?= HalfCheetahVel-v0
+STEPS ?= -1
+SEED ?= 0
+ARGS ?=
+
+export PYTHONUNBUFFERED = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help install train test test-slow lint type format doc clean
+
+help:
+	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl ARGS=...]  install, train, report before and after"
+	@echo "make test | test-slow | lint | type | format | doc | clean"
+
+install: $(STAMP)
+
+# Written last, so an interrupted installation is taken up again and a finished one is not repeated.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python >= 3.10 is needed: make PYTHON=python3.x"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]"
+	@touch $@
+
+train: $(STAMP)
+	$(BIN)/python -m sb3_trmrl train --algo $(ALGO) --env $(ENV) --n-timesteps $(STEPS) --seed $(SEED) --progress --report $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+doc: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site *.egg-info

@@ -1,0 +1,1 @@
+"""Parts that are not tied to one algorithm: memory, buffers, layers, wrappers."""

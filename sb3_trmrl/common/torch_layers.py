@@ -1,0 +1,309 @@
+"""
+The transformer of TrMRL: working memories in, episodic memory out.
+
+Shapes: B batch, N slots of the window, D width of the model (``d_model``), H heads, F features of a token.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch as th
+import torch.nn.functional as F
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
+from torch import nn
+
+from sb3_trmrl.common.checks import check_option, check_positive_int
+
+INITIALIZATIONS = ("tfixup", "xavier", "default")
+LAYER_NORMS = ("none", "pre", "post")
+POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "none")
+
+
+class EncoderTrace(NamedTuple):
+    """
+    What every layer of the encoder holds, for analysis.
+
+    :param memories: The working memories and each layer's episodic memories (eq. 6), n_layers + 1 tensors (B, N, D)
+    :param attention: Each layer's attention weights alpha (eq. 4), n_layers tensors (B, H, N, N), rows sum to 1
+    """
+
+    memories: list[th.Tensor]
+    attention: list[th.Tensor]
+
+
+class SelfAttention(nn.Module):
+    """
+    Multi-head attention (eq. 1) of some slots to the slots they may see.
+
+    :param d_model: Width D
+    :param n_heads: Number of heads H, divides D
+    """
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query = nn.Linear(d_model, d_model)
+        self.key = nn.Linear(d_model, d_model)
+        self.value = nn.Linear(d_model, d_model)
+        self.out = nn.Linear(d_model, d_model)
+
+    def forward(self, queries: th.Tensor, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
+        """
+        :param queries: Slots that attend, (B, Q, D)
+        :param memories: Slots attended to, (B, N, D)
+        :param visible: Which memories each query sees, booleans that broadcast to (B, H, Q, N)
+        :return: Task representations mu (eq. 5), (B, Q, D)
+        """
+        q, k, v = self._heads(self.query(queries)), self._heads(self.key(memories)), self._heads(self.value(memories))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # (B, H, Q, D / H)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def weights(self, queries: th.Tensor, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
+        """
+        :return: Attention weights of the same call (eq. 4), (B, H, Q, N)
+        """
+        q, k = self._heads(self.query(queries)), self._heads(self.key(memories))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        return scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
+
+    def _heads(self, x: th.Tensor) -> th.Tensor:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, N, D) -> (B, H, N, D / H)
+
+
+class EncoderLayer(nn.Module):
+    """
+    One refinement of the episodic memory (eq. 6): attention and a position-wise ReLU network, each with a residual.
+
+    :param d_model: Width D
+    :param n_heads: Number of heads
+    :param dim_feedforward: Hidden units of the position-wise network
+    :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
+    """
+
+    def __init__(self, d_model: int, n_heads: int, dim_feedforward: int, layer_norm: str) -> None:
+        super().__init__()
+        self.attention = SelfAttention(d_model, n_heads)
+        self.feedforward = nn.Sequential(
+            nn.Linear(d_model, dim_feedforward), nn.ReLU(), nn.Linear(dim_feedforward, d_model)
+        )
+        self.layer_norm = layer_norm
+        self.norm_attention = nn.Identity() if layer_norm == "none" else nn.LayerNorm(d_model)
+        self.norm_feedforward = nn.Identity() if layer_norm == "none" else nn.LayerNorm(d_model)
+
+    def forward(self, queries: th.Tensor, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
+        """
+        :param queries: Memories to refine, (B, Q, D)
+        :param memories: Memories to refine them with, (B, N, D)
+        :param visible: Which memories each query sees, booleans that broadcast to (B, H, Q, N)
+        :return: Refined memories, (B, Q, D)
+        """
+        if self.layer_norm == "pre":
+            x = queries + self.attention(self.norm_attention(queries), self.norm_attention(memories), visible)
+            return x + self.feedforward(self.norm_feedforward(x))
+        x = self.norm_attention(queries + self.attention(queries, memories, visible))
+        return self.norm_feedforward(x + self.feedforward(x))
+
+    def matrices_scaled_by_tfixup(self) -> list[th.Tensor]:
+        """
+        :return: W_v, W_o and both feed-forward matrices
+        """
+        linears = (self.attention.value, self.attention.out, self.feedforward[0], self.feedforward[2])
+        return [linear.get_parameter("weight") for linear in linears]
+
+    def attention_weights(self, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
+        """
+        :return: Attention weights when all slots are refined, (B, H, N, N)
+        """
+        x = self.norm_attention(memories) if self.layer_norm == "pre" else memories
+        return self.attention.weights(x, x, visible)
+
+
+class TransformerEncoder(nn.Module):
+    """
+    Causal encoder whose output is the episodic memory of the newest slot (section 4.3, Algorithm 1).
+
+    :param context_length: Number of slots N of the longest window
+    :param d_model: Width D
+    :param n_layers: Number of layers L
+    :param n_heads: Number of heads
+    :param dim_feedforward: Hidden units of the position-wise networks
+    :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
+    """
+
+    causal: th.Tensor
+    layers: list[EncoderLayer]
+
+    def __init__(
+        self, context_length: int, d_model: int, n_layers: int, n_heads: int, dim_feedforward: int, layer_norm: str
+    ) -> None:
+        super().__init__()
+        layers = (EncoderLayer(d_model, n_heads, dim_feedforward, layer_norm) for _ in range(n_layers))
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
+        # A pre-norm stack leaves its last sum without norm
+        self.final_norm = nn.LayerNorm(d_model) if layer_norm == "pre" else nn.Identity()
+        # Slot i sees the slots up to i, so what lies behind the newest slot never matters
+        causal = th.ones(context_length, context_length, dtype=th.bool).tril()
+        self.register_buffer("causal", causal, persistent=False)
+
+    def forward(self, memories: th.Tensor, lengths: th.Tensor) -> th.Tensor:
+        """
+        :param memories: Working memories, (B, N, D)
+        :param lengths: Number of filled slots, (B,)
+        :return: Episodic memory of the newest filled slot, (B, D)
+        """
+        causal = self.causal[: memories.shape[1], : memories.shape[1]]
+        for layer in self.layers[:-1]:
+            memories = layer(memories, memories, causal)
+        # Only the newest slot of the last layer is read
+        newest = lengths - 1
+        rows = th.arange(len(lengths), device=lengths.device)
+        episodic = self.layers[-1](memories[rows, newest, None], memories, causal[newest, None, None])
+        return self.final_norm(episodic[:, 0])
+
+    def trace(self, memories: th.Tensor) -> EncoderTrace:
+        """
+        :param memories: Working memories, (B, N, D)
+        :return: Memories and attention weights of every layer at every slot; slots not filled have no meaning
+        """
+        causal = self.causal[: memories.shape[1], : memories.shape[1]]
+        trace = EncoderTrace([memories], [])
+        for layer in self.layers:
+            trace.attention.append(layer.attention_weights(memories, causal))
+            memories = layer(memories, memories, causal)
+            trace.memories.append(memories)
+        trace.memories[-1] = self.final_norm(memories)
+        return trace
+
+
+def sinusoidal_positions(n_slots: int, d_model: int) -> th.Tensor:
+    """
+    Vaswani et al. (2017), section 3.5: sine and cosine of the slot index at geometrically spaced frequencies.
+
+    :param n_slots: Number of slots N
+    :param d_model: Width D, even
+    :return: (N, D)
+    """
+    frequencies = 10_000.0 ** (-th.arange(0, d_model, 2) / d_model)
+    angles = th.arange(n_slots)[:, None] * frequencies
+    return th.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
+class TransformerExtractor(BaseFeaturesExtractor):
+    """
+    The agent's memory: features of each token, working memories phi, causal encoder, episodic memory (figure 1).
+
+    :param observation_space: Observation space of one token
+    :param token_extractor: SB3 features extractor applied to each token (flattening by default)
+    :param context_length: Number of working memories N in a window
+    :param d_model: Width D of the working memories
+    :param n_layers: Number of layers L
+    :param n_heads: Number of attention heads, divides ``d_model``
+    :param dim_feedforward: Hidden units of the position-wise networks
+    :param initialization: ``"tfixup"`` (the paper), ``"xavier"`` or ``"default"`` (PyTorch's)
+    :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
+    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index
+    :param embedding_arch: Hidden ReLU layers of phi before its linear layer, none by default
+    :raises TypeError: if a size is not an integer
+    :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model`` or an odd
+        ``d_model`` meets sinusoidal positions
+    """
+
+    positions: th.Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        token_extractor: BaseFeaturesExtractor | None = None,
+        context_length: int = 16,
+        d_model: int = 64,
+        n_layers: int = 2,
+        n_heads: int = 4,
+        dim_feedforward: int = 256,
+        initialization: str = "tfixup",
+        layer_norm: str = "none",
+        positional_encoding: str = "sinusoidal",
+        embedding_arch: list[int] | None = None,
+    ) -> None:
+        sizes: dict[str, Any] = dict(context_length=context_length, d_model=d_model, n_layers=n_layers, n_heads=n_heads)
+        for name, size in {**sizes, "dim_feedforward": dim_feedforward}.items():
+            check_positive_int(name, size)
+        if d_model % n_heads:
+            raise ValueError(f"`n_heads` must divide `d_model`, got n_heads={n_heads} and d_model={d_model}")
+        check_option("initialization", initialization, INITIALIZATIONS)
+        check_option("layer_norm", layer_norm, LAYER_NORMS)
+        check_option("positional_encoding", positional_encoding, POSITIONAL_ENCODINGS)
+        if positional_encoding == "sinusoidal" and d_model % 2:
+            raise ValueError(f"`d_model` must be even with sinusoidal positions, got {d_model}")
+
+        super().__init__(observation_space, features_dim=d_model)
+        self.initialization = initialization
+        self.token_extractor = token_extractor or FlattenExtractor(observation_space)
+        hidden_layers: list[nn.Module] = []
+        width = self.token_extractor.features_dim
+        for n_units in embedding_arch or []:
+            hidden_layers += [nn.Linear(width, check_positive_int("embedding_arch", n_units)), nn.ReLU()]
+            width = n_units
+        self.embedding = nn.Sequential(*hidden_layers, nn.Linear(width, d_model))
+        positions = th.zeros(context_length, d_model)
+        if positional_encoding == "learned":
+            self.positions = nn.Parameter(positions)
+        else:
+            if positional_encoding == "sinusoidal":
+                positions = sinusoidal_positions(context_length, d_model)
+            self.register_buffer("positions", positions, persistent=False)
+        self.encoder = TransformerEncoder(context_length, d_model, n_layers, n_heads, dim_feedforward, layer_norm)
+        self.reset_parameters()
+
+    @th.no_grad()
+    def reset_parameters(self) -> None:
+        """
+        Initialise embedding and encoder, and leave the token extractor as it is.
+
+        T-Fixup (Huang et al. 2020, section 4; paper section 3.3), for L layers of width d: Xavier for every matrix;
+        then W_v, W_o and both feed-forward matrices of each layer times 0.67 L^(-1/4); the input embedding (and learned
+        positions, a part of it) Gaussian with standard deviation d^(-1/2), times (9 L)^(-1/4). Biases are 0.
+        """
+        d_model, n_layers = self.features_dim, len(self.encoder.layers)
+        for module in (*self.embedding.modules(), *self.encoder.modules()):
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+                if self.initialization != "default":
+                    nn.init.xavier_uniform_(module.weight)
+                    nn.init.zeros_(module.bias)
+        if isinstance(self.positions, nn.Parameter):
+            nn.init.normal_(self.positions, std=d_model**-0.5)
+        if self.initialization == "tfixup":
+            for layer in self.encoder.layers:
+                for matrix in layer.matrices_scaled_by_tfixup():
+                    matrix.mul_(0.67 * n_layers**-0.25)
+            input_embedding = self.embedding[-1].get_parameter("weight")
+            nn.init.normal_(input_embedding, std=d_model**-0.5).mul_((9 * n_layers) ** -0.25)
+            if isinstance(self.positions, nn.Parameter):
+                self.positions.mul_((9 * n_layers) ** -0.25)
+
+    def forward(self, observations: Any, lengths: th.Tensor) -> th.Tensor:
+        """
+        :param observations: Preprocessed tokens of B windows of N slots, (B * N, \\*observation), or a dictionary
+        :param lengths: Number of filled slots of each window, (B,)
+        :return: Episodic memories, (B, D)
+        """
+        return self.encoder(self.working_memories(observations, len(lengths)), lengths)
+
+    def trace(self, observations: Any, lengths: th.Tensor) -> EncoderTrace:
+        """
+        :param observations: As in :meth:`forward`
+        :param lengths: As in :meth:`forward`
+        :return: Memories and attention weights of every layer at every slot; slots not filled have no meaning
+        """
+        return self.encoder.trace(self.working_memories(observations, len(lengths)))
+
+    def working_memories(self, observations: Any, batch_size: int) -> th.Tensor:
+        """
+        :param observations: Preprocessed tokens, (B * N, \\*observation), or a dictionary
+        :param batch_size: Number of windows B
+        :return: phi of each token plus the position of its slot, (B, N, D)
+        """
+        features = self.token_extractor(observations)  # (B * N, F)
+        embedded = self.embedding(features).unflatten(0, (batch_size, -1))
+        return embedded + self.positions[: embedded.shape[1]]

@@ -1,0 +1,152 @@
+"""
+The working memory: the newest N tokens of each environment.
+
+One structure serves the live memory while acting, the ``state`` of ``predict`` and the windows of a minibatch, so that
+the encoder is called in one way only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+#: One batch of observations or tokens: an array, or for Dict observations one array per key
+Tokens = Any
+
+
+def map_tokens(function: Callable[..., Any], *tokens: Tokens) -> Tokens:
+    """
+    Apply a function to an array, or to each entry of a Dict observation.
+
+    :param function: Takes one array of each of ``tokens``
+    :param tokens: Arrays (numpy, torch) or dictionaries with the same keys
+    :return: The result, or a dictionary of results
+    """
+    if isinstance(tokens[0], dict):
+        return {key: function(*(token[key] for token in tokens)) for key in tokens[0]}
+    return function(*tokens)
+
+
+def map_spaces(function: Callable[[spaces.Space], Any], space: spaces.Space) -> Any:
+    """
+    Apply a function to an observation space, or to each subspace of a Dict space.
+
+    :param function: Takes a space that is no Dict
+    :param space: Observation space
+    :return: The result, or a dictionary of results
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: function(subspace) for key, subspace in space.spaces.items()}
+    return function(space)
+
+
+def token_dtype(space: spaces.Space) -> np.dtype:
+    """
+    :param space: Observation space that is no Dict
+    :return: The type in which tokens are kept: the space's own, but 32 bits for 64-bit floats, as networks read them
+    """
+    return np.dtype(np.float32) if space.dtype == np.float64 else np.dtype(space.dtype)
+
+
+class WorkingMemory(NamedTuple):
+    """
+    Windows of the newest tokens of B environments, written from slot 0 until all N slots are filled and
+    first-in first-out from then on (Melo 2022, section 5.1, "Memory Write Logic").
+
+    It is never changed in place: :meth:`write` returns the memory that holds one token more.
+
+    :param tokens: Raw observations, shape (B, N, \\*observation), slot 0 the oldest; a dictionary for Dict observations
+    :param lengths: Number of filled slots, shape (B,), integers; what lies in the other slots has no meaning
+    """
+
+    tokens: Tokens
+    lengths: Any
+
+    @classmethod
+    def empty(
+        cls, observation_space: spaces.Space, context_length: int, n_envs: int, device: th.device | str = "cpu"
+    ) -> WorkingMemory:
+        """
+        :param observation_space: Observation space of one environment
+        :param context_length: Number of slots N
+        :param n_envs: Number of environments B
+        :param device: PyTorch device
+        :return: A memory without tokens
+        """
+
+        def zeros(space: spaces.Space) -> th.Tensor:
+            slots = np.zeros((n_envs, context_length, *(space.shape or ())), dtype=token_dtype(space))
+            return th.as_tensor(slots, device=device)
+
+        lengths = th.zeros(n_envs, dtype=th.long, device=device)
+        return cls(map_spaces(zeros, observation_space), lengths)
+
+    @classmethod
+    def of(cls, observations: Tokens) -> WorkingMemory:
+        """
+        :param observations: One observation per environment, shape (B, \\*observation)
+        :return: The memory at the first step of an episode: a window of one slot
+        """
+        tokens = map_tokens(lambda observation: observation[:, None], observations)
+        first = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
+        return cls(tokens, th.ones(len(first), dtype=th.long, device=first.device))
+
+    def write(self, observations: Tokens, starts: th.Tensor) -> WorkingMemory:
+        """
+        :param observations: The newest observation of each environment, shape (B, \\*observation)
+        :param starts: Where the memory is emptied before it is written, booleans, shape (B,)
+        :return: The memory that ends with ``observations``
+        """
+        n_slots = self.context_length
+        filled = th.where(starts, 0, self.lengths)
+        slide = (filled == n_slots).long()  # a full window drops its oldest token
+        rows = th.arange(len(filled), device=filled.device)
+        source = (th.arange(n_slots, device=filled.device) + slide[:, None]).clamp(max=n_slots - 1)
+        newest = filled - slide
+
+        def append(tokens: th.Tensor, observation: th.Tensor) -> th.Tensor:
+            tokens = tokens[rows[:, None], source]
+            tokens[rows, newest] = observation.reshape(tokens[:, 0].shape).to(tokens.dtype)
+            return tokens
+
+        return WorkingMemory(map_tokens(append, self.tokens, observations), newest + 1)
+
+    def select(self, indices: Any) -> WorkingMemory:
+        """
+        :param indices: Which environments
+        :return: Their memories, in that order
+        """
+        return WorkingMemory(map_tokens(lambda tokens: tokens[indices], self.tokens), self.lengths[indices])
+
+    def newest(self) -> Tokens:
+        """
+        :return: The token in the newest filled slot, shape (B, \\*observation)
+        """
+        rows = th.arange(len(self.lengths), device=self.lengths.device)
+        return map_tokens(lambda tokens: tokens[rows, self.lengths - 1], self.tokens)
+
+    @property
+    def context_length(self) -> int:
+        """Number of slots N"""
+        first = next(iter(self.tokens.values())) if isinstance(self.tokens, dict) else self.tokens
+        return first.shape[1]
+
+    def numpy(self) -> WorkingMemory:
+        """
+        :return: The same memory in numpy arrays
+        """
+        return WorkingMemory(map_tokens(lambda tokens: tokens.cpu().numpy(), self.tokens), self.lengths.cpu().numpy())
+
+    def to(self, device: th.device | str) -> WorkingMemory:
+        """
+        :param device: PyTorch device
+        :return: The same memory in tensors on that device
+        """
+        return WorkingMemory(
+            map_tokens(lambda tokens: th.as_tensor(tokens, device=device), self.tokens),
+            th.as_tensor(self.lengths, device=device),
+        )

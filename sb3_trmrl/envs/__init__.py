@@ -1,0 +1,19 @@
+"""
+Families of tasks, registered with Gymnasium when this package is imported.
+
+The registered environments contain both wrappers of ``sb3_trmrl.common.wrappers``: one Gymnasium episode is one trial. The
+modules are loaded when an environment is made, so that the base install does not import MuJoCo for the small problems.
+"""
+
+import gymnasium as gym
+
+_ENTRY_POINTS = {
+    "HalfCheetahVel-v0": "locomotion:half_cheetah_vel",
+    "HalfCheetahDir-v0": "locomotion:half_cheetah_dir",
+    "AntDir-v0": "locomotion:ant_dir",
+    "BernoulliBandit-v0": "bandit:bernoulli_bandit",
+    "TabularMDP-v0": "tabular_mdp:tabular_mdp",
+}
+
+for _id, _entry_point in _ENTRY_POINTS.items():
+    gym.register(id=_id, entry_point=f"{__name__}.{_entry_point}")

@@ -1,0 +1,355 @@
+"""The TrMRL policy: heads over the episodic memory."""
+
+import warnings
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    MlpExtractor,
+    NatureCNN,
+)
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from sb3_trmrl.common.checks import check_finite, check_option
+from sb3_trmrl.common.torch_layers import TransformerExtractor
+from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, map_tokens
+
+#: Key of the Dict observation that marks the first observation of an inner episode
+PREV_DONE = "prev_done"
+
+
+class TrMRLPolicy(ActorCriticPolicy):
+    """
+    Actor-critic policy that reads a window of working memories through a causal transformer
+    (Melo, "Transformers are Meta-Reinforcement Learners", 2022, figure 1 and Algorithm 1).
+
+    SB3's features extractor makes the features of each token and the transformer comes after it, as the LSTM does in
+    RecurrentPPO. Wherever SB3's policy takes observations, this one takes a :class:`WorkingMemory`; plain observations
+    are read as the first of an episode.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param lr_schedule: Learning rate schedule (could be constant)
+    :param net_arch: The specification of the policy and value networks.
+    :param activation_fn: Activation function of the heads
+    :param ortho_init: Whether to use orthogonal initialization for heads and token features.
+        Embedding and encoder always follow ``initialization``.
+    :param use_sde: Whether to use State Dependent Exploration or not
+    :param log_std_init: Initial value for the log standard deviation
+    :param full_std: Whether to use (n_features x n_actions) parameters
+        for the std instead of only (n_features,) when using gSDE
+    :param use_expln: Use ``expln()`` function instead of ``exp()`` to ensure a positive standard deviation
+    :param squash_output: Whether to squash the output using a tanh function, when using gSDE
+    :param features_extractor_class: Features extractor of one token. By default ``CombinedExtractor`` for Dict
+        observations, ``NatureCNN`` for images of 36 x 36 pixels or more, otherwise ``FlattenExtractor``.
+    :param features_extractor_kwargs: Keyword arguments to pass to the features extractor.
+    :param share_features_extractor: If True, actor and critic share the transformer (with ``critic_input="memory"``)
+        or the token features (with ``"token"``).
+    :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
+    :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
+    :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
+    :param context_length: Number of working memories N in the window
+    :param d_model: Width of the working memories
+    :param n_layers: Number of transformer layers
+    :param n_heads: Number of attention heads, divides ``d_model``
+    :param dim_feedforward: Hidden units of the position-wise networks
+    :param initialization: ``"tfixup"`` (the paper, section 3.3), ``"xavier"`` or ``"default"`` (PyTorch's)
+    :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
+    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index
+    :param embedding_arch: Hidden ReLU layers of the embedding phi before its linear layer
+    :param reset_memory_on: SB3's episode is the paper's trial. ``"trial"``: the memory is emptied at SB3 episode starts
+        only. ``"episode"``: also where the Dict observation's ``prev_done`` is positive; the same as ``"trial"``
+        without that key.
+    :param critic_input: ``"memory"``: the critic reads the episodic memory. ``"token"``: an MLP on the current token's
+        features, as in the released HalfCheetahVel and MetaWorld settings.
+    :param action_head_gain: Gain of the action head's orthogonal initialization
+    :raises TypeError: if a size is not an integer
+    :raises ValueError: for sizes below 1, unknown options, ``n_heads`` that does not divide ``d_model``, an odd
+        ``d_model`` with sinusoidal positions
+    """
+
+    pi_features_extractor: TransformerExtractor
+    vf_features_extractor: BaseFeaturesExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        use_sde: bool = False,
+        log_std_init: float = 0.0,
+        full_std: bool = True,
+        use_expln: bool = False,
+        squash_output: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        share_features_extractor: bool = True,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        context_length: int = 16,
+        d_model: int = 64,
+        n_layers: int = 2,
+        n_heads: int = 4,
+        dim_feedforward: int = 256,
+        initialization: str = "tfixup",
+        layer_norm: str = "none",
+        positional_encoding: str = "sinusoidal",
+        embedding_arch: list[int] | None = None,
+        reset_memory_on: str = "episode",
+        critic_input: str = "memory",
+        action_head_gain: float = 0.01,
+    ) -> None:
+        self.transformer_kwargs: dict[str, Any] = dict(
+            context_length=context_length,
+            d_model=d_model,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            dim_feedforward=dim_feedforward,
+            initialization=initialization,
+            layer_norm=layer_norm,
+            positional_encoding=positional_encoding,
+            embedding_arch=embedding_arch,
+        )
+        self.context_length = context_length
+        self.reset_memory_on = check_option("reset_memory_on", reset_memory_on, ("episode", "trial"))
+        self.critic_input = check_option("critic_input", critic_input, ("memory", "token"))
+        self.critic_shares_features = share_features_extractor
+        self.action_head_gain = action_head_gain
+        self._warned_without_memory = False
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=net_arch,
+            activation_fn=activation_fn,
+            ortho_init=ortho_init,
+            use_sde=use_sde,
+            log_std_init=log_std_init,
+            full_std=full_std,
+            use_expln=use_expln,
+            squash_output=squash_output,
+            features_extractor_class=features_extractor_class
+            or default_token_extractor(observation_space, normalize_images),
+            features_extractor_kwargs=features_extractor_kwargs,
+            # A critic on the token has no transformer of its own to be made
+            share_features_extractor=share_features_extractor or critic_input == "token",
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+
+    # -- Building ----------------------------------------------------------------------------------------------------
+
+    def make_features_extractor(self) -> TransformerExtractor:
+        """Helper method to create the transformer and the extractor of its tokens' features."""
+        return TransformerExtractor(self.observation_space, self._make_token_extractor(), **self.transformer_kwargs)
+
+    def _make_token_extractor(self) -> BaseFeaturesExtractor:
+        return super().make_features_extractor()
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        if self.critic_input == "token":
+            self.share_features_extractor = False  # the heads read different features
+            own = not self.critic_shares_features
+            self.vf_features_extractor = (
+                self._make_token_extractor() if own else self.pi_features_extractor.token_extractor
+            )
+        super()._build(lr_schedule)
+        if self.ortho_init:
+            self.action_net.apply(partial(self.init_weights, gain=self.action_head_gain))
+        for extractor in {self.pi_features_extractor, self.vf_features_extractor}:
+            if isinstance(extractor, TransformerExtractor):
+                extractor.reset_parameters()  # undo SB3's orthogonal initialization of everything
+        # Always two groups: a zip loads whether or not the critic has a learning rate of its own
+        critic = self._critic_parameters()
+        others = [parameter for parameter in self.parameters() if all(parameter is not own for own in critic)]
+        self.optimizer = self.optimizer_class(
+            [{"params": others}, {"params": critic}],
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
+
+    def _build_mlp_extractor(self) -> None:
+        super()._build_mlp_extractor()
+        if self.critic_input == "token":  # of another width than the memory
+            features_dim = self.vf_features_extractor.features_dim
+            critic = MlpExtractor(features_dim, self.net_arch, self.activation_fn, self.device)
+            self.mlp_extractor.value_net = critic.value_net
+            self.mlp_extractor.latent_dim_vf = critic.latent_dim_vf
+
+    def _critic_parameters(self) -> list[nn.Parameter]:
+        """
+        :return: Parameters that only the critic reads, a shared extractor's not among them
+        """
+        shared = set(self.pi_features_extractor.parameters())
+        modules = (self.vf_features_extractor, self.mlp_extractor.value_net, self.value_net)
+        return [parameter for module in modules for parameter in module.parameters() if parameter not in shared]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            **self.transformer_kwargs,
+            "share_features_extractor": self.critic_shares_features,
+            "reset_memory_on": self.reset_memory_on,
+            "critic_input": self.critic_input,
+            "action_head_gain": self.action_head_gain,
+        }
+
+    # -- Memory ------------------------------------------------------------------------------------------------------
+
+    def empty_memory(self, n_envs: int) -> WorkingMemory:
+        """
+        :param n_envs: Number of environments
+        :return: A memory without tokens
+        """
+        return WorkingMemory.empty(self.observation_space, self.context_length, n_envs, self.device)
+
+    def remember(self, memory: WorkingMemory, obs: Tokens, episode_starts: np.ndarray) -> WorkingMemory:
+        """
+        Write the newest observations to the memory, emptied first where an episode begins (see ``reset_memory_on``).
+
+        :param memory: Memory before these observations
+        :param obs: Observation tensors, (B, \\*observation), or a dictionary
+        :param episode_starts: Where an SB3 episode begins, (B,)
+        :return: Memory that ends with these observations
+        """
+        starts = th.as_tensor(episode_starts, dtype=th.bool, device=self.device)
+        if self.reset_memory_on == "episode" and isinstance(obs, dict) and PREV_DONE in obs:
+            # The sign is kept by VecNormalize, whose mean lies between 0 and 1; [-1] is the newest of stacked frames
+            starts = starts | (obs[PREV_DONE].reshape(len(starts), -1)[:, -1] > 0)
+        return memory.write(obs, starts)
+
+    def extract_features(  # type: ignore[override]
+        self, obs: WorkingMemory | Tokens, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
+        """
+        :param obs: Windows of tokens, or observations read as the first of an episode
+        :param features_extractor: The features extractor to use instead of the policy's
+        :return: What the heads read: episodic memories (B, ``d_model``), or those of the actor and the features of the
+            critic if they differ
+        """
+        features = self._features(obs, features_extractor or self.pi_features_extractor)
+        if self.share_features_extractor or features_extractor is not None:
+            return features
+        return features, self._features(obs, self.vf_features_extractor)
+
+    def _features(self, obs: WorkingMemory | Tokens, extractor: BaseFeaturesExtractor) -> th.Tensor:
+        memory = obs if isinstance(obs, WorkingMemory) else WorkingMemory.of(obs)
+        if not isinstance(extractor, TransformerExtractor):  # a critic on the current token
+            return BasePolicy.extract_features(self, memory.newest(), extractor)
+        # SB3's preprocessing takes one batch axis
+        tokens = map_tokens(lambda tokens: tokens.flatten(0, 1), memory.tokens)
+        return BasePolicy.extract_features(self, tokens, partial(extractor, lengths=memory.lengths))  # type: ignore[arg-type]
+
+    def get_distribution(self, obs: WorkingMemory | Tokens) -> Distribution:
+        """
+        :param obs: Windows of tokens, or observations read as the first of an episode
+        :return: the action distribution.
+        """
+        features = self._features(obs, self.pi_features_extractor)
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(features))
+
+    def predict_values(self, obs: WorkingMemory | Tokens) -> th.Tensor:
+        """
+        :param obs: Windows of tokens, or observations read as the first of an episode
+        :return: the estimated values, (B, 1)
+        """
+        features = self._features(obs, self.vf_features_extractor)
+        return self.value_net(self.mlp_extractor.forward_critic(features))
+
+    # -- Acting ------------------------------------------------------------------------------------------------------
+
+    def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
+        if isinstance(observation, WorkingMemory):
+            return observation.to(self.device), True
+        return super().obs_to_tensor(observation)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[Any, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, WorkingMemory]:
+        """
+        Get the policy action from an observation and the memory of those before it.
+
+        Use it as in RecurrentPPO: hand the returned state to the next call, with ``episode_start`` true where an
+        episode (a trial, in meta-RL) begins. With both None it acts on the one observation, without a past.
+
+        :param observation: the input observation, of one environment or of any number of them
+        :param state: The memory returned by the last call, None for an empty one
+        :param episode_start: Where the memory is emptied first, (B,), None for nowhere
+        :param deterministic: Whether or not to return deterministic actions.
+        :return: the model's action and the memory that ends with this observation
+        :raises ValueError: if ``state`` is not that of as many environments, or an observation is not finite
+        """
+        if isinstance(observation, tuple):  # gym's (obs, info): SB3 explains
+            return super().predict(observation)
+        if state is None and episode_start is None and not self._warned_without_memory:
+            self._warned_without_memory = True
+            warnings.warn(
+                "predict() was called without `state` and `episode_start`: it acts on this one observation alone. Pass "
+                "the returned state to the next call, and `episode_start` (true at the first step), to use the memory.",
+                UserWarning,
+                stacklevel=2,
+            )
+        check_finite("observation", observation)
+        obs, vectorized = self.obs_to_tensor(observation)
+        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        memory = self.empty_memory(n_envs) if state is None else self._check_state(state, n_envs)
+        starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.reshape(episode_start, -1)
+        if len(starts) != n_envs:
+            raise ValueError(
+                f"`episode_start` must have one entry for each of {n_envs} observations, got {episode_start}"
+            )
+        memory = self.remember(memory, obs, starts)
+        actions, _ = super().predict(memory, deterministic=deterministic)  # type: ignore[arg-type]
+        return actions if vectorized else actions[0], memory.numpy()
+
+    def _check_state(self, state: tuple[Any, ...], n_envs: int) -> WorkingMemory:
+        if not isinstance(state, tuple) or len(state) != 2:
+            raise ValueError(f"`state` must be what predict() returned (tokens, lengths), got {type(state).__name__}")
+        memory = WorkingMemory(*state).to(self.device)
+        if len(memory.lengths) != n_envs or memory.context_length != self.context_length:
+            raise ValueError(
+                f"`state` is the memory of {len(memory.lengths)} environments with {memory.context_length} slots, "
+                f"but there are {n_envs} observations and context_length={self.context_length}"
+            )
+        return memory
+
+
+def default_token_extractor(observation_space: spaces.Space, normalize_images: bool) -> type[BaseFeaturesExtractor]:
+    """
+    :param observation_space: Observation space of a token
+    :param normalize_images: False if images come as floats already
+    :return: The features extractor of SB3's MultiInputPolicy, CnnPolicy or MlpPolicy, whichever fits
+    """
+    if isinstance(observation_space, spaces.Dict):
+        return CombinedExtractor
+    if is_image_space(observation_space, normalized_image=not normalize_images):
+        shape = observation_space.shape or ()
+        sides = shape[1:] if is_image_space_channels_first(observation_space) else shape[:2]  # type: ignore[arg-type]
+        if min(sides) >= 36:  # NatureCNN has no output below
+            return NatureCNN
+    return FlattenExtractor
+
+
+#: SB3's names. The policy finds the token extractor from the observation space, so they are all the same.
+MlpTransformerPolicy = TrMRLPolicy
+CnnTransformerPolicy = TrMRLPolicy
+MultiInputTransformerPolicy = TrMRLPolicy

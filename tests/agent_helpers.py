@@ -1,0 +1,104 @@
+"""A small model and environments with any space, for the tests of the agent."""
+
+from copy import deepcopy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_trmrl.transformer_ppo import TransformerPPO
+
+TINY: dict[str, Any] = dict(context_length=4, d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
+
+VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
+IMAGE_FIRST = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+IMAGE_LAST = spaces.Box(0, 255, (36, 36, 1), np.uint8)
+TRANSITION = spaces.Dict(
+    observation=VECTOR,
+    prev_action=spaces.Box(0.0, 1.0, (2,), np.float32),
+    prev_reward=spaces.Box(-np.inf, np.inf, (1,), np.float32),
+    prev_done=spaces.Box(0.0, 1.0, (1,), np.float32),
+)
+
+
+class SampledEnv(gym.Env):
+    """
+    Observations drawn at random from any space, a reward for the action; every second episode is truncated, the others
+    terminate.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param length: Steps of the first episode; those after it are one step longer each, up to twice that
+    :param reward: Multiplies the reward; an integer makes it an integer
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space = VECTOR,
+        action_space: spaces.Space | None = None,
+        length: int = 5,
+        reward: float = 1.0,
+    ) -> None:
+        self.observation_space = deepcopy(observation_space)
+        self.action_space = deepcopy(spaces.Discrete(2) if action_space is None else action_space)
+        self.length, self.reward = length, reward
+        self.n_episodes = 0
+        self.actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.n_episodes += 1
+        self.n_steps = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        self.actions.append(np.array(action))
+        self.n_steps += 1
+        over = self.n_steps >= self.length + (self.n_episodes - 1) % self.length
+        truncated = self.n_episodes % 2 == 0
+        reward = self.reward * type(self.reward)(np.sum(action) > 0)
+        return self._observe(), reward, over and not truncated, over and truncated, {}
+
+    def _observe(self) -> Any:
+        observation = self.observation_space.sample()
+        if isinstance(self.observation_space, spaces.Dict) and "prev_done" in self.observation_space.spaces:
+            # Inner episodes of 3 steps
+            observation["prev_done"] = np.array([self.n_steps > 0 and self.n_steps % 3 == 0], np.float32)
+        return observation
+
+
+def sampled_vec_env(n_envs: int = 2, *args: Any, **kwargs: Any) -> DummyVecEnv:
+    """:return: ``n_envs`` of :class:`SampledEnv`, the first episode of each longer than that of the one before it"""
+    length = kwargs.pop("length", 5)
+    return DummyVecEnv([lambda i=i: SampledEnv(*args, length=length + i, **kwargs) for i in range(n_envs)])
+
+
+def tiny_model(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> TransformerPPO:
+    """:return: A model that learns from 16 steps of each environment in a few milliseconds"""
+    arguments: dict[str, Any] = dict(policy="TrMRLPolicy", n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
+    arguments.update(kwargs)
+    return TransformerPPO(env=env, policy_kwargs={**TINY, **(policy_kwargs or {})}, **arguments)
+
+
+def parameters_of(model: TransformerPPO) -> dict[str, th.Tensor]:
+    """:return: A copy of the parameters by name"""
+    return {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
+
+
+def assert_equal_weights(model: TransformerPPO, other: TransformerPPO, **tolerance: float) -> None:
+    """Weights are the same, bit for bit unless ``rtol`` and ``atol`` are given."""
+    weights, others = model.policy.state_dict(), other.policy.state_dict()
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        th.testing.assert_close(weight, others[name], **(tolerance or dict(rtol=0.0, atol=0.0)), msg=lambda m, n=name: f"{n}: {m}")
+
+
+def changed(before: dict[str, th.Tensor], model: TransformerPPO) -> set[str]:
+    """:return: Names of the parameters that differ from those before"""
+    return {name for name, parameter in parameters_of(model).items() if not th.equal(parameter, before[name])}
