@@ -4,8 +4,10 @@ Transformer memory and meta-reinforcement learning for Stable-Baselines3.
 Importing the package registers its environments with Gymnasium.
 """
 
+import sb3_trmrl.envs  # noqa: F401  (registers the environments)
+from sb3_trmrl.common.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 
 __version__ = "0.1.0"
 
-__all__ = ["TrMRLPolicy", "TransformerPPO"]
+__all__ = ["MultiEpisodeTrial", "PreviousTransitionObservation", "TrMRLPolicy", "TransformerPPO"]

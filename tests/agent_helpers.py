@@ -96,7 +96,9 @@ def assert_equal_weights(model: TransformerPPO, other: TransformerPPO, **toleran
     weights, others = model.policy.state_dict(), other.policy.state_dict()
     assert weights.keys() == others.keys()
     for name, weight in weights.items():
-        th.testing.assert_close(weight, others[name], **(tolerance or dict(rtol=0.0, atol=0.0)), msg=lambda m, n=name: f"{n}: {m}")
+        th.testing.assert_close(
+            weight, others[name], **(tolerance or dict(rtol=0.0, atol=0.0)), msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def changed(before: dict[str, th.Tensor], model: TransformerPPO) -> set[str]:

@@ -34,6 +34,21 @@ def check_option(name: str, value: Any, options: Iterable[str]) -> str:
     return value
 
 
+def check_non_negative(name: str, value: Any) -> float:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave
+    :return: ``value`` as a Python float
+    :raises TypeError: if it is not a real number (a bool is not)
+    :raises ValueError: if it is negative or not finite
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"`{name}` must be a number, got {value!r} of type {type(value).__name__}")
+    if not 0 <= value < np.inf:
+        raise ValueError(f"`{name}` must be finite and not negative, got {value}")
+    return float(value)
+
+
 def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray]) -> None:
     """
     One NaN in a rollout turns every weight into NaN at the next update, so it is refused where it appears.

@@ -230,6 +230,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
             check_positive_int(name, size)
         if d_model % n_heads:
             raise ValueError(f"`n_heads` must divide `d_model`, got n_heads={n_heads} and d_model={d_model}")
+        if not isinstance(embedding_arch, (list, tuple, type(None))):
+            raise TypeError(f"`embedding_arch` must be a list of layer sizes, got {embedding_arch!r}")
         check_option("initialization", initialization, INITIALIZATIONS)
         check_option("layer_norm", layer_norm, LAYER_NORMS)
         check_option("positional_encoding", positional_encoding, POSITIONAL_ENCODINGS)

@@ -47,9 +47,19 @@ def map_spaces(function: Callable[[spaces.Space], Any], space: spaces.Space) -> 
 def token_dtype(space: spaces.Space) -> np.dtype:
     """
     :param space: Observation space that is no Dict
-    :return: The type in which tokens are kept: the space's own, but 32 bits for 64-bit floats, as networks read them
+    :return: The type in which tokens are kept: the space's own, but 32 bits for 64-bit floats, as networks read them,
+        and signed integers for the unsigned ones that PyTorch cannot index
     """
-    return np.dtype(np.float32) if space.dtype == np.float64 else np.dtype(space.dtype)
+    replaced = {"float64": "float32", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
+    return np.dtype(replaced.get(str(space.dtype), space.dtype))
+
+
+def first_array(tokens: Tokens) -> Any:
+    """
+    :param tokens: An array or a dictionary of arrays
+    :return: The array, or one of them, to read what they have in common: batch size, number of slots, device
+    """
+    return next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
 
 
 class WorkingMemory(NamedTuple):
@@ -92,7 +102,7 @@ class WorkingMemory(NamedTuple):
         :return: The memory at the first step of an episode: a window of one slot
         """
         tokens = map_tokens(lambda observation: observation[:, None], observations)
-        first = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
+        first = first_array(tokens)
         return cls(tokens, th.ones(len(first), dtype=th.long, device=first.device))
 
     def write(self, observations: Tokens, starts: th.Tensor) -> WorkingMemory:
@@ -132,8 +142,13 @@ class WorkingMemory(NamedTuple):
     @property
     def context_length(self) -> int:
         """Number of slots N"""
-        first = next(iter(self.tokens.values())) if isinstance(self.tokens, dict) else self.tokens
-        return first.shape[1]
+        return first_array(self.tokens).shape[1]
+
+    def shapes(self) -> tuple[Any, Any]:
+        """
+        :return: Shapes of the tokens and of the lengths
+        """
+        return map_tokens(lambda tokens: tuple(tokens.shape), self.tokens), tuple(self.lengths.shape)
 
     def numpy(self) -> WorkingMemory:
         """

@@ -39,12 +39,12 @@ def _layers(env: gym.Env) -> list[gym.Env]:
 class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Plays several episodes of one task, a *trial*, as a single Gymnasium episode.
 
-    Every ``reset()`` starts a trial: a new task is drawn through the environment's ``sample_tasks(1)`` and ``set_task(task)``
-    (the convention of RLlib and garage), unless ``reset(options={"task": task})`` gives it; the other options go to every
-    inner reset of the trial. When an inner episode ends, ``step()`` resets the environment by itself, with the same task and
-    without reseeding, and returns the reward of the finished step with the *first observation of the next inner episode*.
-    Only the last inner episode ends the trial. ``reset(seed=...)`` seeds the environment and the drawing of tasks, and
-    starts ``tasks`` from the first; ``reset()`` goes on from there.
+    Every ``reset()`` starts a trial: a new task is drawn through the environment's ``sample_tasks(1)`` and
+    ``set_task(task)`` (the convention of RLlib and garage), unless ``reset(options={"task": task})`` gives it; the
+    other options go to every inner reset of the trial. When an inner episode ends, ``step()`` resets the environment by
+    itself, with the same task and without reseeding, and returns the reward of the finished step with the *first
+    observation of the next inner episode*. Only the last inner episode ends the trial. ``reset(seed=...)`` seeds the
+    environment and the drawing of tasks, and starts ``tasks`` from the first; ``reset()`` goes on from there.
 
     What ``info`` says, small because vectorised environments copy it at each step:
 
@@ -82,8 +82,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         tasks: Iterable[Any] | None = None,
     ) -> None:
         """
-        :param env: Environment with the methods ``sample_tasks(n) -> list``, ``set_task(task)`` and ``get_task()``, its own
-            or of a wrapper inside it
+        :param env: Environment with the methods ``sample_tasks(n) -> list``, ``set_task(task)`` and ``get_task()``, its
+            own or of a wrapper inside it
         :param episodes_per_trial: Number E of inner episodes, at least 1
         :param trial_end: How the trial ends for the agent: ``"terminated"``, ``"truncated"`` (the value of the last
             observation is bootstrapped), or None: as its last inner episode ended
@@ -133,9 +133,9 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         for wrapper in (PreviousTransitionObservation, MultiEpisodeTrial):
             if any(isinstance(layer, wrapper) for layer in layers):
                 raise ValueError(
-                    f"MultiEpisodeTrial got an environment that already contains {wrapper.__name__}: {env}. The order is "
-                    "PreviousTransitionObservation(MultiEpisodeTrial(env)), each once; the environments that sb3_trmrl "
-                    "registers contain both."
+                    f"MultiEpisodeTrial got an environment that already contains {wrapper.__name__}: {env}. The order "
+                    "is PreviousTransitionObservation(MultiEpisodeTrial(env)), each once; the environments that "
+                    "sb3_trmrl registers contain both."
                 )
         missing = [
             name
@@ -144,13 +144,11 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         ]
         if missing:
             raise TypeError(
-                "MultiEpisodeTrial needs an environment with the methods sample_tasks(n), set_task(task) and get_task(); "
-                f"{env} lacks {', '.join(missing)}"
+                "MultiEpisodeTrial needs an environment with the methods sample_tasks(n), set_task(task) and "
+                f"get_task(); {env} lacks {', '.join(missing)}"
             )
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
         Start a trial.
 
@@ -174,8 +172,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
             self._next_task = (self._next_task + 1) % len(self.tasks)
         else:
             if seed is not None:
-                # Whichever layer holds the generator that draws the tasks, this seeds it. The second reset below goes on
-                # with the stream, so that the task and the initial state are not made of the same random numbers.
+                # Whichever layer holds the generator that draws the tasks, this seeds it. The second reset below goes
+                # on with the stream, so that task and initial state are not made of the same random numbers.
                 self.env.reset(seed=seed, options=self._inner_options)
                 seed = None
             drawn = self._sample_tasks(1)
@@ -197,8 +195,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         One step of the inner environment, and the reset between two inner episodes.
 
         :param action: Action
-        :return: Observation (at an inner boundary the first one of the next inner episode), reward of this step, whether
-            the *trial* terminated, whether it was truncated, info
+        :return: Observation (at an inner boundary the first one of the next inner episode), reward of this step,
+            whether the *trial* terminated, whether it was truncated, info
         :raises ResetNeeded: before the first ``reset()`` and after the end of a trial
         """
         if self._needs_reset:
@@ -234,15 +232,17 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
 class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Makes the observation a Dict that also tells the last action, the last reward and whether an episode just ended.
 
-    The keys are ``"observation"`` (or those of the environment's own Dict, unchanged), ``"prev_action"`` (float32: a Box
-    action flattened, one-hot for each Discrete or MultiDiscrete component, MultiBinary as it is), ``"prev_reward"`` and
-    ``"prev_done"`` (float32, shape (1,)). They are zero at ``reset()``. This is the input of RL^2 (Duan et al. 2016) and the
-    token of TrMRL's working memory as its released code has it. ``gymnasium.wrappers.FlattenObservation`` makes one Box of it.
+    The keys are ``"observation"`` (or those of the environment's own Dict, unchanged), ``"prev_action"`` (float32: a
+    Box action flattened, one-hot for each Discrete or MultiDiscrete component, MultiBinary as it is), ``"prev_reward"``
+    and ``"prev_done"`` (float32, shape (1,)). They are zero at ``reset()``. This is the input of RL^2 (Duan et al.
+    2016) and the token of TrMRL's working memory as its released code has it. ``gymnasium.wrappers.FlattenObservation``
+    makes one Box of it.
 
     Around a ``MultiEpisodeTrial`` the first observation of each later inner episode has ``prev_done = 1`` and, with
-    ``across_episodes="keep"``, the last action and reward of the episode before, as in RL^2; with ``"zero"`` these two are
-    zero there, so that nothing but the memory can carry knowledge from one episode to the next. The observation that ends a
-    trial has ``prev_done = 1`` only if the trial terminated: after a truncation its value is that of going on.
+    ``across_episodes="keep"``, the last action and reward of the episode before, as in RL^2; with ``"zero"`` these two
+    are zero there, so that nothing but the memory can carry knowledge from one episode to the next. The observation
+    that ends a trial has ``prev_done = 1`` only if the trial terminated: after a truncation its value is that of going
+    on.
 
     Example:
         >>> import gymnasium as gym
@@ -272,8 +272,9 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
             "prev_reward": spaces.Box(-np.inf, np.inf, shape=(1,), dtype=np.float32),
             "prev_done": spaces.Box(0.0, 1.0, shape=(1,), dtype=np.float32),
         }
-        self._is_dict = isinstance(env.observation_space, spaces.Dict)
-        own = dict(env.observation_space.spaces) if self._is_dict else {"observation": env.observation_space}
+        own_space = env.observation_space
+        self._is_dict = isinstance(own_space, spaces.Dict)
+        own = dict(own_space.spaces) if isinstance(own_space, spaces.Dict) else {"observation": own_space}
         collisions = sorted(own.keys() & previous.keys())
         if collisions:
             raise ValueError(f"the environment's observation already has the key {', '.join(map(repr, collisions))}")

@@ -1,8 +1,8 @@
 """
 Families of tasks, registered with Gymnasium when this package is imported.
 
-The registered environments contain both wrappers of ``sb3_trmrl.common.wrappers``: one Gymnasium episode is one trial. The
-modules are loaded when an environment is made, so that the base install does not import MuJoCo for the small problems.
+The registered environments contain both wrappers of ``sb3_trmrl.common.wrappers``: one Gymnasium episode is one trial.
+The modules are loaded when an environment is made, so that MuJoCo is not imported for the small problems.
 """
 
 import gymnasium as gym

@@ -1,8 +1,8 @@
 """
 Locomotion families of meta-reinforcement learning on Gymnasium's HalfCheetah-v5 and Ant-v5.
 
-Rewards and task distributions are those of PEARL (Rakelly et al. 2019) and VariBAD (Zintgraf et al. 2020), which TrMRL's
-paper uses; observations are Gymnasium's, without the torso's position. Velocities are in m/s.
+Rewards and task distributions are those of PEARL (Rakelly et al. 2019) and VariBAD (Zintgraf et al. 2020), which
+TrMRL's paper uses; observations are Gymnasium's, without the torso's position. Velocities are in m/s.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 from sb3_trmrl.common.checks import check_positive_int
-from sb3_trmrl.envs.tasks import TaskEnv, check_number, check_range, in_trials
+from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, check_range, in_trials
 
 
 class _LocomotionEnv(TaskEnv):
@@ -36,7 +36,7 @@ class _LocomotionEnv(TaskEnv):
         self._n_steps = 0
         return super().reset(seed=seed, options=options)
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, _, terminated, _, robot_info = super().step(action)
         reward, info = self._reward(robot_info)
         self._n_steps += 1
@@ -70,8 +70,7 @@ class _DirectionTasks(TaskEnv):
 
     def held_out_tasks(self, split: str) -> list[int]:
         # There are only two tasks, so none can be held out: every direction in turn, as often as the others.
-        n_tasks = len(super().held_out_tasks(split))
-        return [self.directions[i % len(self.directions)] for i in range(n_tasks)]
+        return [self.directions[i % len(self.directions)] for i in range(N_HELD_OUT)]
 
     def set_task(self, task: Any) -> None:
         self._direction = _check_direction("the task", task)
@@ -136,9 +135,7 @@ class HalfCheetahDirEnv(_DirectionTasks, _LocomotionEnv, HalfCheetahEnv):
     :param render_mode: As in HalfCheetah-v5
     """
 
-    def __init__(
-        self, directions: Iterable[int] = (1, -1), horizon: int = 200, render_mode: str | None = None
-    ) -> None:
+    def __init__(self, directions: Iterable[int] = (1, -1), horizon: int = 200, render_mode: str | None = None) -> None:
         _DirectionTasks.__init__(self, directions)
         _LocomotionEnv.__init__(self, horizon)
         HalfCheetahEnv.__init__(self, ctrl_cost_weight=0.05, render_mode=render_mode)

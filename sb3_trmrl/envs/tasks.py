@@ -65,7 +65,7 @@ class TaskEnv(gym.Env):
 
 
 def in_trials(
-    make_env: Callable[..., TaskEnv],
+    env_class: Callable[..., TaskEnv],
     episodes_per_trial: int,
     split: str = "train",
     trial_end: str | None = None,
@@ -75,7 +75,7 @@ def in_trials(
     """
     A family of tasks, ready to train on; behind every registered environment.
 
-    :param make_env: Class of the environment
+    :param env_class: Class of the environment
     :param episodes_per_trial: Episodes of one task that make a trial
     :param split: ``"train"`` draws a new task for each trial; ``"validation"`` (choose a model with it) and ``"test"``
         (report with it) visit 20 held-out tasks of the same distribution in turn, one per trial
@@ -85,7 +85,7 @@ def in_trials(
     :return: ``PreviousTransitionObservation(MultiEpisodeTrial(env))``
     """
     check_option("split", split, SPLITS)
-    env = make_env(**env_kwargs)
+    env = env_class(**env_kwargs)
     tasks = None if split == "train" else env.held_out_tasks(split)
     trials = MultiEpisodeTrial(env, episodes_per_trial=episodes_per_trial, trial_end=trial_end, tasks=tasks)
     return PreviousTransitionObservation(trials, across_episodes=across_episodes)

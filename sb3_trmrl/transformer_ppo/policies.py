@@ -20,9 +20,9 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_trmrl.common.checks import check_finite, check_option
+from sb3_trmrl.common.checks import check_finite, check_non_negative, check_option
 from sb3_trmrl.common.torch_layers import TransformerExtractor
-from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, map_tokens
+from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, first_array, map_tokens
 
 #: Key of the Dict observation that marks the first observation of an inner episode
 PREV_DONE = "prev_done"
@@ -128,7 +128,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         self.reset_memory_on = check_option("reset_memory_on", reset_memory_on, ("episode", "trial"))
         self.critic_input = check_option("critic_input", critic_input, ("memory", "token"))
         self.critic_shares_features = share_features_extractor
-        self.action_head_gain = action_head_gain
+        self.action_head_gain = check_non_negative("action_head_gain", action_head_gain)
         self._warned_without_memory = False
         super().__init__(
             observation_space,
@@ -171,7 +171,8 @@ class TrMRLPolicy(ActorCriticPolicy):
         super()._build(lr_schedule)
         if self.ortho_init:
             self.action_net.apply(partial(self.init_weights, gain=self.action_head_gain))
-        for extractor in {self.pi_features_extractor, self.vf_features_extractor}:
+        # A dictionary, as a set has no order: the same seed must draw the same weights
+        for extractor in dict.fromkeys((self.pi_features_extractor, self.vf_features_extractor)):
             if isinstance(extractor, TransformerExtractor):
                 extractor.reset_parameters()  # undo SB3's orthogonal initialization of everything
         # Always two groups: a zip loads whether or not the critic has a learning rate of its own
@@ -308,9 +309,9 @@ class TrMRLPolicy(ActorCriticPolicy):
                 UserWarning,
                 stacklevel=2,
             )
-        check_finite("observation", observation)
         obs, vectorized = self.obs_to_tensor(observation)
-        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        check_finite("observation", map_tokens(lambda tensor: tensor.cpu().numpy(), obs))
+        n_envs = len(first_array(obs))
         memory = self.empty_memory(n_envs) if state is None else self._check_state(state, n_envs)
         starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.reshape(episode_start, -1)
         if len(starts) != n_envs:
@@ -319,17 +320,23 @@ class TrMRLPolicy(ActorCriticPolicy):
             )
         memory = self.remember(memory, obs, starts)
         actions, _ = super().predict(memory, deterministic=deterministic)  # type: ignore[arg-type]
-        return actions if vectorized else actions[0], memory.numpy()
+        return actions if vectorized else actions.squeeze(axis=0), memory.numpy()
 
     def _check_state(self, state: tuple[Any, ...], n_envs: int) -> WorkingMemory:
-        if not isinstance(state, tuple) or len(state) != 2:
-            raise ValueError(f"`state` must be what predict() returned (tokens, lengths), got {type(state).__name__}")
-        memory = WorkingMemory(*state).to(self.device)
-        if len(memory.lengths) != n_envs or memory.context_length != self.context_length:
-            raise ValueError(
-                f"`state` is the memory of {len(memory.lengths)} environments with {memory.context_length} slots, "
-                f"but there are {n_envs} observations and context_length={self.context_length}"
-            )
+        """
+        :param state: What the user gave as the memory
+        :param n_envs: Number of observations
+        :return: The same as tensors
+        :raises ValueError: if it is not the memory of so many environments with this policy's observations and slots
+        """
+        expected = self.empty_memory(n_envs).shapes()
+        try:
+            memory = WorkingMemory(*state).to(self.device)
+            shapes, lengths = memory.shapes(), memory.lengths
+        except (TypeError, AttributeError, RuntimeError):
+            raise ValueError(f"`state` must be what predict() returned, got {type(state).__name__}") from None
+        if shapes != expected or bool(((lengths < 0) | (lengths > self.context_length)).any()):
+            raise ValueError(f"`state` has the shapes {shapes}, but {n_envs} observations need {expected}")
         return memory
 
 

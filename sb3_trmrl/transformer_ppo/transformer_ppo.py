@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.buffers import WindowRolloutBuffer
-from sb3_trmrl.common.checks import check_finite, check_positive_int
+from sb3_trmrl.common.checks import check_finite, check_non_negative, check_positive_int
 from sb3_trmrl.common.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 
@@ -143,6 +143,8 @@ class TransformerPPO(PPO):
                 f"`policy` must be a TrMRLPolicy, got {self.policy_class.__name__}. "
                 "Was the zip that you are loading saved by another algorithm?"
             )
+        if vf_learning_rate is not None and not callable(vf_learning_rate):
+            check_non_negative("vf_learning_rate", vf_learning_rate)
         self.vf_learning_rate = vf_learning_rate
         if _init_setup_model:
             self._setup_model()
@@ -212,6 +214,7 @@ class TransformerPPO(PPO):
                     clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
 
             new_obs, rewards, dones, infos = env.step(clipped_actions)
+            rewards = rewards.astype(np.float32, copy=False)  # integers would cut the bootstrapped value
             check_finite("observation", new_obs)  # type: ignore[arg-type]
             check_finite("reward", rewards)
 

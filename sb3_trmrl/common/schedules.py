@@ -1,0 +1,73 @@
+"""Learning rate schedules that a yml file can spell."""
+
+import math
+
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
+
+
+class ExponentialSchedule:
+    """
+    Constant, then an exponential decay, then constant again: the schedule of TrMRL's released commands (there from
+    update 100 to 750, by a factor of 0.1). An instance is small and picklable, so it goes into the zip.
+
+    :param initial_value: Value until ``start``
+    :param final_factor: ``initial_value * final_factor`` is the value from ``end`` on
+    :param start: Where the decay begins, as a fraction of training in [0, 1)
+    :param end: Where it ends, in (start, 1]
+    :raises ValueError: if a value or factor is not positive or the fractions are not ordered within [0, 1]
+    """
+
+    def __init__(self, initial_value: float, final_factor: float, start: float = 0.0, end: float = 1.0) -> None:
+        for name, value in (("initial_value", initial_value), ("final_factor", final_factor)):
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"`{name}` must be a positive number, got {value}")
+        if not 0 <= start < end <= 1:
+            raise ValueError(f"`start` and `end` must satisfy 0 <= start < end <= 1, got {start} and {end}")
+        self.initial_value = initial_value
+        self.final_factor = final_factor
+        self.start = start
+        self.end = end
+
+    def __call__(self, progress_remaining: float) -> float:
+        """
+        :param progress_remaining: From 1 (beginning of training) to 0 (end), as SB3 passes it
+        :return: Value at that point
+        """
+        fraction = (1.0 - progress_remaining - self.start) / (self.end - self.start)
+        return self.initial_value * self.final_factor ** min(max(fraction, 0.0), 1.0)
+
+    def __repr__(self) -> str:
+        return (
+            f"ExponentialSchedule(initial_value={self.initial_value}, final_factor={self.final_factor}, "
+            f"start={self.start}, end={self.end})"
+        )
+
+
+def schedule_from_string(text: str) -> Schedule:
+    """
+    The one place that knows the syntax of schedules in hyperparameter files:
+
+    * ``"3e-4"``: constant
+    * ``"lin_3e-4"``: linear from 3e-4 to zero (rl-zoo3's own)
+    * ``"exp_3e-5_0.1"``: exponential from 3e-5 to 3e-6, over the whole of training
+    * ``"exp_3e-5_0.1_0.04_0.3"``: the same decay, between 4 % and 30 % of training and constant before and after
+
+    :param text: A schedule in that syntax
+    :return: A function of the progress remaining
+    :raises ValueError: if the string is none of these
+    """
+    kind, _, rest = text.partition("_")
+    try:
+        if not rest:
+            return ConstantSchedule(float(kind))
+        numbers = [float(number) for number in rest.split("_")]
+        if kind == "lin" and len(numbers) == 1:
+            return LinearSchedule(numbers[0], 0.0, 1.0)
+        if kind == "exp" and len(numbers) in (2, 3, 4):
+            return ExponentialSchedule(*numbers)
+    except ValueError as error:
+        raise ValueError(f"invalid schedule {text!r}: {error}") from error
+    raise ValueError(
+        f"invalid schedule {text!r}: expected a number, 'lin_<from>' or 'exp_<from>_<factor>[_<start>[_<end>]]'"
+    )

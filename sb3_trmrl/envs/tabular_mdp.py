@@ -1,0 +1,156 @@
+"""The random tabular MDP of RL^2 (Duan et al. 2016, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from sb3_trmrl.common.checks import check_positive_int
+from sb3_trmrl.envs.tasks import TaskEnv, check_number, in_trials
+from sb3_trmrl.envs.text_render import TextRender
+
+
+@dataclass(frozen=True, eq=False)
+class TabularMDPTask:
+    """
+    One MDP with S states and A actions. Compares by value; immutable, so that a copy is the object itself.
+
+    :param transitions: Probabilities of the next state, shape (S, A, S)
+    :param mean_rewards: Mean of the reward, whose deviation is 1, shape (S, A)
+    :raises ValueError: if the shapes do not fit, a number is not finite or a row is no distribution
+    """
+
+    transitions: np.ndarray
+    mean_rewards: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("transitions", "mean_rewards"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        shape = self.mean_rewards.shape
+        if len(shape) != 2 or self.transitions.shape != (*shape, shape[0]):
+            raise ValueError(
+                f"a TabularMDPTask needs `transitions` (S, A, S) and `mean_rewards` (S, A), got shapes "
+                f"{self.transitions.shape} and {shape}"
+            )
+        if not np.isfinite(self.mean_rewards).all():
+            raise ValueError("`mean_rewards` must be finite")
+        if not ((self.transitions >= 0).all() and np.allclose(self.transitions.sum(-1), 1.0)):
+            raise ValueError("each row of `transitions` must be a distribution: not negative, with sum 1")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TabularMDPTask):
+            return NotImplemented
+        return np.array_equal(self.transitions, other.transitions) and np.array_equal(
+            self.mean_rewards, other.mean_rewards
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.mean_rewards.tobytes())
+
+    def __repr__(self) -> str:
+        n_states, n_actions = self.mean_rewards.shape
+        return f"TabularMDPTask({n_states} states, {n_actions} actions, mean reward {self.mean_rewards.mean():.3f})"
+
+    # Vectorised environments deep-copy every info.
+    def __deepcopy__(self, memo: dict) -> TabularMDPTask:
+        return self
+
+    def __reduce__(self) -> tuple:
+        return TabularMDPTask, (self.transitions, self.mean_rewards)
+
+
+class TabularMDPEnv(TextRender, TaskEnv):
+    """
+    A random MDP: transitions from a flat Dirichlet distribution, reward ~ N(mean, 1) with mean ~ N(1, 1).
+
+    The task is a ``TabularMDPTask``. The observation is the state. Every episode starts in state 0 (no state is special
+    in the distribution of tasks) and terminates after ``horizon`` steps: the problem is the sum of rewards until then.
+
+    :param n_states: Number of states S
+    :param n_actions: Number of actions A
+    :param horizon: Steps of an episode
+    :param reward_prior: Mean and deviation of the normal distribution of the mean rewards
+    :param dirichlet_alpha: Concentration of the distribution of the transitions; below 1 they are nearly deterministic
+    :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the state
+    """
+
+    def __init__(
+        self,
+        n_states: int = 10,
+        n_actions: int = 5,
+        horizon: int = 10,
+        reward_prior: tuple[float, float] = (1.0, 1.0),
+        dirichlet_alpha: float = 1.0,
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__(render_mode)
+        self.n_states = check_positive_int("n_states", n_states)
+        self.n_actions = check_positive_int("n_actions", n_actions)
+        self.horizon = check_positive_int("horizon", horizon)
+        try:
+            mean, deviation = (check_number("reward_prior", number) for number in reward_prior)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"`reward_prior` must be a pair of finite numbers, got {reward_prior!r}") from error
+        if deviation < 0:
+            raise ValueError(f"the deviation in `reward_prior` must not be negative, got {reward_prior!r}")
+        self.reward_prior = mean, deviation
+        self.dirichlet_alpha = check_number("`dirichlet_alpha`", dirichlet_alpha)
+        if self.dirichlet_alpha <= 0:
+            raise ValueError(f"`dirichlet_alpha` must be positive, got {dirichlet_alpha!r}")
+        self.observation_space = spaces.Discrete(self.n_states)
+        self.action_space = spaces.Discrete(self.n_actions)
+        self._state = 0
+        self._steps_left = 0
+        self.set_task(self.draw_tasks(1, np.random.default_rng(0))[0])
+
+    def draw_tasks(self, n: int, rng: np.random.Generator) -> list[TabularMDPTask]:
+        size = (self.n_states, self.n_actions)
+        alpha = np.full(self.n_states, self.dirichlet_alpha)
+        return [
+            TabularMDPTask(rng.dirichlet(alpha, size=size), rng.normal(*self.reward_prior, size=size)) for _ in range(n)
+        ]
+
+    def set_task(self, task: Any) -> None:
+        if not isinstance(task, TabularMDPTask):
+            raise TypeError(f"the task must be a TabularMDPTask, got {task!r}")
+        if task.mean_rewards.shape != (self.n_states, self.n_actions):
+            raise ValueError(f"the task must have {self.n_states} states and {self.n_actions} actions, got {task}")
+        self._task = task
+        self._cumulative = np.cumsum(task.transitions, axis=-1)
+        # Rounding must not leave room above the last state that can be reached.
+        self._cumulative[self._cumulative >= self._cumulative[..., -1:]] = 1.0
+
+    def get_task(self) -> TabularMDPTask:
+        return self._task
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.int64, dict]:
+        super().reset(seed=seed)
+        self._state, self._steps_left = 0, self.horizon
+        self._show("new episode")
+        return np.int64(0), {}
+
+    def step(self, action: Any) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
+        if self._steps_left == 0:
+            raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of the episode")
+        if not self.action_space.contains(action):
+            raise ValueError(f"action must be 0 to {self.n_actions - 1}, got {action!r}")
+        reward = float(self.np_random.normal(self._task.mean_rewards[self._state, action]))
+        cumulative = self._cumulative[self._state, action]
+        self._state = int(np.searchsorted(cumulative, self.np_random.random(), side="right"))
+        self._steps_left -= 1
+        self._show(f"action {action} pays {reward:.2f}")
+        return np.int64(self._state), reward, self._steps_left == 0, False, {}
+
+    def _show(self, event: str) -> None:
+        self.show(f"{event}, state {self._state}", (1.0,) * self.n_states, self._state)
+
+
+#: What is registered: trials of ten episodes, see ``in_trials`` for the arguments of a trial
+tabular_mdp = partial(in_trials, TabularMDPEnv, episodes_per_trial=10)

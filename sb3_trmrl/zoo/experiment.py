@@ -1,0 +1,176 @@
+"""rl-zoo3's experiment manager, for meta-RL: our hyperparameters, Dict observations, held-out tasks, resumed runs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from gymnasium import spaces
+from rl_zoo3 import ALGOS
+from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trmrl.common.schedules import schedule_from_string
+from sb3_trmrl.zoo.held_out import evaluation_seed, has_splits, share_tasks
+from sb3_trmrl.zoo.report import INITIAL_MODEL, write_report
+
+
+def hyperparams_folder() -> Path:
+    """
+    :return: Folder of our yml files: inside the installed package, or at the top of a checkout
+    """
+    package = Path(__file__).parents[1]
+    installed = package / "hyperparams"
+    return installed if installed.is_dir() else package.parent / "hyperparams"
+
+
+def find_config(algo: str, env_id: str, conf_file: str | None) -> str | None:
+    """
+    :param algo: Name of the algorithm
+    :param env_id: Registered id
+    :param conf_file: What the user gave as ``--conf-file``
+    :return: The user's file (one of ours also from outside a checkout, by its name), else ours if it holds the
+        environment or a default, else None: the zoo's
+    """
+    folder = hyperparams_folder()
+    if conf_file is not None:
+        ours = folder / Path(conf_file).name
+        return str(ours) if not os.path.exists(conf_file) and ours.is_file() else conf_file
+    path = folder / f"{algo}.yml"
+    if path.is_file():
+        known = yaml.safe_load(path.read_text())
+        if env_id in known or "default" in known:
+            return str(path)
+    return None
+
+
+class TrMRLExperimentManager(ExperimentManager):
+    """
+    What it does otherwise than the zoo's, for every algorithm:
+
+    * without ``--conf-file``, hyperparameters come from our yml file if that has the environment or a default
+    * Dict observations select the ``MultiInput`` policy, and VecNormalize leaves flags and one-hot actions alone
+    * ``learning_rate`` and ``vf_learning_rate`` may be any string of :func:`schedule_from_string`
+    * ``env_kwargs`` of yml and command line are merged and reach evaluation, ``enjoy`` and ``record_video`` too
+    * environments with held-out tasks are evaluated on those for validation, each visited once; the evaluation
+      environment has a seed of its own
+    * ``-i`` goes on with the run's own hyperparameters and step count
+
+    :param report: Compare the model before and after training on the test tasks, see :func:`write_report`
+    """
+
+    def __init__(self, *args: Any, report: bool = False, **kwargs: Any) -> None:
+        arguments, algo, env_id = args[:3]
+        kwargs["config"] = find_config(algo, env_id, kwargs.get("config"))
+        super().__init__(*args, **kwargs)
+        self.report = report
+        self.user_env_kwargs: dict[str, Any] = arguments.env_kwargs or {}
+        self.has_splits = has_splits(env_id)
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        if self.continue_training:
+            self.custom_hyperparams = {**self._hyperparams_of_resumed_run(), **(self.custom_hyperparams or {})}
+        # The zoo would replace the file's env_kwargs by those of the command line.
+        self.env_kwargs = {}
+        hyperparams, saved_hyperparams = super().read_hyperparameters()
+        env_kwargs = {**hyperparams.get("env_kwargs", {}), **self.user_env_kwargs}
+        if env_kwargs:
+            hyperparams["env_kwargs"] = saved_hyperparams["env_kwargs"] = env_kwargs
+        return hyperparams, saved_hyperparams
+
+    def _hyperparams_of_resumed_run(self) -> dict[str, Any]:
+        # Beside the zip, where the zoo has written what the run used. Same trust as for the zip, which unpickles as
+        # well.
+        path = Path(self.trained_agent).parent / self.env_name / "config.yml"
+        if not path.is_file():
+            return {}
+        print(f"Continuing with the hyperparameters in {path}")
+        return dict(yaml.load(path.read_text(), Loader=yaml.UnsafeLoader))
+
+    @staticmethod
+    def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
+        schedules = {
+            key: schedule_from_string(hyperparams.pop(key))
+            for key in ("learning_rate", "vf_learning_rate")
+            if isinstance(hyperparams.get(key), str)
+        }
+        hyperparams = ExperimentManager._preprocess_schedules(hyperparams)
+        hyperparams.update(schedules)
+        return hyperparams
+
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
+        result = super()._preprocess_hyperparams(hyperparams)
+        # enjoy and record_video read this entry of args.yml; the latter nothing else.
+        self.args.env_kwargs = self.env_kwargs or None
+        split = {"split": "validation"} if self.has_splits else {}
+        self.eval_env_kwargs = {**self.env_kwargs, **split, **(self._eval_env_kwargs_args or {})}
+        return result
+
+    def _preprocess_action_noise(
+        self, hyperparams: dict[str, Any], saved_hyperparams: dict[str, Any], env: VecEnv
+    ) -> dict[str, Any]:
+        # Called with the finished environment, so this is where its observations are known.
+        policy = hyperparams.get("policy")
+        if isinstance(policy, str) and isinstance(env.observation_space, spaces.Dict):
+            multi_input = policy.replace("Mlp", "MultiInput").replace("Cnn", "MultiInput")
+            if multi_input != policy and multi_input in ALGOS[self.algo].policy_aliases:
+                print(f"Dict observations: using {multi_input} instead of {policy}")
+                hyperparams["policy"] = saved_hyperparams["policy"] = multi_input
+        return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
+
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        if self.normalize and isinstance(env.observation_space, spaces.Dict):
+            # VecNormalize takes Box keys only; a rare flag or a one-hot action would be blown up by it.
+            keys = [
+                key
+                for key, space in env.observation_space.spaces.items()
+                if isinstance(space, spaces.Box)
+                and np.issubdtype(space.dtype, np.floating)
+                and key not in ("prev_action", "prev_done")
+            ]
+            self.normalize_kwargs.setdefault("norm_obs_keys", keys)
+        return super()._maybe_normalize(env, eval_env)
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        if not eval_env:
+            return super().create_envs(n_envs, eval_env, no_log)
+        seed, self.seed = self.seed, evaluation_seed(self.seed, "validation")
+        try:
+            env = super().create_envs(n_envs, eval_env, no_log)
+        finally:
+            self.seed = seed
+        return share_tasks(env) if self.eval_env_kwargs.get("split", "train") != "train" else env
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        if self.report:
+            model.save(os.path.join(self.save_path, INITIAL_MODEL))
+        super().learn(_ContinuedRun(model) if self.continue_training else model)  # type: ignore[arg-type]
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        super().save_trained_model(model)
+        if self.report:
+            write_report(self.save_path)
+
+
+class _ContinuedRun:
+    """
+    Lets the zoo's ``learn`` go on counting from the steps that the loaded model has made. Schedules go on too: with
+    the steps that were left, a resumed run decays as the uninterrupted one would have.
+
+    :param model: Model loaded from a zip
+    """
+
+    def __init__(self, model: BaseAlgorithm) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def learn(self, total_timesteps: int, **kwargs: Any) -> None:
+        """
+        :param total_timesteps: Steps to make in addition
+        :param kwargs: Further arguments of the model's ``learn``
+        """
+        self.model.learn(total_timesteps, reset_num_timesteps=False, **kwargs)

@@ -1,0 +1,174 @@
+"""rl-zoo3's scripts with our defaults. Each function takes the arguments that follow the command's name."""
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sb3_trmrl.zoo.held_out import N_HELD_OUT_TASKS, has_splits
+from sb3_trmrl.zoo.registration import ALGO, register
+
+#: Where the zoo's train writes; its enjoy and record_video look for downloaded agents elsewhere
+LOG_FOLDER = "logs"
+
+
+def _call(command: str, function: Callable[[], object], arguments: Sequence[str]) -> None:
+    """
+    The zoo's scripts read ``sys.argv``.
+
+    :param command: Name that usage messages show
+    :param function: The zoo's function
+    :param arguments: Arguments of the command
+    """
+    before = sys.argv
+    sys.argv = [f"trmrl {command}", *arguments]
+    try:
+        function()
+    finally:
+        sys.argv = before
+
+
+def _parser() -> argparse.ArgumentParser:
+    """
+    :return: Parser of the few options that we look at before the zoo does
+    """
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--env")
+    return parser
+
+
+def train(arguments: Sequence[str]) -> None:
+    """
+    ``rl_zoo3.train``, with ``--report`` of our own. Environments with held-out tasks are evaluated once on each of
+    the 20.
+
+    :param arguments: The zoo's arguments and ``--report``
+    """
+    import rl_zoo3.train
+
+    own = argparse.ArgumentParser(prog="trmrl train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    group = own.add_argument_group("options of sb3_trmrl")
+    group.add_argument(
+        "--report",
+        action="store_true",
+        help="at the end, compare the model before and after training on held-out tasks and draw the learning curve",
+    )
+    options, rest = own.parse_known_args(arguments)
+    if {"-h", "--help"} & set(rest):
+        own.print_help()
+        print()
+    parser = _parser()
+    for name in ("--algo", "--eval-episodes", "--n-eval-envs", "--vec-env"):
+        parser.add_argument(name)
+    known = vars(parser.parse_known_args(rest)[0])
+    if "algo" not in known:
+        rest = ["--algo", ALGO, *rest]
+    if _is_registered_with_splits(known.get("env")):
+        if "eval_episodes" not in known:
+            rest += ["--eval-episodes", str(N_HELD_OUT_TASKS)]
+        # One batched forward for all tasks; as many processes would cost more than they give.
+        if "n_eval_envs" not in known and known.get("vec_env", "dummy") == "dummy":
+            rest += ["--n-eval-envs", str(N_HELD_OUT_TASKS)]
+
+    register(report=options.report)
+    _call("train", rl_zoo3.train.train, rest)
+
+
+def _is_registered_with_splits(env_id: str | None) -> bool:
+    import gymnasium as gym
+
+    return env_id is not None and env_id in gym.registry and has_splits(env_id)
+
+
+def _with_defaults(arguments: Sequence[str]) -> list[str]:
+    """
+    :param arguments: Arguments of enjoy or record_video
+    :return: The same, for our algorithm and the folder that train writes to unless they say otherwise
+    """
+    parser = _parser()
+    parser.add_argument("--algo")
+    parser.add_argument("-f", "--folder")
+    known = parser.parse_known_args(arguments)[0]
+    arguments = list(arguments)
+    if "folder" not in known:
+        arguments = ["--folder", LOG_FOLDER, *arguments]
+    if "algo" not in known:
+        arguments = ["--algo", ALGO, *arguments]
+    return arguments
+
+
+def enjoy(arguments: Sequence[str]) -> None:
+    """
+    ``rl_zoo3.enjoy``: watch a trained agent.
+
+    :param arguments: The zoo's arguments
+    """
+    from rl_zoo3.enjoy import enjoy as zoo_enjoy
+
+    register()
+    _call("enjoy", zoo_enjoy, _with_defaults(arguments))
+
+
+def record_video(arguments: Sequence[str]) -> None:
+    """
+    ``rl_zoo3.record_video``: a video of a trained agent. Without a display MuJoCo is told to render with EGL.
+
+    :param arguments: The zoo's arguments
+    """
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    register()
+    # A script without a function to call
+    script = lambda: runpy.run_module("rl_zoo3.record_video", run_name="__main__")  # noqa: E731
+    _call("record_video", script, _with_defaults(arguments))
+
+
+def plot(arguments: Sequence[str]) -> int:
+    """
+    The zoo's plots: ``train`` (training returns), ``all`` (evaluations of several runs), ``from_file`` (what ``all``
+    saved).
+
+    :param arguments: Name of the plot, then the zoo's arguments; ``--save FILE`` writes the picture instead of
+        showing it
+    :return: Exit status
+    """
+    own = argparse.ArgumentParser(prog="trmrl plot", description="rl-zoo3's plots; `trmrl plot train --help` for more.")
+    own.add_argument("kind", choices=["train", "all", "from_file"])
+    own.add_argument("--save", metavar="FILE", type=Path, help="write the picture instead of showing it")
+    # A --help after the kind is the zoo's.
+    own_arguments, rest = own.parse_known_args(arguments[:1])
+    saver = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    saver.add_argument("--save", type=Path)
+    options, rest = saver.parse_known_args(arguments[1:])
+
+    import matplotlib
+
+    if options.save is not None:
+        matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from rl_zoo3 import plots
+
+    functions = {"train": plots.plot_train, "all": plots.all_plots, "from_file": plots.plot_from_file}
+    register()
+    _call(f"plot {own_arguments.kind}", functions[own_arguments.kind], rest)
+    if options.save is not None:
+        plt.savefig(options.save, dpi=150)
+        print(f"Saved {options.save}")
+    return 0
+
+
+def report(arguments: Sequence[str]) -> None:
+    """
+    The report that ``train --report`` ends with, for a run that is there already.
+
+    :param arguments: Folder of the run
+    """
+    from sb3_trmrl.zoo.report import write_report
+
+    parser = argparse.ArgumentParser(prog="trmrl report", description="Compare the models of a run on held-out tasks.")
+    parser.add_argument("folder", help=f"folder of the run, for example {LOG_FOLDER}/{ALGO}/HalfCheetahVel-v0_1")
+    options = parser.parse_args(arguments)
+    register()
+    write_report(options.folder)

@@ -1,0 +1,193 @@
+"""The report of a run: returns on held-out tasks before and after training, and the learning curve as a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rl_zoo3 import ALGOS, create_test_env, get_saved_hyperparams
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import load_results
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
+from sb3_trmrl.zoo.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, share_tasks
+
+#: Files of a report, in the folder of the run
+INITIAL_MODEL = "initial_model.zip"
+FIGURES = "report.json"
+PICTURE = "learning_curve.png"
+
+
+class _Run:
+    """
+    What rl-zoo3 left in the folder of a run.
+
+    :param folder: For example ``logs/trmrl/HalfCheetahVel-v0_1``
+    :raises FileNotFoundError: if it is not the folder of a run
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = sorted(folder.glob("*/args.yml"))
+        if not found:
+            raise FileNotFoundError(f"{folder} is not the folder of a run: there is no */args.yml in it")
+        self.folder = folder
+        self.stats_path = found[0].parent
+        # The zoo writes Python objects and reads them like this.
+        arguments = yaml.load(found[0].read_text(), Loader=yaml.UnsafeLoader)
+        self.algo: str = arguments["algo"]
+        self.env_id: str = arguments["env"]
+        self.seed: int = arguments["seed"]
+        self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
+        self.has_splits = has_splits(self.env_id)
+
+    def models(self) -> dict[str, Path]:
+        """
+        :return: The models to compare by what they are called, those that exist
+        """
+        best, final = self.folder / "best_model.zip", self.stats_path.with_suffix(".zip")
+        # "HalfCheetahVel-v0" has no suffix, so with_suffix appends.
+        trained = {"best on validation": best} if best.is_file() else {"at the end of training": final}
+        candidates = {"before training": self.folder / INITIAL_MODEL, **trained}
+        return {name: path for name, path in candidates.items() if path.is_file()}
+
+    def test_env(self, **env_kwargs: Any) -> VecEnv:
+        """
+        :param env_kwargs: On top of those of the run
+        :return: As many copies as there are test tasks, one task each; without splits, copies with their own seeds
+        """
+        hyperparams, stats_path = get_saved_hyperparams(str(self.stats_path), test_mode=True)
+        split = {"split": "test"} if self.has_splits else {}
+        env = create_test_env(
+            self.env_id,
+            n_envs=N_HELD_OUT_TASKS,
+            stats_path=stats_path,
+            seed=evaluation_seed(self.seed, "test"),
+            should_render=False,
+            hyperparams=hyperparams,
+            env_kwargs={**self.env_kwargs, **split, **env_kwargs},
+            vec_env_cls=DummyVecEnv,
+        )
+        return share_tasks(env) if self.has_splits else env
+
+
+def _test_returns(run: _Run, path: Path, before_training: bool, **env_kwargs: Any) -> list[float]:
+    """
+    :param run: The run
+    :param path: Zip of the model
+    :param before_training: Whether statistics of VecNormalize, if any, are to be left out: they are those of training
+    :param env_kwargs: Further arguments of the environment
+    :return: Return of one episode (trial) on each test task, deterministic actions, not normalised
+    """
+    env = run.test_env(**env_kwargs)
+    try:
+        if before_training and isinstance(env, VecNormalize):
+            fresh = VecNormalize(env.venv, norm_obs_keys=env.norm_obs_keys)
+            env.obs_rms = fresh.obs_rms
+        # Optimiser and buffers are not needed, and schedules may be of a class that is gone.
+        custom_objects = {"learning_rate": 0.0, "clip_range": 0.0}
+        model: BaseAlgorithm = ALGOS[run.algo].load(path, device="cpu", custom_objects=custom_objects)
+        returns, _ = evaluate_policy(
+            model, env, n_eval_episodes=N_HELD_OUT_TASKS, deterministic=True, return_episode_rewards=True
+        )
+        return [float(value) for value in returns]  # type: ignore[union-attr]
+    finally:
+        env.close()
+
+
+def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """
+    :param values: Returns
+    :return: Mean and its standard error
+    """
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def write_report(folder: str | Path) -> dict[str, Any]:
+    """
+    Evaluate the models of a run on the 20 test tasks (deterministic actions), print the mean returns with their
+    standard errors, and write them and the learning curve into the folder of the run. Everything is read from that
+    folder, so it also works for a run that was interrupted. Environments without held-out tasks get 20 episodes of
+    seeds not used in training.
+
+    :param folder: Folder of the run
+    :return: What ``report.json`` holds
+    :raises FileNotFoundError: if the folder is not that of a run, or holds no model
+    """
+    run = _Run(Path(folder))
+    models = run.models()
+    if not models:
+        raise FileNotFoundError(f"{folder} holds no model to report on")
+    # The first episode is the headline; for the whole trial, the mean over its episodes has the same scale.
+    episodes = 1
+    if run.has_splits:
+        env = run.test_env()
+        episodes = env.get_attr("episodes_per_trial", indices=0)[0]
+        env.close()
+    rows: dict[str, dict[str, Any]] = {"first episode" if run.has_splits else "episode": {"episodes_per_trial": 1}}
+    if episodes > 1:
+        rows[f"mean of all {episodes} episodes of a trial"] = {"episodes_per_trial": episodes}
+
+    figures: dict[str, Any] = {"env": run.env_id, "algo": run.algo, "returns": {}, "models": {}}
+    subject = "held-out test tasks" if run.has_splits else "episodes with seeds of their own"
+    print(f"\nReturns on {N_HELD_OUT_TASKS} {subject}, deterministic actions, mean +- standard error:")
+    for name, path in models.items():
+        figures["models"][name] = str(path)
+        for row, env_kwargs in rows.items():
+            if not run.has_splits:
+                env_kwargs = {}
+            returns = np.array(_test_returns(run, path, name == "before training", **env_kwargs))
+            returns /= env_kwargs.get("episodes_per_trial", 1)
+            mean, error = _mean_and_error(returns)
+            entry = {"mean": mean, "standard_error": error, "each": returns.tolist()}
+            figures["returns"].setdefault(name, {})[row] = entry
+            print(f"  {name + ', ' + row:<60}{mean:10.1f} +- {error:.1f}")
+
+    (run.folder / FIGURES).write_text(json.dumps(figures, indent=2))
+    plot_learning_curve(run.folder, figures, episodes)
+    print(f"Learning curve: {run.folder / PICTURE}")
+    print(f"All figures:    {run.folder / FIGURES}")
+    for name, path in models.items():
+        print(f"Model {name}: {path}")
+    return figures
+
+
+def plot_learning_curve(folder: Path, figures: dict[str, Any], episodes: int) -> None:
+    """
+    :param folder: Folder of the run: training returns from ``*.monitor.csv``, evaluations from ``evaluations.npz``
+    :param figures: What :func:`write_report` found; its first row becomes horizontal lines
+    :param episodes: Episodes per trial; returns of trials are divided by it
+    """
+    # Without pyplot there is no window and no change of the user's backend.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+
+    training = load_results(str(folder))
+    if len(training):
+        window = max(1, min(100, len(training) // 5))
+        smooth = training["r"].rolling(window).mean() / episodes
+        label = f"training, sampled actions (mean of {window} episodes)"
+        if episodes > 1:
+            label = f"training tasks, sampled actions (mean of {window} trials)"
+        axes.plot(training["l"].cumsum(), smooth, color="0.65", label=label)
+    evaluations = folder / "evaluations.npz"
+    if evaluations.is_file():
+        with np.load(evaluations) as data:
+            timesteps, results = data["timesteps"], data["results"] / episodes
+        mean = results.mean(axis=1)
+        error = results.std(axis=1, ddof=1) / np.sqrt(results.shape[1]) if results.shape[1] > 1 else 0 * mean
+        axes.plot(timesteps, mean, "o-", markersize=3, color="tab:blue", label="evaluation, deterministic")
+        axes.fill_between(timesteps, mean - error, mean + error, color="tab:blue", alpha=0.2, linewidth=0)
+    for (name, rows), colour in zip(figures["returns"].items(), ("tab:red", "tab:green"), strict=False):
+        row, entry = next(iter(rows.items()))
+        axes.axhline(entry["mean"], linestyle="--", color=colour, label=f"test, {row}: {name} ({entry['mean']:.0f})")
+
+    axes.set_title(f"{figures['algo']} on {figures['env']}")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return per episode" + (f" (mean over the {episodes} of a trial)" if episodes > 1 else ""))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", fontsize="small")
+    figure.savefig(folder / PICTURE, dpi=150)

@@ -1,0 +1,6 @@
+import sys
+
+from sb3_trmrl.__main__ import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
