@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"{error}: pip install 'sb3_trmrl[zoo]'", file=sys.stderr)
         return 1
-    return getattr(launchers, command)(arguments) or 0
+    getattr(launchers, command)(arguments)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A small model and environments with any space, for the tests of the agent."""
 
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -45,6 +46,7 @@ class SampledEnv(gym.Env):
         self.observation_space = deepcopy(observation_space)
         self.action_space = deepcopy(spaces.Discrete(2) if action_space is None else action_space)
         self.length, self.reward = length, reward
+        self.inner_length = 3  # steps of an inner episode, where observations have a `prev_done`
         self.n_episodes = 0
         self.actions: list[Any] = []
 
@@ -68,19 +70,20 @@ class SampledEnv(gym.Env):
     def _observe(self) -> Any:
         observation = self.observation_space.sample()
         if isinstance(self.observation_space, spaces.Dict) and "prev_done" in self.observation_space.spaces:
-            # Inner episodes of 3 steps
-            observation["prev_done"] = np.array([self.n_steps > 0 and self.n_steps % 3 == 0], np.float32)
+            over = self.n_steps > 0 and self.n_steps % self.inner_length == 0
+            observation["prev_done"] = np.array([over], np.float32)
         return observation
 
 
-def sampled_vec_env(n_envs: int = 2, *args: Any, **kwargs: Any) -> DummyVecEnv:
+def sampled_vec_env(
+    n_envs: int = 2, observation_space: spaces.Space = VECTOR, action_space: spaces.Space | None = None, length: int = 5
+) -> DummyVecEnv:
     """:return: ``n_envs`` of :class:`SampledEnv`, the first episode of each longer than that of the one before it"""
-    length = kwargs.pop("length", 5)
-    return DummyVecEnv([lambda i=i: SampledEnv(*args, length=length + i, **kwargs) for i in range(n_envs)])
+    return DummyVecEnv([partial(SampledEnv, observation_space, action_space, length + i) for i in range(n_envs)])
 
 
-def tiny_model(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> TransformerPPO:
-    """:return: A model that learns from 16 steps of each environment in a few milliseconds"""
+def tiny_model(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    """:return: A TransformerPPO that learns from 16 steps of each environment in a few milliseconds"""
     arguments: dict[str, Any] = dict(policy="TrMRLPolicy", n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
     arguments.update(kwargs)
     return TransformerPPO(env=env, policy_kwargs={**TINY, **(policy_kwargs or {})}, **arguments)
@@ -91,14 +94,12 @@ def parameters_of(model: TransformerPPO) -> dict[str, th.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
 
 
-def assert_equal_weights(model: TransformerPPO, other: TransformerPPO, **tolerance: float) -> None:
+def assert_equal_weights(model: TransformerPPO, other: TransformerPPO, rtol: float = 0.0, atol: float = 0.0) -> None:
     """Weights are the same, bit for bit unless ``rtol`` and ``atol`` are given."""
     weights, others = model.policy.state_dict(), other.policy.state_dict()
     assert weights.keys() == others.keys()
     for name, weight in weights.items():
-        th.testing.assert_close(
-            weight, others[name], **(tolerance or dict(rtol=0.0, atol=0.0)), msg=lambda m, n=name: f"{n}: {m}"
-        )
+        th.testing.assert_close(weight, others[name], rtol=rtol, atol=atol, msg=f"{name}: {weight} != {others[name]}")
 
 
 def changed(before: dict[str, th.Tensor], model: TransformerPPO) -> set[str]:

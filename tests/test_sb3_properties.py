@@ -2,8 +2,10 @@
 
 import os
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -43,6 +45,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Flatten
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
+    VecEnv,
     VecFrameStack,
     VecNormalize,
     VecTransposeImage,
@@ -50,6 +53,7 @@ from stable_baselines3.common.vec_env import (
 )
 from torch import nn
 
+from sb3_trmrl.common.working_memory import WorkingMemory, map_tokens
 from sb3_trmrl.transformer_ppo import (
     CnnTransformerPolicy,
     MlpTransformerPolicy,
@@ -61,7 +65,7 @@ from sb3_trmrl.transformer_ppo import (
 MIXED = spaces.Dict(
     vector=VECTOR, wide=spaces.Box(-1.0, 1.0, (2, 2), np.float64), choice=spaces.Discrete(4), image=IMAGE_LAST
 )
-OBSERVATION_SPACES = {
+OBSERVATION_SPACES: dict[str, spaces.Space] = {
     "box": VECTOR,
     "box-float64": spaces.Box(-1.0, 1.0, (3,), np.float64),
     "box-float16": spaces.Box(-1.0, 1.0, (3,), np.float16),
@@ -80,15 +84,15 @@ OBSERVATION_SPACES = {
     "dict": MIXED,
     "dict-transition": TRANSITION,
 }
-ACTION_SPACES = {
+BOX_ACTION = spaces.Box(np.array([-1.0, -2.0], np.float32), np.array([3.0, 5.0], np.float32))
+ACTION_SPACES: dict[str, spaces.Space] = {
     "discrete": spaces.Discrete(3),
     "multi-discrete": spaces.MultiDiscrete([2, 3]),
     "multi-binary": spaces.MultiBinary(3),
-    "box": spaces.Box(np.array([-1.0, -2.0], np.float32), np.array([3.0, 5.0], np.float32)),
+    "box": BOX_ACTION,
     "box-float64": spaces.Box(-1.0, 1.0, (2,), np.float64),
     "box-matrix": spaces.Box(-1.0, 1.0, (2, 2), np.float32),
 }
-BOX_ACTION = ACTION_SPACES["box"]
 
 
 def by_name(cases: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +125,55 @@ def test_observation_spaces(space: spaces.Space, critic_input: str) -> None:
     with th.no_grad():
         assert len({model.policy.predict_values(sample).item() for sample in samples}) > 2
         assert len({model.policy.get_distribution(sample).distribution.logits[0, 0].item() for sample in samples}) > 2
+
+
+class RecordTruncations(BaseCallback):
+    """Notes the expected bootstrap of every truncated episode, computed one window at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expected: dict[tuple[int, int], float] = {}
+        self.rewards: list[np.ndarray] = []
+
+    def _on_step(self) -> bool:
+        locals_, policy = self.locals, cast(TrMRLPolicy, self.model.policy)
+        self.rewards.append(locals_["rewards"].copy())
+        for env, info in enumerate(locals_["infos"]):
+            if info["TimeLimit.truncated"]:
+                terminal = policy.obs_to_tensor(info["terminal_observation"])[0]
+                memory, length = locals_["memory"], int(locals_["memory"].lengths[env])
+
+                def append(
+                    tokens: th.Tensor,
+                    newest: th.Tensor,
+                    env: int = env,
+                    length: int = length,
+                    n: int = policy.context_length,
+                ) -> th.Tensor:
+                    return th.cat([tokens[env, :length], newest.to(tokens.dtype)])[-n:][None]
+
+                tokens = map_tokens(append, memory.tokens, terminal)
+                with th.no_grad():
+                    window = WorkingMemory(tokens, th.tensor([min(length + 1, policy.context_length)]))
+                    self.expected[locals_["n_steps"], env] = policy.predict_values(window).item()
+        return True
+
+
+@pytest.mark.parametrize("critic_input", ["memory", "token"])
+@pytest.mark.parametrize("space", **by_name(OBSERVATION_SPACES))
+def test_truncated_episodes_are_bootstrapped(space: spaces.Space, critic_input: str) -> None:
+    """The value of the terminal observation after the window before it, and at no other step."""
+    env = DummyVecEnv([partial(SampledEnv, space, length=n) for n in (2, 2, 3)])
+    model = tiny_model(env, dict(critic_input=critic_input), gamma=0.9)
+    model.train = lambda: None
+    record = RecordTruncations()
+    model.learn(48, callback=record)
+    assert len(record.expected) > 5
+    bootstraps = np.zeros((16, 3))
+    for step_and_env, value in record.expected.items():
+        bootstraps[step_and_env] = 0.9 * value
+    assert np.abs(bootstraps).max() > 1e-3
+    np.testing.assert_allclose(model.rollout_buffer.rewards, np.array(record.rewards) + bootstraps, atol=1e-5)
 
 
 @pytest.mark.parametrize("observation_space", [VECTOR, OBSERVATION_SPACES["box-float64"], TRANSITION])
@@ -169,22 +222,17 @@ def test_environment_is_made_and_monitored(env_id: str, as_string: bool) -> None
 
 
 def test_vec_env_kinds_give_the_same_model() -> None:
+    """
+    SubprocVecEnv hands out integers where the environments do, DummyVecEnv makes them floats; the bootstrap at a time
+    limit is a fraction.
+    """
     models = []
+    env_fns: list[Callable[[], gym.Env]] = [partial(SampledEnv, length=length, reward=1) for length in (3, 4)]
     for vec_env_class in (DummyVecEnv, SubprocVecEnv):
-        env = make_vec_env("CartPole-v1", n_envs=2, vec_env_cls=vec_env_class, env_kwargs=dict(max_episode_steps=7))
+        env: VecEnv = vec_env_class(env_fns)
         models.append(tiny_model(env).learn(64))
         env.close()
-    assert_equal_weights(*models, rtol=1e-5, atol=1e-6)
-
-
-def test_integer_rewards_of_subprocesses() -> None:
-    """SubprocVecEnv hands out integers where the environments do; the bootstrap at a time limit is a fraction."""
-    models = []
-    for reward in (1, 1.0):
-        env = SubprocVecEnv([lambda i=i, r=reward: SampledEnv(length=3 + i, reward=r) for i in range(2)])
-        models.append(tiny_model(env).learn(32))
-        env.close()
-    assert_equal_weights(*models)
+    assert_equal_weights(models[0], models[1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["box", "dict"])
@@ -258,7 +306,7 @@ def test_images_are_transposed_once() -> None:
         for model, observation in ((last, image), (last, transposed), (first, transposed))
     ]
     for state in states:
-        assert np.array_equal(state.tokens[0, 0], transposed)  # type: ignore[union-attr]
+        assert np.array_equal(state.tokens[0, 0], transposed)
     for model in (first, last):
         model.learn(16)
 
@@ -266,15 +314,12 @@ def test_images_are_transposed_once() -> None:
 def test_dict_of_one_vector_equals_the_vector() -> None:
     """No network hides in the handling of Dict observations: the same seed gives the same model after training."""
     as_dict = tiny_model(sampled_vec_env(2, spaces.Dict(vector=VECTOR))).learn(64)
+
     # A Dict space seeds its subspace with a number drawn from the seed, so the environments are wrapped instead
-    flat = tiny_model(
-        DummyVecEnv(
-            [
-                lambda i=i: gym.wrappers.FlattenObservation(SampledEnv(spaces.Dict(vector=VECTOR), length=5 + i))
-                for i in range(2)
-            ]
-        )
-    ).learn(64)
+    def flat_env(length: int) -> gym.Env:
+        return gym.wrappers.FlattenObservation(SampledEnv(spaces.Dict(vector=VECTOR), length=length))
+
+    flat = tiny_model(DummyVecEnv([partial(flat_env, length) for length in (5, 6)])).learn(64)
     for ours, others in zip(as_dict.policy.parameters(), flat.policy.parameters(), strict=True):
         assert th.equal(ours, others)
 
@@ -283,7 +328,7 @@ def test_multi_observation_environment() -> None:
     model = tiny_model(make_vec_env(lambda: SimpleMultiObsEnv(num_col=2, num_row=2), n_envs=2))
     before = parameters_of(model)
     assert_trained(model.learn(32), before)
-    evaluate_policy(model, model.get_env(), n_eval_episodes=2)  # type: ignore[arg-type]
+    evaluate_policy(model, model.get_env(), n_eval_episodes=2)
 
 
 def test_policy_names() -> None:
@@ -332,8 +377,8 @@ def test_noise_is_sampled_anew(monkeypatch: pytest.MonkeyPatch, sde_sample_freq:
     model = tiny_model(sampled_vec_env(3, VECTOR, BOX_ACTION), use_sde=True, sde_sample_freq=sde_sample_freq)
     calls: list[int] = []
     monkeypatch.setattr(model.policy, "reset_noise", lambda n_envs: calls.append(n_envs))
-    model.train = lambda: None  # type: ignore[method-assign]
-    model.policy.action_dist.sample_weights(model.policy.log_std, batch_size=3)  # type: ignore[union-attr]
+    model.train = lambda: None
+    model.policy.action_dist.sample_weights(model.policy.log_std, batch_size=3)
     model.learn(48)
     assert calls == [3] * expected
 
@@ -409,10 +454,14 @@ def test_rollouts_shorter_than_the_memory(n_steps: int, n_envs: int) -> None:
     assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
 
 
+def identity_env(ep_length: int) -> gym.Env:
+    return IdentityEnv(4, ep_length=ep_length)
+
+
 @pytest.mark.parametrize("context_length", [1, 4, 16])
 @pytest.mark.parametrize("ep_length", [1, 5, 100])
 def test_episodes_end_within_the_rollout(context_length: int, ep_length: int) -> None:
-    env = DummyVecEnv([lambda i=i: IdentityEnv(4, ep_length=ep_length + i) for i in range(2)])
+    env = DummyVecEnv([partial(identity_env, ep_length + i) for i in range(2)])
     model = tiny_model(env, dict(context_length=context_length))
     before = parameters_of(model)
     model.learn(64)
@@ -571,7 +620,7 @@ def test_adam_has_the_epsilon_of_sb3() -> None:
 
 
 def test_initialization_arguments() -> None:
-    """Heads are orthogonal with SB3's gains, the action head with its own; without ``ortho_init`` they are PyTorch's."""
+    """Heads are orthogonal with SB3's gains, the action head with its own; or as PyTorch makes them."""
     policy = tiny_model("CartPole-v1", dict(action_head_gain=0.5)).policy
 
     def gains(weight: th.Tensor) -> th.Tensor:
@@ -723,7 +772,8 @@ class RecordLocals(BaseCallback):
         self.first_step = self.first_step or seen
         self.every_step |= seen
         assert all(self.model.env.observation_space.contains(obs) for obs in self.locals["new_obs"])  # type: ignore[union-attr]
-        assert np.array_equal(self.locals["obs_tensor"].numpy(), self.model._last_obs)  # type: ignore[attr-defined]
+        last_obs: Any = self.model._last_obs
+        assert np.array_equal(self.locals["obs_tensor"].numpy(), last_obs)
         names = ("actions", "clipped_actions", "values", "log_probs", "rewards", "dones", "new_obs")
         self.shapes = {name: tuple(self.locals[name].shape) for name in names}
         return True
@@ -756,7 +806,7 @@ def test_callbacks_see_the_same_locals() -> None:
     model = tiny_model(sampled_vec_env(2))
     callback = model._init_callback([event])
     model.learn(32, callback=callback)
-    assert inner.locals["new_obs"] is callback.locals["new_obs"] is event.locals["new_obs"]  # type: ignore[attr-defined]
+    assert inner.locals["new_obs"] is callback.locals["new_obs"] is event.locals["new_obs"]
     assert event.num_timesteps == model.num_timesteps == 32
     assert event.n_calls == 16
     assert inner.n_calls == 4
@@ -809,9 +859,8 @@ def test_training_stops_at_a_number_of_episodes() -> None:
 
 @pytest.mark.parametrize("verdict", [False, np.bool_(0), th.tensor(0, dtype=th.bool)], ids=["bool", "numpy", "torch"])
 def test_callbacks_cancel_runs(verdict: Any) -> None:
-    calls = []
-    model = tiny_model("Pendulum-v1").learn(64, callback=lambda *_: calls.append(1) or verdict)
-    assert len(calls) == 1 and model.num_timesteps == 1
+    model = tiny_model("Pendulum-v1").learn(64, callback=lambda *_: verdict)
+    assert model.num_timesteps == 1
 
 
 @pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["box", "dict"])
@@ -822,7 +871,7 @@ def test_learning_goes_on_after_a_cancelled_rollout(space: spaces.Space, n_steps
         320, callback=lambda locals_, _: locals_["self"].num_timesteps < 2 * n_steps
     )
     assert model.num_timesteps == 2 * n_steps
-    model.train = lambda: None  # type: ignore[method-assign]
+    model.train = lambda: None
     model.learn(32, reset_num_timesteps=False)
     for batch in model.rollout_buffer.get(16):
         with th.no_grad():

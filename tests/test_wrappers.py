@@ -27,7 +27,7 @@ ACTION_SPACES = {
 
 
 class Diary(gym.Env):
-    """Random episode lengths, rewards, states and ends; the observation is [task, random state, step in the episode]."""
+    """Random episode lengths, rewards, states and ends; the observation is [task, state, step in the episode]."""
 
     def __init__(self, action_space: spaces.Space = ACTION_SPACES["discrete"], dict_observation: bool = False) -> None:
         box = spaces.Box(-np.inf, np.inf, shape=(3,), dtype=np.float64)
@@ -239,7 +239,7 @@ def test_missing_task_methods_are_named():
     class HalfDone(Diary):
         set_task = None
 
-    with pytest.raises(TypeError, match="lacks set_task$"):
+    with pytest.raises(TypeError, match=r"lacks set_task$"):
         MultiEpisodeTrial(HalfDone())
 
 

@@ -18,7 +18,7 @@ from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 from sb3_trmrl.common.checks import check_positive_int
-from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, check_range, in_trials
+from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, check_range, held_out_rng, in_trials
 
 
 class _LocomotionEnv(TaskEnv):
@@ -112,6 +112,14 @@ class HalfCheetahVelEnv(_LocomotionEnv, HalfCheetahEnv):
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[float]:
         return rng.uniform(*self.velocity_range, size=n).tolist()
+
+    def held_out_tasks(self, split: str) -> list[float]:
+        # One speed from each twentieth of the range, in any order: 20 plain draws differ so much in their mean that
+        # figures of the two splits could not be compared.
+        rng = held_out_rng(split)
+        low, high = self.velocity_range
+        quantiles = rng.permutation((np.arange(N_HELD_OUT) + rng.uniform(size=N_HELD_OUT)) / N_HELD_OUT)
+        return (low + (high - low) * quantiles).tolist()
 
     def set_task(self, task: Any) -> None:
         self._velocity = check_number("the task (a target velocity in m/s)", task)

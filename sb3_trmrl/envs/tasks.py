@@ -60,8 +60,16 @@ class TaskEnv(gym.Env):
         :param split: ``"validation"`` or ``"test"``
         :return: 20 tasks, always the same ones, different in the two splits
         """
-        seed = np.random.SeedSequence(_HELD_OUT_ENTROPY, spawn_key=(_SPAWN_KEYS[split],))
-        return self.draw_tasks(N_HELD_OUT, np.random.default_rng(seed))
+        return self.draw_tasks(N_HELD_OUT, held_out_rng(split))
+
+
+def held_out_rng(split: str) -> np.random.Generator:
+    """
+    :param split: ``"validation"`` or ``"test"``
+    :return: The generator of its tasks, always in the same state
+    """
+    seed = np.random.SeedSequence(_HELD_OUT_ENTROPY, spawn_key=(_SPAWN_KEYS[split],))
+    return np.random.default_rng(seed)
 
 
 def in_trials(

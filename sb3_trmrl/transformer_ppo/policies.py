@@ -72,7 +72,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         without that key.
     :param critic_input: ``"memory"``: the critic reads the episodic memory. ``"token"``: an MLP on the current token's
         features, as in the released HalfCheetahVel and MetaWorld settings.
-    :param action_head_gain: Gain of the action head's orthogonal initialization
+    :param action_head_gain: Gain of the action head's orthogonal initialization (with ``ortho_init``)
     :raises TypeError: if a size is not an integer
     :raises ValueError: for sizes below 1, unknown options, ``n_heads`` that does not divide ``d_model``, an odd
         ``d_model`` with sinusoidal positions

@@ -143,13 +143,14 @@ class TransformerPPO(PPO):
                 f"`policy` must be a TrMRLPolicy, got {self.policy_class.__name__}. "
                 "Was the zip that you are loading saved by another algorithm?"
             )
-        if vf_learning_rate is not None and not callable(vf_learning_rate):
-            check_non_negative("vf_learning_rate", vf_learning_rate)
         self.vf_learning_rate = vf_learning_rate
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
+        check_positive_int("n_steps", self.n_steps)  # again, as load() sets it past the constructor
+        if self.vf_learning_rate is not None and not callable(self.vf_learning_rate):
+            check_non_negative("vf_learning_rate", self.vf_learning_rate)
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = WindowRolloutBuffer
         if not issubclass(self.rollout_buffer_class, WindowRolloutBuffer):
@@ -179,7 +180,7 @@ class TransformerPPO(PPO):
         """
         assert self._last_obs is not None, "No previous observation was provided"
         assert isinstance(rollout_buffer, WindowRolloutBuffer), f"{rollout_buffer} doesn't support windows"
-        check_finite("observation", self._last_obs)
+        self._check_finite(self._last_obs)
         # Switch to eval mode (this affects batch norm / dropout)
         self.policy.set_training_mode(False)
 
@@ -215,8 +216,7 @@ class TransformerPPO(PPO):
 
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             rewards = rewards.astype(np.float32, copy=False)  # integers would cut the bootstrapped value
-            check_finite("observation", new_obs)  # type: ignore[arg-type]
-            check_finite("reward", rewards)
+            self._check_finite(new_obs, rewards)
 
             self.num_timesteps += env.num_envs
 
@@ -254,6 +254,20 @@ class TransformerPPO(PPO):
         callback.on_rollout_end()
 
         return True
+
+    def _check_finite(self, obs: Any, rewards: np.ndarray | None = None) -> None:
+        """
+        :param obs: Newest observations
+        :param rewards: Newest rewards, (n_envs,)
+        :raises ValueError: naming the environment whose numbers are not finite
+        """
+        normalizer = self._vec_normalize_env
+        if normalizer is not None:  # whose statistics spread one environment's NaN to all
+            obs = normalizer.get_original_obs()
+            rewards = rewards if rewards is None else normalizer.get_original_reward()
+        check_finite("observation", obs)
+        if rewards is not None:
+            check_finite("reward", rewards)
 
     def _bootstrap_truncated(
         self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], memory: WorkingMemory
@@ -333,6 +347,7 @@ class TransformerPPO(PPO):
             return
         target = pathlib.Path(path)
         target = target if target.suffix else target.with_name(f"{target.name}.zip")
+        target = target.resolve()  # a link stays a link, as with SB3
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():

@@ -68,6 +68,10 @@ class TrMRLExperimentManager(ExperimentManager):
         self.report = report
         self.user_env_kwargs: dict[str, Any] = arguments.env_kwargs or {}
         self.has_splits = has_splits(env_id)
+        if self.optimize_hyperparameters:
+            # Not among the runs, where enjoy would take the folder for the newest one and find no model in it
+            self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
+            self.params_path = f"{self.save_path}/{self.env_name}"
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.continue_training:

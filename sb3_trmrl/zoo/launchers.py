@@ -5,6 +5,7 @@ import os
 import runpy
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from sb3_trmrl.zoo.held_out import N_HELD_OUT_TASKS, has_splits
@@ -121,18 +122,17 @@ def record_video(arguments: Sequence[str]) -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
     register()
     # A script without a function to call
-    script = lambda: runpy.run_module("rl_zoo3.record_video", run_name="__main__")  # noqa: E731
+    script = partial(runpy.run_module, "rl_zoo3.record_video", run_name="__main__")
     _call("record_video", script, _with_defaults(arguments))
 
 
-def plot(arguments: Sequence[str]) -> int:
+def plot(arguments: Sequence[str]) -> None:
     """
     The zoo's plots: ``train`` (training returns), ``all`` (evaluations of several runs), ``from_file`` (what ``all``
     saved).
 
     :param arguments: Name of the plot, then the zoo's arguments; ``--save FILE`` writes the picture instead of
         showing it
-    :return: Exit status
     """
     own = argparse.ArgumentParser(prog="trmrl plot", description="rl-zoo3's plots; `trmrl plot train --help` for more.")
     own.add_argument("kind", choices=["train", "all", "from_file"])
@@ -154,9 +154,12 @@ def plot(arguments: Sequence[str]) -> int:
     register()
     _call(f"plot {own_arguments.kind}", functions[own_arguments.kind], rest)
     if options.save is not None:
-        plt.savefig(options.save, dpi=150)
-        print(f"Saved {options.save}")
-    return 0
+        numbers = plt.get_fignums()
+        for number in numbers:
+            # Some plots make several figures
+            path = options.save if len(numbers) == 1 else options.save.with_stem(f"{options.save.stem}_{number}")
+            plt.figure(number).savefig(path, dpi=150)
+            print(f"Saved {path}")
 
 
 def report(arguments: Sequence[str]) -> None:

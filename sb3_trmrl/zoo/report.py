@@ -46,8 +46,7 @@ class _Run:
         """
         :return: The models to compare by what they are called, those that exist
         """
-        best, final = self.folder / "best_model.zip", self.stats_path.with_suffix(".zip")
-        # "HalfCheetahVel-v0" has no suffix, so with_suffix appends.
+        best, final = self.folder / "best_model.zip", Path(f"{self.stats_path}.zip")
         trained = {"best on validation": best} if best.is_file() else {"at the end of training": final}
         candidates = {"before training": self.folder / INITIAL_MODEL, **trained}
         return {name: path for name, path in candidates.items() if path.is_file()}
@@ -129,7 +128,8 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     if episodes > 1:
         rows[f"mean of all {episodes} episodes of a trial"] = {"episodes_per_trial": episodes}
 
-    figures: dict[str, Any] = {"env": run.env_id, "algo": run.algo, "returns": {}, "models": {}}
+    figures: dict[str, Any] = {"env": run.env_id, "algo": run.algo, "held_out_tasks": run.has_splits}
+    figures |= {"returns": {}, "models": {}}
     subject = "held-out test tasks" if run.has_splits else "episodes with seeds of their own"
     print(f"\nReturns on {N_HELD_OUT_TASKS} {subject}, deterministic actions, mean +- standard error:")
     for name, path in models.items():
@@ -179,7 +179,9 @@ def plot_learning_curve(folder: Path, figures: dict[str, Any], episodes: int) ->
             timesteps, results = data["timesteps"], data["results"] / episodes
         mean = results.mean(axis=1)
         error = results.std(axis=1, ddof=1) / np.sqrt(results.shape[1]) if results.shape[1] > 1 else 0 * mean
-        axes.plot(timesteps, mean, "o-", markersize=3, color="tab:blue", label="evaluation, deterministic")
+        subject = f"{results.shape[1]} validation tasks" if figures["held_out_tasks"] else "evaluation"
+        label = f"{subject}, deterministic (mean and standard error)"
+        axes.plot(timesteps, mean, "o-", markersize=3, color="tab:blue", label=label)
         axes.fill_between(timesteps, mean - error, mean + error, color="tab:blue", alpha=0.2, linewidth=0)
     for (name, rows), colour in zip(figures["returns"].items(), ("tab:red", "tab:green"), strict=False):
         row, entry = next(iter(rows.items()))

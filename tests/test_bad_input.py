@@ -1,0 +1,198 @@
+"""Bad input to the agent: an error that names the argument and quotes the value, before anything is trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from agent_helpers import TRANSITION, VECTOR, SampledEnv, tiny_model
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_trmrl.common.torch_layers import TransformerExtractor
+from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
+
+NOT_INTEGERS = [2.0, "4", None, True, [4], float("nan")]
+SIZES = ["context_length", "d_model", "n_layers", "n_heads", "dim_feedforward"]
+OPTIONS = ["initialization", "layer_norm", "positional_encoding", "reset_memory_on", "critic_input"]
+
+
+@pytest.mark.parametrize(
+    ("policy_kwargs", "error", "message"),
+    [
+        *(({name: value}, TypeError, rf"`{name}`.*integer") for name in SIZES for value in NOT_INTEGERS),
+        *(({name: value}, ValueError, rf"`{name}`.*at least 1.*{value}") for name in SIZES for value in (0, -3)),
+        *(
+            ({name: value}, ValueError, rf"`{name}`.*must be one of")
+            for name in OPTIONS
+            for value in ("no", "", None, 1)
+        ),
+        *(({name: ["none"]}, ValueError, rf"`{name}`.*must be one of") for name in OPTIONS),
+        (dict(n_heads=3), ValueError, r"`n_heads`.*`d_model`.*n_heads=3.*d_model=8"),
+        (dict(n_heads=16), ValueError, r"`n_heads`.*`d_model`.*n_heads=16.*d_model=8"),
+        (dict(d_model=7, n_heads=1), ValueError, r"`d_model`.*even.*7"),
+        (dict(embedding_arch=[4, 0]), ValueError, r"`embedding_arch`.*at least 1.*0"),
+        (dict(embedding_arch=[4.0]), TypeError, r"`embedding_arch`.*integer.*4\.0"),
+        (dict(embedding_arch=["a"]), TypeError, r"`embedding_arch`.*integer.*'a'"),
+        (dict(embedding_arch=4), TypeError, r"`embedding_arch`.*4"),
+        (dict(no_such_argument=4), TypeError, r"no_such_argument"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else None,
+)
+def test_bad_policy_arguments(policy_kwargs: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        tiny_model("CartPole-v1", policy_kwargs)
+
+
+@pytest.mark.parametrize("positional_encoding", ["learned", "none"])
+def test_odd_width_without_sinusoids_is_fine(positional_encoding: str) -> None:
+    model = tiny_model("CartPole-v1", dict(d_model=7, n_heads=1, positional_encoding=positional_encoding))
+    assert model.learn(16).num_timesteps == 16
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.int32(3)])
+def test_integers_of_numpy_are_fine(value: Any) -> None:
+    model = tiny_model("CartPole-v1", dict(context_length=value, n_layers=value), n_steps=value, batch_size=2)
+    assert model.learn(3).num_timesteps == 3
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        *((dict(n_steps=value), TypeError, r"`n_steps`.*integer") for value in NOT_INTEGERS),
+        *((dict(n_steps=value), ValueError, rf"`n_steps`.*at least 1.*{value}") for value in (0, -1)),
+        (dict(policy="MlpPolicy"), ValueError, r"MlpPolicy unknown"),
+        (dict(policy=ActorCriticPolicy), ValueError, r"`policy`.*TrMRLPolicy.*ActorCriticPolicy"),
+        (dict(rollout_buffer_class=RolloutBuffer), ValueError, r"`rollout_buffer_class`.*WindowRolloutBuffer"),
+        (dict(rollout_buffer_class=DictRolloutBuffer), ValueError, r"`rollout_buffer_class`.*WindowRolloutBuffer"),
+        (dict(vf_learning_rate="fast"), (AssertionError, TypeError, ValueError), r"learning.rate.*fast"),
+        (dict(learning_rate="fast"), (AssertionError, TypeError, ValueError), r"learning.rate.*fast"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else None,
+)
+def test_bad_arguments(kwargs: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        tiny_model("CartPole-v1", **kwargs)
+
+
+def test_bad_arguments_given_to_load(tmp_path: Any) -> None:
+    tiny_model("CartPole-v1").save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"`n_steps`.*at least 1.*0"):
+        TransformerPPO.load(tmp_path / "model", env=gym.make("CartPole-v1"), n_steps=0)
+
+
+def test_classes_check_their_arguments_themselves() -> None:
+    """Not only the algorithm: policy and extractor can be built by hand."""
+    with pytest.raises(ValueError, match=r"`context_length`.*0"):
+        TransformerExtractor(VECTOR, context_length=0)
+    with pytest.raises(ValueError, match=r"`critic_input`.*'state'"):
+        TrMRLPolicy(VECTOR, spaces.Discrete(2), lambda _: 1e-3, critic_input="state")
+
+
+# -- Numbers that are not finite --------------------------------------------------------------------------------------
+
+
+class PoisonedEnv(SampledEnv):
+    """
+    An environment with one bad number.
+
+    :param where: ``"reward"``, ``"observation"``, ``"first observation"`` or ``"terminal observation"``
+    :param value: The bad number
+    """
+
+    def __init__(self, where: str, value: float, observation_space: spaces.Space = VECTOR) -> None:
+        super().__init__(observation_space, length=7)
+        self.where, self.value = where, value
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(**kwargs)
+        return self._poison(observation, self.where == "first observation"), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.where == "terminal observation":
+            return self._poison(observation, truncated), reward, terminated, truncated, info
+        bad = self.n_steps == 4
+        reward = self.value if bad and self.where == "reward" else reward
+        return self._poison(observation, bad and self.where == "observation"), reward, terminated, truncated, info
+
+    def _poison(self, observation: Any, bad: bool) -> Any:
+        if bad:
+            (observation["prev_reward"] if isinstance(observation, dict) else observation)[-1] = self.value
+        return observation
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["box", "dict"])
+@pytest.mark.parametrize("where", ["reward", "observation", "first observation", "terminal observation"])
+def test_non_finite_numbers_while_collecting(where: str, space: spaces.Space, value: float) -> None:
+    """The message says which environment it was; no weight has changed."""
+    sound: Callable[[], gym.Env] = lambda: SampledEnv(space, length=7)  # noqa: E731
+    model = tiny_model(DummyVecEnv([sound, sound, lambda: PoisonedEnv(where, value, space)]), n_steps=32)
+    weights = {name: weight.clone() for name, weight in model.policy.state_dict().items()}
+    key = r"\['prev_reward'\]" if space is TRANSITION and where != "reward" else ""
+    name = where.removeprefix("first ")
+    with pytest.raises(ValueError, match=rf"non-finite {name}{key} from environment 2: .*{str(value).strip('-')}"):
+        model.learn(96)
+    assert all(th.equal(weight, weights[name]) for name, weight in model.policy.state_dict().items())
+
+
+def test_training_goes_on_after_a_refused_number() -> None:
+    """A fault that was caught costs the rollout, not the model."""
+    env = PoisonedEnv("reward", np.nan)
+    model = tiny_model(env)
+    with pytest.raises(ValueError, match="non-finite reward from environment 0"):
+        model.learn(16)
+    env.where = "nowhere"
+    model.learn(32)
+    assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
+
+
+@pytest.mark.parametrize("where", ["reward", "observation"])
+def test_non_finite_numbers_under_vec_normalize(where: str) -> None:
+    """VecNormalize mixes a NaN into the statistics of all environments; the one that it came from is named."""
+    env = VecNormalize(DummyVecEnv([SampledEnv, lambda: PoisonedEnv(where, np.nan)]))
+    with pytest.raises(ValueError, match=f"non-finite {where} from environment 1"):
+        tiny_model(env).learn(32)
+
+
+# -- Environments -----------------------------------------------------------------------------------------------------
+
+
+class TupleEnv(SampledEnv):
+    """Tuple observations, which SB3 does not know."""
+
+    def __init__(self) -> None:
+        super().__init__(spaces.Tuple([VECTOR, VECTOR]))
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        TupleEnv,
+        lambda: SampledEnv(spaces.Sequence(VECTOR)),
+        lambda: SampledEnv(spaces.Text(4)),
+        lambda: SampledEnv(VECTOR, spaces.Tuple([VECTOR])),
+        lambda: SampledEnv(VECTOR, spaces.Box(-np.inf, np.inf, (2,))),
+        lambda: "NoSuchEnv-v0",
+        lambda: 5,
+    ],
+    ids=["tuple", "sequence", "text", "tuple action", "unbounded action", "unknown id", "no environment"],
+)
+def test_environments_that_ppo_refuses(env: Callable[[], Any]) -> None:
+    """The same kind of error as from SB3's PPO."""
+    with pytest.raises(Exception) as expected:
+        PPO("MlpPolicy", env(), n_steps=16, batch_size=16, device="cpu")
+    with pytest.raises(type(expected.value)):
+        tiny_model(env())
+
+
+def test_state_dependent_exploration_needs_continuous_actions() -> None:
+    with pytest.raises(ValueError, match="continuous actions"):
+        tiny_model(make_vec_env("CartPole-v1"), use_sde=True)
