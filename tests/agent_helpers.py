@@ -1,4 +1,4 @@
-"""A small model and environments with any space, for the tests of the agent."""
+"""A small model, environments with any space and tables of them, for the tests of the agent."""
 
 from copy import deepcopy
 from functools import partial
@@ -8,7 +8,10 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
 
 from sb3_trmrl.transformer_ppo import TransformerPPO
 
@@ -23,6 +26,42 @@ TRANSITION = spaces.Dict(
     prev_reward=spaces.Box(-np.inf, np.inf, (1,), np.float32),
     prev_done=spaces.Box(0.0, 1.0, (1,), np.float32),
 )
+MIXED = spaces.Dict(
+    vector=VECTOR, wide=spaces.Box(-1.0, 1.0, (2, 2), np.float64), choice=spaces.Discrete(4), image=IMAGE_LAST
+)
+OBSERVATION_SPACES: dict[str, spaces.Space] = {
+    "box": VECTOR,
+    "box-float64": spaces.Box(-1.0, 1.0, (3,), np.float64),
+    "box-float16": spaces.Box(-1.0, 1.0, (3,), np.float16),
+    "box-matrix": spaces.Box(-1.0, 1.0, (2, 3), np.float32),
+    "box-unbounded": spaces.Box(-np.inf, np.inf, (3,), np.float32),
+    "box-int32": spaces.Box(-5, 5, (3,), np.int32),
+    "box-uint16": spaces.Box(0, 5, (3,), np.uint16),
+    "box-uint32": spaces.Box(0, 5, (3,), np.uint32),
+    "box-small-image": spaces.Box(0, 255, (1, 8, 8), np.uint8),
+    "discrete": spaces.Discrete(5),
+    "multi-discrete": spaces.MultiDiscrete([4, 3]),
+    "multi-binary": spaces.MultiBinary(5),
+    "multi-binary-matrix": spaces.MultiBinary((2, 3)),
+    "image-channels-first": IMAGE_FIRST,
+    "image-channels-last": IMAGE_LAST,
+    "dict": MIXED,
+    "dict-transition": TRANSITION,
+}
+BOX_ACTION = spaces.Box(np.array([-1.0, -2.0], np.float32), np.array([3.0, 5.0], np.float32))
+ACTION_SPACES: dict[str, spaces.Space] = {
+    "discrete": spaces.Discrete(3),
+    "multi-discrete": spaces.MultiDiscrete([2, 3]),
+    "multi-binary": spaces.MultiBinary(3),
+    "box": BOX_ACTION,
+    "box-float64": spaces.Box(-1.0, 1.0, (2,), np.float64),
+    "box-matrix": spaces.Box(-1.0, 1.0, (2, 2), np.float32),
+}
+CRITICS = {
+    f"{critic_input}-{'shared' if share else 'own'}": dict(critic_input=critic_input, share_features_extractor=share)
+    for critic_input in ("memory", "token")
+    for share in (True, False)
+}
 
 
 class SampledEnv(gym.Env):
@@ -75,6 +114,17 @@ class SampledEnv(gym.Env):
         return observation
 
 
+class LinearFeatures(BaseFeaturesExtractor):
+    """A features extractor with an argument of its own."""
+
+    def __init__(self, observation_space: spaces.Space, width: int = 3) -> None:
+        super().__init__(observation_space, width)
+        self.linear = nn.Linear(get_flattened_obs_dim(observation_space), width)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return self.linear(observations.flatten(1))
+
+
 def sampled_vec_env(
     n_envs: int = 2, observation_space: spaces.Space = VECTOR, action_space: spaces.Space | None = None, length: int = 5
 ) -> DummyVecEnv:
@@ -105,3 +155,16 @@ def assert_equal_weights(model: TransformerPPO, other: TransformerPPO, rtol: flo
 def changed(before: dict[str, th.Tensor], model: TransformerPPO) -> set[str]:
     """:return: Names of the parameters that differ from those before"""
     return {name for name, parameter in parameters_of(model).items() if not th.equal(parameter, before[name])}
+
+
+def assert_trained(model: TransformerPPO, before: dict[str, th.Tensor]) -> None:
+    """The update has reached the encoder and both heads, and left only finite numbers."""
+    names = changed(before, model)
+    for part in ("features_extractor.encoder", "features_extractor.embedding", "action_net", "value_net"):
+        assert any(part in name for name in names), f"{part} was not trained"
+    assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
+
+
+def by_name(cases: dict[str, Any]) -> dict[str, Any]:
+    """:return: Arguments of ``pytest.mark.parametrize`` for named values"""
+    return dict(argvalues=list(cases.values()), ids=list(cases))
