@@ -13,6 +13,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
+from sb3_trmrl.common.windows import Windows
+from sb3_trmrl.common.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo import TransformerPPO
 
 TINY: dict[str, Any] = dict(context_length=4, d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
@@ -168,3 +170,23 @@ def assert_trained(model: TransformerPPO, before: dict[str, th.Tensor]) -> None:
 def by_name(cases: dict[str, Any]) -> dict[str, Any]:
     """:return: Arguments of ``pytest.mark.parametrize`` for named values"""
     return dict(argvalues=list(cases.values()), ids=list(cases))
+
+
+def unpack(windows: Windows) -> WorkingMemory:
+    """
+    :param windows: Packed windows
+    :return: Their padded form in numpy arrays, by a walk over the columns as they are documented
+    """
+    n_windows, n_slots = windows.counts[0], len(windows.counts)
+    source, column = np.zeros((n_windows, n_slots), dtype=int), 0
+    lengths = np.zeros(n_windows, dtype=int)
+    for slot, count in enumerate(windows.counts):
+        for place in range(count):
+            source[place, slot] = column if windows.columns is None else windows.columns[column]
+            lengths[place] = slot + 1
+            column += 1
+    order = np.arange(n_windows) if windows.order is None else windows.order.numpy()
+    leaves = windows.tokens.items() if isinstance(windows.tokens, dict) else [(None, windows.tokens)]
+    assert windows.columns is not None or all(len(leaf) == column for _, leaf in leaves)
+    padded = {key: leaf[source[order]] for key, leaf in leaves}
+    return WorkingMemory(padded if None not in padded else padded[None], lengths[order])

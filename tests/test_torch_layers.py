@@ -17,6 +17,8 @@ from sb3_trmrl.common.torch_layers import (
     TransformerExtractor,
     sinusoidal_positions,
 )
+from sb3_trmrl.common.windows import Windows
+from sb3_trmrl.common.working_memory import WorkingMemory
 
 BOX = spaces.Box(-1.0, 1.0, (6,), np.float32)
 
@@ -199,7 +201,8 @@ def test_twelve_layers_train_with_tfixup_and_not_with_plain_xavier():
             target = th.randint(6, (128,))
             tokens = 0.1 * th.randn(128, 8, 6)
             tokens[th.arange(128), 0, target] += 1.0
-            output = head(extractor(tokens.flatten(0, 1), th.full((128,), 8)))
+            windows = Windows.of(WorkingMemory(tokens, th.full((128,), 8)))
+            output = head(extractor(windows.tokens, windows))
             loss = nn.functional.cross_entropy(output, target)
             optimizer.zero_grad()
             loss.backward()

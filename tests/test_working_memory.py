@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_trmrl.common.buffers import WindowRolloutBuffer
+from agent_helpers import unpack
+
+from sb3_trmrl.common.windows import Windows
 from sb3_trmrl.common.working_memory import WorkingMemory
 
 SPACES = {
@@ -79,6 +82,9 @@ def test_live_memory_equals_a_deque(name, data):
                 naive[env].clear()
             naive[env].append(row(observation, env))
             assert_window_equals(memory, env, naive[env])
+        packed = unpack(Windows.of(memory))
+        for env in range(n_envs):
+            assert_window_equals(packed, env, naive[env])
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -89,6 +95,7 @@ def test_buffer_windows_equal_a_deque_across_rollouts(name, data):
     space, context_length = SPACES[name], data.draw(st.integers(1, 6))
     n_envs, n_steps = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 8))
     buffer = WindowRolloutBuffer(n_steps, space, spaces.Discrete(2), device="cpu", n_envs=n_envs)
+    buffer.distinct_tokens = data.draw(st.booleans())
     memory = WorkingMemory.empty(space, context_length, n_envs)
     naive = [deque(maxlen=context_length) for _ in range(n_envs)]
     for rollout in range(3):
@@ -118,7 +125,7 @@ def test_buffer_windows_equal_a_deque_across_rollouts(name, data):
         seen = set()
         for batch in buffer.get(batch_size=5):
             for index, marker in enumerate(batch.old_values.tolist()):
-                assert_window_equals(batch.observations, index, expected[marker])
+                assert_window_equals(unpack(batch.observations), index, expected[marker])
                 seen.add(marker)
         assert seen == set(expected)
 

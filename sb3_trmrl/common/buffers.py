@@ -8,13 +8,14 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
+from sb3_trmrl.common.windows import Windows, filled_slots
 from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, map_spaces, map_tokens, token_dtype
 
 
 class WindowRolloutBufferSamples(NamedTuple):
     """SB3's ``RolloutBufferSamples`` with a window of tokens in place of each observation."""
 
-    observations: WorkingMemory
+    observations: Windows
     actions: th.Tensor
     old_values: th.Tensor
     old_log_prob: th.Tensor
@@ -34,6 +35,8 @@ class WindowRolloutBuffer(RolloutBuffer):
     tokens: Tokens  # (N - 1 + n_steps, n_envs, *observation)
     lengths: np.ndarray  # (n_steps, n_envs), filled slots of the window at each step
     context_length: int
+    # Whether a minibatch holds a token once however many of its windows do: pays where features of tokens are costly
+    distinct_tokens: bool = False
 
     def reset(self) -> None:
         self.pos = 0
@@ -114,6 +117,8 @@ class WindowRolloutBuffer(RolloutBuffer):
             yield self._get_samples(indices[start : start + (batch_size or size)])
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> WindowRolloutBufferSamples:  # type: ignore[override]
+        # The order within a minibatch is free: longer windows first, as `Windows` has them
+        batch_inds = batch_inds[np.argsort(-self.lengths[batch_inds, 0], kind="stable")]
         return WindowRolloutBufferSamples(
             self._windows(batch_inds),
             # float32 as in SB3: MultiBinary actions are of an integer type the distributions do not take
@@ -124,16 +129,21 @@ class WindowRolloutBuffer(RolloutBuffer):
             ),
         )
 
-    def _windows(self, batch_inds: np.ndarray) -> WorkingMemory:
+    def _windows(self, batch_inds: np.ndarray) -> Windows:
         """
-        :param batch_inds: Index of transitions in the flattened order (environment, step), (B,)
+        :param batch_inds: Index of transitions in the flattened order (environment, step), (B,), longer windows first
         :return: The window that ends at each of them
         """
         envs, steps = np.divmod(batch_inds, self.buffer_size)
-        lengths = self.lengths[batch_inds].flatten()
-        newest = steps + self.context_length - 1  # row of the newest token in `tokens`
-        oldest = newest - lengths + 1
-        rows = oldest[:, None] + np.arange(self.context_length)
-        rows = np.minimum(rows, newest[:, None])  # slots not filled repeat the newest token; the causal mask hides them
-        tokens = map_tokens(lambda tokens: self.to_torch(tokens[rows, envs[:, None]]), self.tokens)
-        return WorkingMemory(tokens, self.to_torch(lengths))
+        lengths = self.lengths[batch_inds, 0]
+        filled, counts = filled_slots(lengths)
+        oldest = steps + self.context_length - lengths  # row of the oldest token in `tokens`
+        slots, places = np.nonzero(filled)
+        rows, envs = oldest[places] + slots, envs[places]
+        columns = None
+        if self.distinct_tokens:
+            distinct, inverse = np.unique(rows * self.n_envs + envs, return_inverse=True)
+            rows, envs = np.divmod(distinct, self.n_envs)
+            columns = self.to_torch(inverse, copy=False)
+        tokens = map_tokens(lambda tokens: self.to_torch(tokens[rows, envs], copy=False), self.tokens)
+        return Windows(tokens, counts, columns)

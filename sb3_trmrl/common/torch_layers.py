@@ -7,13 +7,16 @@ Shapes: B batch, N slots of the window, D width of the model (``d_model``), H he
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import nn
 
+from sb3_trmrl.common import short_windows
 from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.common.windows import Windows
 
 INITIALIZATIONS = ("tfixup", "xavier", "default")
 LAYER_NORMS = ("none", "pre", "post")
@@ -161,6 +164,13 @@ class TransformerEncoder(nn.Module):
         episodic = self.layers[-1](memories[rows, newest, None], memories, causal[newest, None, None])
         return self.final_norm(episodic[:, 0])
 
+    def is_short(self, n_slots: int) -> bool:
+        """
+        :param n_slots: Number of slots that any window fills
+        :return: Whether :mod:`~sb3_trmrl.common.short_windows` is the faster way to the same result
+        """
+        return n_slots <= 12 and isinstance(self.final_norm, nn.Identity) and self.layers[0].layer_norm == "none"
+
     def trace(self, memories: th.Tensor) -> EncoderTrace:
         """
         :param memories: Working memories, (B, N, D)
@@ -284,18 +294,34 @@ class TransformerExtractor(BaseFeaturesExtractor):
             if isinstance(self.positions, nn.Parameter):
                 self.positions.mul_((9 * n_layers) ** -0.25)
 
-    def forward(self, observations: Any, lengths: th.Tensor) -> th.Tensor:
+    def forward(self, observations: Any, windows: Windows) -> th.Tensor:
         """
-        :param observations: Preprocessed tokens of B windows of N slots, (B * N, \\*observation), or a dictionary
-        :param lengths: Number of filled slots of each window, (B,)
+        :param observations: Preprocessed ``windows.tokens``, (U, \\*observation), or a dictionary
+        :param windows: Which of them stand where in which window
         :return: Episodic memories, (B, D)
         """
-        return self.encoder(self.working_memories(observations, len(lengths)), lengths)
+        embedded = self.embedding(self.token_extractor(observations))  # (U, D)
+        if windows.columns is not None:
+            embedded = embedded[windows.columns]
+        counts = windows.counts
+        slots = th.repeat_interleave(th.tensor(counts)).to(embedded.device)
+        memories = embedded + self.positions[slots]  # (T, D), slot after slot
+        newest = th.as_tensor(windows.newest_columns(), device=embedded.device)
+        if self.encoder.is_short(len(counts)):
+            episodic = short_windows.encode(self.encoder.layers, memories.t().contiguous(), counts, newest).t()
+        else:
+            lengths = windows.lengths()
+            offsets = np.concatenate(([0], np.cumsum(counts[:-1])))
+            # Slots not filled repeat the newest token; the causal mask hides them
+            slot = np.minimum(np.arange(len(counts)), lengths[:, None] - 1)
+            padded = memories[th.as_tensor(offsets[slot] + np.arange(len(lengths))[:, None], device=memories.device)]
+            episodic = self.encoder(padded, th.as_tensor(lengths, device=memories.device))
+        return windows.restore_order(episodic)
 
     def trace(self, observations: Any, lengths: th.Tensor) -> EncoderTrace:
         """
-        :param observations: As in :meth:`forward`
-        :param lengths: As in :meth:`forward`
+        :param observations: Preprocessed tokens of B windows of N slots, (B * N, \\*observation), or a dictionary
+        :param lengths: Number of filled slots of each window, (B,)
         :return: Memories and attention weights of every layer at every slot; slots not filled have no meaning
         """
         return self.encoder.trace(self.working_memories(observations, len(lengths)))

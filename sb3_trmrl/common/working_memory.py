@@ -95,16 +95,6 @@ class WorkingMemory(NamedTuple):
         lengths = th.zeros(n_envs, dtype=th.long, device=device)
         return cls(map_spaces(zeros, observation_space), lengths)
 
-    @classmethod
-    def of(cls, observations: Tokens) -> WorkingMemory:
-        """
-        :param observations: One observation per environment, shape (B, \\*observation)
-        :return: The memory at the first step of an episode: a window of one slot
-        """
-        tokens = map_tokens(lambda observation: observation[:, None], observations)
-        first = first_array(tokens)
-        return cls(tokens, th.ones(len(first), dtype=th.long, device=first.device))
-
     def write(self, observations: Tokens, starts: th.Tensor) -> WorkingMemory:
         """
         :param observations: The newest observation of each environment, shape (B, \\*observation)
@@ -131,13 +121,6 @@ class WorkingMemory(NamedTuple):
         :return: Their memories, in that order
         """
         return WorkingMemory(map_tokens(lambda tokens: tokens[indices], self.tokens), self.lengths[indices])
-
-    def newest(self) -> Tokens:
-        """
-        :return: The token in the newest filled slot, shape (B, \\*observation)
-        """
-        rows = th.arange(len(self.lengths), device=self.lengths.device)
-        return map_tokens(lambda tokens: tokens[rows, self.lengths - 1], self.tokens)
 
     @property
     def context_length(self) -> int:

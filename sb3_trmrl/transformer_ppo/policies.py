@@ -22,6 +22,7 @@ from torch import nn
 
 from sb3_trmrl.common.checks import check_finite, check_non_negative, check_option
 from sb3_trmrl.common.torch_layers import TransformerExtractor
+from sb3_trmrl.common.windows import Windows
 from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, first_array, map_tokens
 
 #: Key of the Dict observation that marks the first observation of an inner episode
@@ -200,6 +201,13 @@ class TrMRLPolicy(ActorCriticPolicy):
         modules = (self.vf_features_extractor, self.mlp_extractor.value_net, self.value_net)
         return [parameter for module in modules for parameter in module.parameters() if parameter not in shared]
 
+    def has_costly_tokens(self) -> bool:
+        """
+        :return: Whether a token's features pass through layers of their own, such as a CNN, before phi's linear layer
+        """
+        extractor = self.pi_features_extractor
+        return any(True for _ in extractor.token_extractor.parameters()) or len(extractor.embedding) > 1
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
             **super()._get_constructor_parameters(),
@@ -235,7 +243,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         return memory.write(obs, starts)
 
     def extract_features(  # type: ignore[override]
-        self, obs: WorkingMemory | Tokens, features_extractor: BaseFeaturesExtractor | None = None
+        self, obs: Windows | WorkingMemory | Tokens, features_extractor: BaseFeaturesExtractor | None = None
     ) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
         """
         :param obs: Windows of tokens, or observations read as the first of an episode
@@ -243,20 +251,19 @@ class TrMRLPolicy(ActorCriticPolicy):
         :return: What the heads read: episodic memories (B, ``d_model``), or those of the actor and the features of the
             critic if they differ
         """
+        obs = _as_windows(obs)
         features = self._features(obs, features_extractor or self.pi_features_extractor)
         if self.share_features_extractor or features_extractor is not None:
             return features
         return features, self._features(obs, self.vf_features_extractor)
 
-    def _features(self, obs: WorkingMemory | Tokens, extractor: BaseFeaturesExtractor) -> th.Tensor:
-        memory = obs if isinstance(obs, WorkingMemory) else WorkingMemory.of(obs)
+    def _features(self, obs: Windows | WorkingMemory | Tokens, extractor: BaseFeaturesExtractor) -> th.Tensor:
+        windows = _as_windows(obs)
         if not isinstance(extractor, TransformerExtractor):  # a critic on the current token
-            return BasePolicy.extract_features(self, memory.newest(), extractor)
-        # SB3's preprocessing takes one batch axis
-        tokens = map_tokens(lambda tokens: tokens.flatten(0, 1), memory.tokens)
-        return BasePolicy.extract_features(self, tokens, partial(extractor, lengths=memory.lengths))  # type: ignore[arg-type]
+            return BasePolicy.extract_features(self, windows.newest(), extractor)
+        return BasePolicy.extract_features(self, windows.tokens, partial(extractor, windows=windows))  # type: ignore[arg-type]
 
-    def get_distribution(self, obs: WorkingMemory | Tokens) -> Distribution:
+    def get_distribution(self, obs: Windows | WorkingMemory | Tokens) -> Distribution:
         """
         :param obs: Windows of tokens, or observations read as the first of an episode
         :return: the action distribution.
@@ -264,7 +271,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         features = self._features(obs, self.pi_features_extractor)
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(features))
 
-    def predict_values(self, obs: WorkingMemory | Tokens) -> th.Tensor:
+    def predict_values(self, obs: Windows | WorkingMemory | Tokens) -> th.Tensor:
         """
         :param obs: Windows of tokens, or observations read as the first of an episode
         :return: the estimated values, (B, 1)
@@ -338,6 +345,18 @@ class TrMRLPolicy(ActorCriticPolicy):
         if shapes != expected or bool(((lengths < 0) | (lengths > self.context_length)).any()):
             raise ValueError(f"`state` has the shapes {shapes}, but {n_envs} observations need {expected}")
         return memory
+
+
+def _as_windows(obs: Windows | WorkingMemory | Tokens) -> Windows:
+    """
+    :param obs: Windows, or a memory, or observations read as the first of an episode
+    :return: Windows
+    """
+    if isinstance(obs, Windows):
+        return obs
+    if not isinstance(obs, WorkingMemory):
+        return Windows(obs, (len(first_array(obs)),))
+    return Windows.of(obs)
 
 
 def default_token_extractor(observation_space: spaces.Space, normalize_images: bool) -> type[BaseFeaturesExtractor]:

@@ -158,6 +158,7 @@ class TransformerPPO(PPO):
         super()._setup_model()
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
         self._last_memory = self.policy.empty_memory(self.n_envs)
+        self.rollout_buffer.distinct_tokens = self.policy.has_costly_tokens()
 
     def collect_rollouts(
         self,
