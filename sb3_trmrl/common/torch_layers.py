@@ -7,7 +7,6 @@ Shapes: B batch, N slots of the window, D width of the model (``d_model``), H he
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch as th
 import torch.nn.functional as F
 from gymnasium import spaces
@@ -310,12 +309,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
         if self.encoder.is_short(len(counts)):
             episodic = short_windows.encode(self.encoder.layers, memories.t().contiguous(), counts, newest).t()
         else:
-            lengths = windows.lengths()
-            offsets = np.concatenate(([0], np.cumsum(counts[:-1])))
-            # Slots not filled repeat the newest token; the causal mask hides them
-            slot = np.minimum(np.arange(len(counts)), lengths[:, None] - 1)
-            padded = memories[th.as_tensor(offsets[slot] + np.arange(len(lengths))[:, None], device=memories.device)]
-            episodic = self.encoder(padded, th.as_tensor(lengths, device=memories.device))
+            padded = memories[th.as_tensor(windows.padded_columns(), device=embedded.device)]
+            episodic = self.encoder(padded, th.as_tensor(windows.lengths(), device=embedded.device))
         return windows.restore_order(episodic)
 
     def trace(self, observations: Any, lengths: th.Tensor) -> EncoderTrace:

@@ -52,8 +52,18 @@ class Windows(NamedTuple):
         :return: Column of each window's newest token, (B,), longer windows first
         """
         lengths = self.lengths()
-        offsets = np.concatenate(([0], np.cumsum(self.counts)))
-        return offsets[lengths - 1] + np.arange(len(lengths))
+        return self._first_columns()[lengths - 1] + np.arange(len(lengths))
+
+    def padded_columns(self) -> np.ndarray:
+        """
+        :return: Column of each slot of each window, (B, N), longer windows first; slots not filled repeat the newest one
+        """
+        lengths = self.lengths()[:, None]
+        slots = np.minimum(np.arange(len(self.counts)), lengths - 1)
+        return self._first_columns()[slots] + np.arange(len(lengths))[:, None]
+
+    def _first_columns(self) -> np.ndarray:
+        return np.cumsum((0, *self.counts[:-1]))
 
     def newest(self) -> Tokens:
         """
