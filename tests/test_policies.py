@@ -21,7 +21,6 @@ from agent_helpers import (
     sampled_vec_env,
     tiny_model,
 )
-from stable_baselines3 import PPO
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from torch import nn

@@ -151,8 +151,8 @@ class TrMRLPolicy(ActorCriticPolicy):
             share_features_extractor=share_features_extractor or critic_input == "token",
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
-            # Without an empty dictionary SB3 sets Adam's epsilon to 1e-5. The gradient of an actor of this size, clipped
-            # together with the critic's, is below that.
+            # For None SB3 sets Adam's epsilon to 1e-5: more than the gradient of an actor of this size, once it is
+            # clipped together with the critic's.
             optimizer_kwargs=optimizer_kwargs or {},
         )
 
