@@ -21,7 +21,6 @@ from agent_helpers import (
     sampled_vec_env,
     tiny_model,
 )
-from stable_baselines3 import PPO
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from torch import nn
@@ -160,10 +159,11 @@ def test_custom_optimizer(optimizer_class: type[th.optim.Optimizer], optimizer_k
         assert (optimizer_kwargs or {}).items() <= group.items()
 
 
-def test_adam_has_the_epsilon_of_sb3() -> None:
-    ours, ppo = tiny_model("CartPole-v1"), PPO("MlpPolicy", "CartPole-v1", device="cpu")
-    expected = ppo.policy.optimizer.param_groups[0]["eps"]
-    assert [group["eps"] for group in ours.policy.optimizer.param_groups] == [expected] * 2
+@pytest.mark.parametrize("optimizer_kwargs", [None, {}, dict(eps=1e-3)])
+def test_adam_has_the_epsilon_of_pytorch(optimizer_kwargs: dict[str, Any] | None) -> None:
+    model = tiny_model("CartPole-v1", dict(optimizer_kwargs=optimizer_kwargs))
+    expected = th.optim.Adam([nn.Parameter(th.zeros(1))], **(optimizer_kwargs or {})).param_groups[0]["eps"]
+    assert [group["eps"] for group in model.policy.optimizer.param_groups] == [expected] * 2
 
 
 def test_initialization_arguments() -> None:

@@ -55,10 +55,12 @@ class TrMRLPolicy(ActorCriticPolicy):
         observations, ``NatureCNN`` for images of 36 x 36 pixels or more, otherwise ``FlattenExtractor``.
     :param features_extractor_kwargs: Keyword arguments to pass to the features extractor.
     :param share_features_extractor: If True, actor and critic share the transformer (with ``critic_input="memory"``)
-        or the token features (with ``"token"``).
+        or the token features (with ``"token"``). By default each has its own, as in RecurrentPPO: the critic's gradient
+        would drown the actor's where returns are large.
     :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
-    :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
+    :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer. Adam's
+        epsilon is PyTorch's 1e-8 by default, not SB3's 1e-5.
     :param context_length: Number of working memories N in the window
     :param d_model: Width of the working memories
     :param n_layers: Number of transformer layers
@@ -97,7 +99,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         squash_output: bool = False,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
-        share_features_extractor: bool = True,
+        share_features_extractor: bool = False,
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -150,7 +152,9 @@ class TrMRLPolicy(ActorCriticPolicy):
             share_features_extractor=share_features_extractor or critic_input == "token",
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
+            # For None SB3 sets Adam's epsilon to 1e-5: more than the gradient of an actor of this size, once it is
+            # clipped together with the critic's.
+            optimizer_kwargs=optimizer_kwargs or {},
         )
 
     # -- Building ----------------------------------------------------------------------------------------------------
