@@ -18,6 +18,7 @@ import torch as th
 import yaml
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import VecNormalize
@@ -284,6 +285,14 @@ def test_vec_normalize_leaves_flags_and_actions_alone(tmp_path: Path) -> None:
             assert isinstance(env, VecNormalize)
             assert env.norm_obs_keys == keys
             env.close()
+
+
+def test_the_default_entry_normalizes_what_can_be(tmp_path: Path) -> None:
+    """Rewards always; observations that are real numbers, not numbers of classes as FrozenLake's"""
+    for env_id, norm_obs in (("CartPole-v1", True), ("FrozenLake-v1", False)):
+        run = train(tmp_path, "--algo", "trmrl", "-n", "40", "--eval-freq", "20", "--report", env=env_id)
+        env = VecNormalize.load(str(run / env_id / "vecnormalize.pkl"), make_vec_env(env_id))
+        assert (env.norm_obs, env.norm_reward) == (norm_obs, True)
 
 
 # Runs that go on, die, or search

@@ -125,16 +125,15 @@ class TrMRLExperimentManager(ExperimentManager):
         return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        if self.normalize and isinstance(env.observation_space, spaces.Dict):
-            # VecNormalize takes Box keys only; a rare flag or a one-hot action would be blown up by it.
-            keys = [
-                key
-                for key, space in env.observation_space.spaces.items()
-                if isinstance(space, spaces.Box)
-                and np.issubdtype(space.dtype, np.floating)
-                and key not in ("prev_action", "prev_done")
-            ]
+        space = env.observation_space
+        if self.normalize and isinstance(space, spaces.Dict):
+            # A rare flag or a one-hot action would be blown up.
+            names = [name for name in space.spaces if name not in ("prev_action", "prev_done")]
+            keys = [name for name in names if _is_vector(space.spaces[name])]
             self.normalize_kwargs.setdefault("norm_obs_keys", keys)
+            self.normalize_kwargs.setdefault("norm_obs", bool(keys))
+        elif self.normalize and not _is_vector(space):
+            self.normalize_kwargs["norm_obs"] = False  # rewards only
         return super()._maybe_normalize(env, eval_env)
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
@@ -156,6 +155,14 @@ class TrMRLExperimentManager(ExperimentManager):
         super().save_trained_model(model)
         if self.report:
             write_report(self.save_path)
+
+
+def _is_vector(space: spaces.Space) -> bool:
+    """
+    :param space: Observation space, or that of a key
+    :return: Whether VecNormalize can standardise it: real numbers, not images or numbers of classes
+    """
+    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
 class _ContinuedRun:

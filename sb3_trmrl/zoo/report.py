@@ -81,7 +81,7 @@ def _test_returns(run: _Run, path: Path, before_training: bool, **env_kwargs: An
     """
     env = run.test_env(**env_kwargs)
     try:
-        if before_training and isinstance(env, VecNormalize):
+        if before_training and isinstance(env, VecNormalize) and env.norm_obs:
             fresh = VecNormalize(env.venv, norm_obs_keys=env.norm_obs_keys)
             env.obs_rms = fresh.obs_rms
         # Optimiser and buffers are not needed, and schedules may be of a class that is gone.
