@@ -15,6 +15,7 @@ from sb3_trmrl.common.torch_layers import (
     SelfAttention,
     TransformerEncoder,
     TransformerExtractor,
+    attend_to_visible,
     sinusoidal_positions,
 )
 from sb3_trmrl.common.windows import Windows
@@ -49,7 +50,7 @@ def test_layer_equals_pytorchs(layer_norm):
     x = th.randn(3, 5, 16)
     visible = th.ones(5, 5, dtype=th.bool).tril()
     expected = reference(x, src_mask=~visible)
-    th.testing.assert_close(ours(x, x, visible), expected, atol=1e-5, rtol=1e-5)
+    th.testing.assert_close(ours(x, x, attend_to_visible(visible)), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_attention_equals_equation_4_and_5():
@@ -65,7 +66,7 @@ def test_attention_equals_equation_4_and_5():
             alpha /= alpha.sum()
             mu[t, head] = sum(alpha[n] * v[n, head] for n in range(t + 1))
     expected = attention.out(th.as_tensor(mu, dtype=th.float32))
-    actual = attention(x, x, th.ones(4, 4, dtype=th.bool).tril())[0]
+    actual = attention(x, x, attend_to_visible(th.ones(4, 4, dtype=th.bool).tril()))[0]
     th.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
 
 
@@ -97,7 +98,7 @@ def test_trace_holds_every_layer():
 
 def test_sinusoidal_positions_equal_the_formula():
     """PE(p, 2i) = sin(p / 10000^(2i/d)), PE(p, 2i+1) = cos of the same (Vaswani et al. 2017)"""
-    positions = sinusoidal_positions(9, 6)
+    positions = sinusoidal_positions(th.arange(9), 6)
     for p in range(9):
         for i in range(3):
             angle = p / 10_000 ** (2 * i / 6)
@@ -109,7 +110,7 @@ def test_a_token_s_position_is_its_slot():
     extractor = TransformerExtractor(BOX, context_length=4, d_model=8, n_heads=2)
     tokens = th.randn(1, 6).expand(4, 6)  # one window of four equal tokens
     difference = extractor.working_memories(tokens, 1)[0] - extractor.embedding(tokens)
-    th.testing.assert_close(difference, sinusoidal_positions(4, 8), atol=1e-6, rtol=1e-5)
+    th.testing.assert_close(difference, sinusoidal_positions(th.arange(4), 8), atol=1e-6, rtol=1e-5)
 
 
 def assert_tfixup(extractor, n_layers, d_model, dim_feedforward):

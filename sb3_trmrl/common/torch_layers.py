@@ -5,6 +5,7 @@ Shapes: B batch, N slots of the window, D width of the model (``d_model``), H he
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch as th
@@ -15,9 +16,15 @@ from torch import nn
 
 from sb3_trmrl.common import short_windows
 from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.common.full_memory import KeyValueCache
+from sb3_trmrl.common.sequences import Sequences, attend_within_sequences
 from sb3_trmrl.common.windows import Windows
 
 INITIALIZATIONS = ("tfixup", "xavier", "default")
+#: Attention: queries, keys and values (..., H, D / H) to attended values, like the queries
+Attend = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
+
+MEMORIES = ("window", "full")
 LAYER_NORMS = ("none", "pre", "post")
 POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "none")
 
@@ -50,27 +57,41 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(d_model, d_model)
         self.out = nn.Linear(d_model, d_model)
 
-    def forward(self, queries: th.Tensor, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
+    def forward(self, queries: th.Tensor, memories: th.Tensor, attend: Attend) -> th.Tensor:
         """
-        :param queries: Slots that attend, (B, Q, D)
-        :param memories: Slots attended to, (B, N, D)
-        :param visible: Which memories each query sees, booleans that broadcast to (B, H, Q, N)
-        :return: Task representations mu (eq. 5), (B, Q, D)
+        :param queries: Memories that attend, (..., D)
+        :param memories: Memories attended to, (..., D)
+        :param attend: Attention, which knows which query sees which memories
+        :return: Task representations mu (eq. 5), like ``queries``
         """
-        q, k, v = self._heads(self.query(queries)), self._heads(self.key(memories)), self._heads(self.value(memories))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # (B, H, Q, D / H)
-        return self.out(attended.transpose(1, 2).flatten(2))
+        attended = attend(*map(self._heads, (self.query(queries), self.key(memories), self.value(memories))))
+        return self.out(attended.flatten(-2))
 
-    def weights(self, queries: th.Tensor, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
+    def weights(self, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
         """
-        :return: Attention weights of the same call (eq. 4), (B, H, Q, N)
+        :param memories: (B, N, D)
+        :param visible: Which memories each of them sees, booleans (N, N)
+        :return: Attention weights (eq. 4), (B, H, N, N)
         """
-        q, k = self._heads(self.query(queries)), self._heads(self.key(memories))
+        q, k = (self._heads(x).transpose(1, 2) for x in (self.query(memories), self.key(memories)))
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         return scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
 
     def _heads(self, x: th.Tensor) -> th.Tensor:
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, N, D) -> (B, H, N, D / H)
+        return x.unflatten(-1, (self.n_heads, -1))  # (..., D) -> (..., H, D / H)
+
+
+def attend_to_visible(visible: th.Tensor) -> Attend:
+    """
+    :param visible: Which memories each query sees, booleans that broadcast to (B, H, Q, N)
+    :return: Attention of queries (B, Q, H, D / H) to keys and values (B, N, H, D / H)
+    """
+
+    def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).transpose(1, 2)
+
+    return attend
 
 
 class EncoderLayer(nn.Module):
@@ -93,17 +114,17 @@ class EncoderLayer(nn.Module):
         self.norm_attention = nn.Identity() if layer_norm == "none" else nn.LayerNorm(d_model)
         self.norm_feedforward = nn.Identity() if layer_norm == "none" else nn.LayerNorm(d_model)
 
-    def forward(self, queries: th.Tensor, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
+    def forward(self, queries: th.Tensor, memories: th.Tensor, attend: Attend) -> th.Tensor:
         """
-        :param queries: Memories to refine, (B, Q, D)
-        :param memories: Memories to refine them with, (B, N, D)
-        :param visible: Which memories each query sees, booleans that broadcast to (B, H, Q, N)
-        :return: Refined memories, (B, Q, D)
+        :param queries: Memories to refine, (..., D)
+        :param memories: Memories to refine them with, (..., D)
+        :param attend: Attention, which knows which query sees which memories
+        :return: Refined memories, like ``queries``
         """
         if self.layer_norm == "pre":
-            x = queries + self.attention(self.norm_attention(queries), self.norm_attention(memories), visible)
+            x = queries + self.attention(self.norm_attention(queries), self.norm_attention(memories), attend)
             return x + self.feedforward(self.norm_feedforward(x))
-        x = self.norm_attention(queries + self.attention(queries, memories, visible))
+        x = self.norm_attention(queries + self.attention(queries, memories, attend))
         return self.norm_feedforward(x + self.feedforward(x))
 
     def matrices_scaled_by_tfixup(self) -> list[th.Tensor]:
@@ -118,7 +139,7 @@ class EncoderLayer(nn.Module):
         :return: Attention weights when all slots are refined, (B, H, N, N)
         """
         x = self.norm_attention(memories) if self.layer_norm == "pre" else memories
-        return self.attention.weights(x, x, visible)
+        return self.attention.weights(x, visible)
 
 
 class TransformerEncoder(nn.Module):
@@ -156,11 +177,12 @@ class TransformerEncoder(nn.Module):
         """
         causal = self.causal[: memories.shape[1], : memories.shape[1]]
         for layer in self.layers[:-1]:
-            memories = layer(memories, memories, causal)
+            memories = layer(memories, memories, attend_to_visible(causal))
         # Only the newest slot of the last layer is read
         newest = lengths - 1
         rows = th.arange(len(lengths), device=lengths.device)
-        episodic = self.layers[-1](memories[rows, newest, None], memories, causal[newest, None, None])
+        attend = attend_to_visible(causal[newest, None, None])
+        episodic = self.layers[-1](memories[rows, newest, None], memories, attend)
         return self.final_norm(episodic[:, 0])
 
     def is_short(self, n_slots: int) -> bool:
@@ -179,22 +201,22 @@ class TransformerEncoder(nn.Module):
         trace = EncoderTrace([memories], [])
         for layer in self.layers:
             trace.attention.append(layer.attention_weights(memories, causal))
-            memories = layer(memories, memories, causal)
+            memories = layer(memories, memories, attend_to_visible(causal))
             trace.memories.append(memories)
         trace.memories[-1] = self.final_norm(memories)
         return trace
 
 
-def sinusoidal_positions(n_slots: int, d_model: int) -> th.Tensor:
+def sinusoidal_positions(positions: th.Tensor, d_model: int) -> th.Tensor:
     """
-    Vaswani et al. (2017), section 3.5: sine and cosine of the slot index at geometrically spaced frequencies.
+    Vaswani et al. (2017), section 3.5: sine and cosine of the position at geometrically spaced frequencies.
 
-    :param n_slots: Number of slots N
+    :param positions: Positions, (N,)
     :param d_model: Width D, even
     :return: (N, D)
     """
-    frequencies = 10_000.0 ** (-th.arange(0, d_model, 2) / d_model)
-    angles = th.arange(n_slots)[:, None] * frequencies
+    frequencies = 10_000.0 ** (-th.arange(0, d_model, 2, device=positions.device) / d_model)
+    angles = positions[:, None] * frequencies
     return th.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
 
 
@@ -213,6 +235,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
     :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index
     :param embedding_arch: Hidden ReLU layers of phi before its linear layer, none by default
+    :param memory: ``"window"`` (the paper), or ``"full"``: in every layer a token sees the last ``context_length`` tokens
+        since the memory was emptied, and its position counts from there
     :raises TypeError: if a size is not an integer
     :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model`` or an odd
         ``d_model`` meets sinusoidal positions
@@ -233,6 +257,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
         layer_norm: str = "none",
         positional_encoding: str = "sinusoidal",
         embedding_arch: list[int] | None = None,
+        memory: str = "window",
     ) -> None:
         sizes: dict[str, Any] = dict(context_length=context_length, d_model=d_model, n_layers=n_layers, n_heads=n_heads)
         for name, size in {**sizes, "dim_feedforward": dim_feedforward}.items():
@@ -247,8 +272,15 @@ class TransformerExtractor(BaseFeaturesExtractor):
         if positional_encoding == "sinusoidal" and d_model % 2:
             raise ValueError(f"`d_model` must be even with sinusoidal positions, got {d_model}")
 
+        check_option("memory", memory, MEMORIES)
+        if memory == "full" and positional_encoding == "learned":
+            raise ValueError("`positional_encoding` 'learned' needs memory='window': with 'full' positions have no end")
+
         super().__init__(observation_space, features_dim=d_model)
         self.initialization = initialization
+        self.context_length = context_length
+        self.positional_encoding = positional_encoding
+        self.memory = memory
         self.token_extractor = token_extractor or FlattenExtractor(observation_space)
         hidden_layers: list[nn.Module] = []
         width = self.token_extractor.features_dim
@@ -261,7 +293,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
             self.positions = nn.Parameter(positions)
         else:
             if positional_encoding == "sinusoidal":
-                positions = sinusoidal_positions(context_length, d_model)
+                positions = sinusoidal_positions(th.arange(context_length), d_model)
             self.register_buffer("positions", positions, persistent=False)
         self.encoder = TransformerEncoder(context_length, d_model, n_layers, n_heads, dim_feedforward, layer_norm)
         self.reset_parameters()
@@ -312,6 +344,83 @@ class TransformerExtractor(BaseFeaturesExtractor):
             padded = memories[th.as_tensor(windows.padded_columns(), device=embedded.device)]
             episodic = self.encoder(padded, th.as_tensor(windows.lengths(), device=embedded.device))
         return windows.restore_order(episodic)
+
+    # -- Full context ------------------------------------------------------------------------------------------------
+
+    def forward_sequences(self, observations: Any, sequences: Sequences) -> th.Tensor:
+        """
+        :param observations: Preprocessed ``sequences.tokens``, (T, \\*observation), or a dictionary
+        :param sequences: Which sequences they are
+        :return: Episodic memories that are read, (B, D)
+        """
+        return self._refine(observations, sequences, attend_within_sequences(sequences.lengths, self.context_length))[
+            sequences.outputs
+        ]
+
+    def _refine(self, observations: Any, sequences: Sequences, attend: Attend) -> th.Tensor:
+        memories = self.embedding(self.token_extractor(observations))
+        if self.positional_encoding == "sinusoidal":
+            memories = memories + sinusoidal_positions(sequences.positions, self.features_dim)
+        for layer in self.encoder.layers:
+            memories = layer(memories, memories, attend)
+        return self.encoder.final_norm(memories)
+
+    def empty_cache(self, n_envs: int) -> KeyValueCache:
+        """
+        :param n_envs: Number of environments B
+        :return: A cache without tokens
+        """
+        n_heads = self.encoder.layers[0].attention.n_heads
+        device = self.encoder.causal.device
+        return KeyValueCache.empty(len(self.encoder.layers), n_envs, n_heads, self.features_dim // n_heads, device)
+
+    def forward_newest(
+        self, observations: Any, steps: th.Tensor, cache: KeyValueCache
+    ) -> tuple[KeyValueCache, th.Tensor]:
+        """
+        :param observations: Preprocessed newest tokens, (B, \\*observation), or a dictionary
+        :param steps: Tokens since the memory was emptied, these among them, (B,)
+        :param cache: Earlier tokens; these are written to it in place
+        :return: The cache, or a larger copy, and the episodic memories, (B, D)
+        """
+        n_visible = min(int(steps.max()), self.context_length)
+        cache = cache.with_slots(n_visible, self.context_length)
+        memories = self.embedding(self.token_extractor(observations))
+        if self.positional_encoding == "sinusoidal":
+            memories = memories + sinusoidal_positions(steps - 1, self.features_dim)
+        for index, layer in enumerate(self.encoder.layers):
+            memories = layer(memories, memories, cache.attend(index, steps, n_visible, self.context_length))
+        return cache, self.encoder.final_norm(memories)
+
+    def fill_cache(self, observations: Any, sequences: Sequences, envs: th.Tensor, n_envs: int) -> KeyValueCache:
+        """
+        :param observations: Preprocessed ``sequences.tokens``
+        :param sequences: Tokens so far, of environments that have any
+        :param envs: Environment of each token, (T,)
+        :param n_envs: Number of environments B
+        :return: The cache after them
+        """
+        layers: list[tuple[th.Tensor, th.Tensor]] = []
+        within = attend_within_sequences(sequences.lengths, self.context_length)
+
+        def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
+            layers.append((k, v))
+            return within(q, k, v)
+
+        self._refine(observations, sequences, attend)
+        n_slots = min(int(sequences.positions.max()) + 1, self.context_length)
+        cache = self.empty_cache(n_envs).with_slots(n_slots, self.context_length)
+        # Of tokens that share a slot only the newest may be written
+        ends = sequences.positions[th.as_tensor(sequences.lengths, device=envs.device).cumsum(0) - 1]
+        last = th.repeat_interleave(ends, th.as_tensor(sequences.lengths, device=envs.device))
+        kept = sequences.positions > last - self.context_length
+        slots = sequences.positions[kept] % self.context_length
+        for index, (keys, values) in enumerate(layers):
+            cache.keys[index, envs[kept], slots] = keys[kept]
+            cache.values[index, envs[kept], slots] = values[kept]
+        return cache
+
+    # -- Analysis ----------------------------------------------------------------------------------------------------
 
     def trace(self, observations: Any, lengths: th.Tensor) -> EncoderTrace:
         """

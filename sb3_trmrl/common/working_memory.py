@@ -127,11 +127,18 @@ class WorkingMemory(NamedTuple):
         """Number of slots N"""
         return first_array(self.tokens).shape[1]
 
-    def shapes(self) -> tuple[Any, Any]:
+    def misfit(self, expected: WorkingMemory) -> str:
         """
-        :return: Shapes of the tokens and of the lengths
+        :param expected: A memory of the right shape
+        :return: What is wrong with this one in comparison, or nothing
         """
-        return map_tokens(lambda tokens: tuple(tokens.shape), self.tokens), tuple(self.lengths.shape)
+
+        def shapes(memory: WorkingMemory) -> tuple[Any, Any]:
+            return map_tokens(lambda tokens: tuple(tokens.shape), memory.tokens), tuple(memory.lengths.shape)
+
+        if shapes(self) != shapes(expected) or bool(((self.lengths < 0) | (self.lengths > self.context_length)).any()):
+            return f"the shapes {shapes(self)} instead of {shapes(expected)}"
+        return ""
 
     def numpy(self) -> WorkingMemory:
         """

@@ -21,9 +21,16 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_trmrl.common.checks import check_finite, check_non_negative, check_option
+from sb3_trmrl.common.full_memory import FullMemory
+from sb3_trmrl.common.sequences import Sequences
 from sb3_trmrl.common.torch_layers import TransformerExtractor
 from sb3_trmrl.common.windows import Windows
 from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, first_array, map_tokens
+
+#: The live memory of some environments
+Memory = WorkingMemory | FullMemory
+#: What the policy reads: a live memory, a minibatch, or plain observations
+Batch = Memory | Windows | Sequences | Tokens
 
 #: Key of the Dict observation that marks the first observation of an inner episode
 PREV_DONE = "prev_done"
@@ -61,7 +68,8 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer. Adam's
         epsilon is PyTorch's 1e-8 by default, not SB3's 1e-5.
-    :param context_length: Number of working memories N in the window
+    :param context_length: Number of working memories N in the window, 16 by default; with ``memory="full"`` the number of
+        tokens that a token sees in each layer, 1,024 by default
     :param d_model: Width of the working memories
     :param n_layers: Number of transformer layers
     :param n_heads: Number of attention heads, divides ``d_model``
@@ -76,6 +84,8 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param critic_input: ``"memory"``: the critic reads the episodic memory. ``"token"``: an MLP on the current token's
         features, as in the released HalfCheetahVel and MetaWorld settings.
     :param action_head_gain: Gain of the action head's orthogonal initialization (with ``ortho_init``)
+    :param memory: ``"window"`` (the paper), computed again at each step; or ``"full"``: all tokens since the memory was
+        emptied, each computed once. Positions count from there.
     :raises TypeError: if a size is not an integer
     :raises ValueError: for sizes below 1, unknown options, ``n_heads`` that does not divide ``d_model``, an odd
         ``d_model`` with sinusoidal positions
@@ -103,7 +113,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
-        context_length: int = 16,
+        context_length: int | None = None,
         d_model: int = 64,
         n_layers: int = 2,
         n_heads: int = 4,
@@ -115,7 +125,10 @@ class TrMRLPolicy(ActorCriticPolicy):
         reset_memory_on: str = "episode",
         critic_input: str = "memory",
         action_head_gain: float = 0.01,
+        memory: str = "window",
     ) -> None:
+        if context_length is None:
+            context_length = 16 if memory == "window" else 1024
         self.transformer_kwargs: dict[str, Any] = dict(
             context_length=context_length,
             d_model=d_model,
@@ -126,7 +139,9 @@ class TrMRLPolicy(ActorCriticPolicy):
             layer_norm=layer_norm,
             positional_encoding=positional_encoding,
             embedding_arch=embedding_arch,
+            memory=memory,
         )
+        self.memory = memory
         self.context_length = context_length
         self.reset_memory_on = check_option("reset_memory_on", reset_memory_on, ("episode", "trial"))
         self.critic_input = check_option("critic_input", critic_input, ("memory", "token"))
@@ -205,6 +220,12 @@ class TrMRLPolicy(ActorCriticPolicy):
         modules = (self.vf_features_extractor, self.mlp_extractor.value_net, self.value_net)
         return [parameter for module in modules for parameter in module.parameters() if parameter not in shared]
 
+    def reach(self) -> int:
+        """
+        :return: How many earlier tokens a full-context memory depends on, in all layers together
+        """
+        return len(self.pi_features_extractor.encoder.layers) * (self.context_length - 1)
+
     def has_costly_tokens(self) -> bool:
         """
         :return: Whether a token's features pass through layers of their own, such as a CNN, before phi's linear layer
@@ -224,14 +245,17 @@ class TrMRLPolicy(ActorCriticPolicy):
 
     # -- Memory ------------------------------------------------------------------------------------------------------
 
-    def empty_memory(self, n_envs: int) -> WorkingMemory:
+    def empty_memory(self, n_envs: int) -> Memory:
         """
         :param n_envs: Number of environments
         :return: A memory without tokens
         """
-        return WorkingMemory.empty(self.observation_space, self.context_length, n_envs, self.device)
+        if self.memory == "window":
+            return WorkingMemory.empty(self.observation_space, self.context_length, n_envs, self.device)
+        caches = tuple(transformer.empty_cache(n_envs) for transformer in self._transformers())
+        return FullMemory.empty(self.observation_space, caches, n_envs, self.device)
 
-    def remember(self, memory: WorkingMemory, obs: Tokens, episode_starts: np.ndarray) -> WorkingMemory:
+    def remember(self, memory: Memory, obs: Tokens, episode_starts: np.ndarray) -> Memory:
         """
         Write the newest observations to the memory, emptied first where an episode begins (see ``reset_memory_on``).
 
@@ -244,10 +268,56 @@ class TrMRLPolicy(ActorCriticPolicy):
         if self.reset_memory_on == "episode" and isinstance(obs, dict) and PREV_DONE in obs:
             # The sign is kept by VecNormalize, whose mean lies between 0 and 1; [-1] is the newest of stacked frames
             starts = starts | (obs[PREV_DONE].reshape(len(starts), -1)[:, -1] > 0)
-        return memory.write(obs, starts)
+        return self.write(memory, obs, starts)
+
+    def write(self, memory: Memory, obs: Tokens, starts: th.Tensor) -> Memory:
+        """
+        :param memory: Memory before these observations
+        :param obs: Observation tensors, (B, \\*observation), or a dictionary
+        :param starts: Where the memory is emptied first, booleans, (B,)
+        :return: Memory that ends with these observations
+        """
+        if isinstance(memory, WorkingMemory):
+            return memory.write(obs, starts)
+        tokens = map_tokens(lambda new, old: new.reshape(old.shape).to(old.dtype), obs, memory.tokens)
+        steps = th.where(starts, 1, memory.steps + 1)
+        written: list[Any] = [
+            BasePolicy.extract_features(self, tokens, partial(transformer.forward_newest, steps=steps, cache=cache))  # type: ignore[arg-type]
+            for transformer, cache in zip(self._transformers(), memory.caches, strict=True)
+        ]
+        return FullMemory(steps, tokens, tuple(cache for cache, _ in written), tuple(new for _, new in written))
+
+    def recompute(self, memory: FullMemory, sequences: Sequences, envs: np.ndarray) -> FullMemory:
+        """
+        Fill the caches again, after the weights have changed.
+
+        :param memory: Memory of B environments
+        :param sequences: The tokens it holds, as far back as they matter
+        :param envs: Environment of each token, (T,)
+        :return: The same memory under the present weights
+        """
+        if not sequences.lengths:
+            return memory
+        of_token = th.as_tensor(envs, device=self.device)
+        caches: list[Any] = [
+            BasePolicy.extract_features(
+                self,
+                sequences.tokens,
+                partial(transformer.fill_cache, sequences=sequences, envs=of_token, n_envs=len(memory.steps)),  # type: ignore[arg-type]
+            )
+            for transformer in self._transformers()
+        ]
+        return memory._replace(caches=tuple(caches))
+
+    def _transformers(self) -> list[TransformerExtractor]:
+        """
+        :return: The actor's transformer and the critic's, if that has one of its own
+        """
+        extractors = dict.fromkeys((self.pi_features_extractor, self.vf_features_extractor))
+        return [extractor for extractor in extractors if isinstance(extractor, TransformerExtractor)]
 
     def extract_features(  # type: ignore[override]
-        self, obs: Windows | WorkingMemory | Tokens, features_extractor: BaseFeaturesExtractor | None = None
+        self, obs: Batch, features_extractor: BaseFeaturesExtractor | None = None
     ) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
         """
         :param obs: Windows of tokens, or observations read as the first of an episode
@@ -255,19 +325,39 @@ class TrMRLPolicy(ActorCriticPolicy):
         :return: What the heads read: episodic memories (B, ``d_model``), or those of the actor and the features of the
             critic if they differ
         """
-        obs = _as_windows(obs)
+        obs = self._as_batch(obs)
         features = self._features(obs, features_extractor or self.pi_features_extractor)
         if self.share_features_extractor or features_extractor is not None:
             return features
         return features, self._features(obs, self.vf_features_extractor)
 
-    def _features(self, obs: Windows | WorkingMemory | Tokens, extractor: BaseFeaturesExtractor) -> th.Tensor:
-        windows = _as_windows(obs)
+    def _features(self, obs: Batch, extractor: BaseFeaturesExtractor) -> th.Tensor:
+        obs = self._as_batch(obs)
         if not isinstance(extractor, TransformerExtractor):  # a critic on the current token
-            return BasePolicy.extract_features(self, windows.newest(), extractor)
-        return BasePolicy.extract_features(self, windows.tokens, partial(extractor, windows=windows))  # type: ignore[arg-type]
+            newest = obs.tokens if isinstance(obs, FullMemory) else obs.newest()
+            return BasePolicy.extract_features(self, newest, extractor)
+        if isinstance(obs, FullMemory):
+            return obs.episodic[self._transformers().index(extractor)]
+        if isinstance(obs, Sequences):
+            return BasePolicy.extract_features(self, obs.tokens, partial(extractor.forward_sequences, sequences=obs))  # type: ignore[arg-type]
+        return BasePolicy.extract_features(self, obs.tokens, partial(extractor, windows=obs))  # type: ignore[arg-type]
 
-    def get_distribution(self, obs: Windows | WorkingMemory | Tokens) -> Distribution:
+    def _as_batch(self, obs: Batch) -> Windows | Sequences | FullMemory:
+        """
+        :param obs: What the policy was called with; plain observations are read as the first of an episode
+        :return: What the transformer reads
+        """
+        if isinstance(obs, (Windows, Sequences, FullMemory)):
+            return obs
+        if isinstance(obs, WorkingMemory):
+            return Windows.of(obs)
+        first = first_array(obs)
+        if self.memory == "window":
+            return Windows(obs, (len(first),))
+        rows = th.arange(len(first), device=first.device)
+        return Sequences(obs, (1,) * len(first), th.zeros_like(rows), rows)
+
+    def get_distribution(self, obs: Batch) -> Distribution:
         """
         :param obs: Windows of tokens, or observations read as the first of an episode
         :return: the action distribution.
@@ -275,7 +365,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         features = self._features(obs, self.pi_features_extractor)
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(features))
 
-    def predict_values(self, obs: Windows | WorkingMemory | Tokens) -> th.Tensor:
+    def predict_values(self, obs: Batch) -> th.Tensor:
         """
         :param obs: Windows of tokens, or observations read as the first of an episode
         :return: the estimated values, (B, 1)
@@ -286,7 +376,7 @@ class TrMRLPolicy(ActorCriticPolicy):
     # -- Acting ------------------------------------------------------------------------------------------------------
 
     def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
-        if isinstance(observation, WorkingMemory):
+        if isinstance(observation, (WorkingMemory, FullMemory)):
             return observation.to(self.device), True
         return super().obs_to_tensor(observation)
 
@@ -296,7 +386,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         state: tuple[Any, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
-    ) -> tuple[np.ndarray, WorkingMemory]:
+    ) -> tuple[np.ndarray, Memory]:
         """
         Get the policy action from an observation and the memory of those before it.
 
@@ -329,38 +419,27 @@ class TrMRLPolicy(ActorCriticPolicy):
             raise ValueError(
                 f"`episode_start` must have one entry for each of {n_envs} observations, got {episode_start}"
             )
-        memory = self.remember(memory, obs, starts)
+        with th.no_grad():
+            memory = self.remember(memory, obs, starts)
         actions, _ = super().predict(memory, deterministic=deterministic)  # type: ignore[arg-type]
         return actions if vectorized else actions.squeeze(axis=0), memory.numpy()
 
-    def _check_state(self, state: tuple[Any, ...], n_envs: int) -> WorkingMemory:
+    def _check_state(self, state: tuple[Any, ...], n_envs: int) -> Memory:
         """
         :param state: What the user gave as the memory
         :param n_envs: Number of observations
         :return: The same as tensors
         :raises ValueError: if it is not the memory of so many environments with this policy's observations and slots
         """
-        expected = self.empty_memory(n_envs).shapes()
+        empty = self.empty_memory(n_envs)
         try:
-            memory = WorkingMemory(*state).to(self.device)
-            shapes, lengths = memory.shapes(), memory.lengths
-        except (TypeError, AttributeError, RuntimeError):
+            memory = type(empty)(*state).to(self.device)
+            problem = memory.misfit(empty)
+        except (TypeError, AttributeError, RuntimeError, IndexError):
             raise ValueError(f"`state` must be what predict() returned, got {type(state).__name__}") from None
-        if shapes != expected or bool(((lengths < 0) | (lengths > self.context_length)).any()):
-            raise ValueError(f"`state` has the shapes {shapes}, but {n_envs} observations need {expected}")
-        return memory
-
-
-def _as_windows(obs: Windows | WorkingMemory | Tokens) -> Windows:
-    """
-    :param obs: Windows, or a memory, or observations read as the first of an episode
-    :return: Windows
-    """
-    if isinstance(obs, Windows):
-        return obs
-    if not isinstance(obs, WorkingMemory):
-        return Windows(obs, (len(first_array(obs)),))
-    return Windows.of(obs)
+        if problem:
+            raise ValueError(f"`state` has {problem} for {n_envs} observations")
+        return memory.copy() if isinstance(memory, FullMemory) else memory
 
 
 def default_token_extractor(observation_space: spaces.Space, normalize_images: bool) -> type[BaseFeaturesExtractor]:

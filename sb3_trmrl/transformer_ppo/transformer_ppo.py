@@ -17,10 +17,9 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.common.buffers import WindowRolloutBuffer
+from sb3_trmrl.common.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.common.checks import check_finite, check_non_negative, check_positive_int
-from sb3_trmrl.common.working_memory import WorkingMemory
-from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
+from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 
 SelfTransformerPPO = TypeVar("SelfTransformerPPO", bound="TransformerPPO")
 
@@ -75,9 +74,9 @@ class TransformerPPO(PPO):
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
     policy: TrMRLPolicy
-    rollout_buffer: WindowRolloutBuffer
+    rollout_buffer: WindowRolloutBuffer | SequenceRolloutBuffer
     # Memory of the training environments before `_last_obs` is written to it
-    _last_memory: WorkingMemory
+    _last_memory: Memory
 
     def __init__(
         self,
@@ -151,14 +150,19 @@ class TransformerPPO(PPO):
         check_positive_int("n_steps", self.n_steps)  # again, as load() sets it past the constructor
         if self.vf_learning_rate is not None and not callable(self.vf_learning_rate):
             check_non_negative("vf_learning_rate", self.vf_learning_rate)
+        is_full = self.policy_kwargs.get("memory") == "full"
+        expected = SequenceRolloutBuffer if is_full else WindowRolloutBuffer
         if self.rollout_buffer_class is None:
-            self.rollout_buffer_class = WindowRolloutBuffer
-        if not issubclass(self.rollout_buffer_class, WindowRolloutBuffer):
-            raise ValueError(f"`rollout_buffer_class` must be a WindowRolloutBuffer, got {self.rollout_buffer_class}")
+            self.rollout_buffer_class = expected
+        if not issubclass(self.rollout_buffer_class, expected):
+            raise ValueError(f"`rollout_buffer_class` must be a {expected.__name__}, got {self.rollout_buffer_class}")
         super()._setup_model()
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
         self._last_memory = self.policy.empty_memory(self.n_envs)
-        self.rollout_buffer.distinct_tokens = self.policy.has_costly_tokens()
+        if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
+            self.rollout_buffer.reach = self.policy.reach()
+        else:
+            self.rollout_buffer.distinct_tokens = self.policy.has_costly_tokens()
 
     def collect_rollouts(
         self,
@@ -180,14 +184,18 @@ class TransformerPPO(PPO):
         :raises ValueError: if an observation or a reward is not finite
         """
         assert self._last_obs is not None, "No previous observation was provided"
-        assert isinstance(rollout_buffer, WindowRolloutBuffer), f"{rollout_buffer} doesn't support windows"
+        assert isinstance(rollout_buffer, (WindowRolloutBuffer, SequenceRolloutBuffer)), f"{rollout_buffer} has no memory"
         self._check_finite(self._last_obs)
         # Switch to eval mode (this affects batch norm / dropout)
         self.policy.set_training_mode(False)
 
         n_steps = 0
         rollout_buffer.reset()
-        rollout_buffer.carry_over(self._last_memory)
+        rollout_buffer.carry_over(self._last_memory)  # type: ignore[arg-type]
+        if isinstance(rollout_buffer, SequenceRolloutBuffer):
+            # What is remembered of earlier rollouts was computed with older weights
+            with th.no_grad():
+                self._last_memory = self.policy.recompute(self._last_memory, *rollout_buffer.carried())  # type: ignore[arg-type]
         # Sample new weights for the state dependent exploration
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
@@ -271,7 +279,7 @@ class TransformerPPO(PPO):
             check_finite("reward", rewards)
 
     def _bootstrap_truncated(
-        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], memory: WorkingMemory
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], memory: Memory
     ) -> None:
         """
         Add the discounted value of the terminal observation to the last reward of episodes cut by a time limit (see
@@ -299,8 +307,8 @@ class TransformerPPO(PPO):
         with th.no_grad():
             # The memory as it was before the reset: the value is that of going on
             starts = th.zeros(len(truncated), dtype=th.bool, device=self.device)
-            window = memory.select(truncated).write(self.policy.obs_to_tensor(stacked)[0], starts)
-            terminal_values = self.policy.predict_values(window)
+            going_on = self.policy.write(memory.select(truncated), self.policy.obs_to_tensor(stacked)[0], starts)
+            terminal_values = self.policy.predict_values(going_on)
         rewards[truncated] += self.gamma * terminal_values.cpu().numpy().flatten()
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
