@@ -52,11 +52,11 @@ POLICY_OPTIONS: list[dict[str, Any]] = [
     dict(ortho_init=False),
     dict(log_std_init=-1.0),
     dict(features_extractor_class=LinearFeatures, features_extractor_kwargs=dict(width=5)),
-    dict(share_features_extractor=False),
-    dict(share_features_extractor=False, features_extractor_class=LinearFeatures),
+    dict(share_features_extractor=True),
+    dict(share_features_extractor=True, features_extractor_class=LinearFeatures),
     dict(critic_input="token"),
     dict(critic_input="token", features_extractor_class=LinearFeatures),
-    dict(critic_input="token", share_features_extractor=False, features_extractor_class=LinearFeatures),
+    dict(critic_input="token", share_features_extractor=True, features_extractor_class=LinearFeatures),
     dict(optimizer_class=th.optim.AdamW, optimizer_kwargs=dict(weight_decay=0.1)),
     dict(context_length=1),
     dict(context_length=7),
@@ -78,7 +78,7 @@ SDE_OPTIONS: list[dict[str, Any]] = [{}, dict(full_std=False), dict(use_expln=Tr
 IMAGE_OPTIONS: list[dict[str, Any]] = [
     dict(features_extractor_kwargs=dict(features_dim=6)),
     dict(features_extractor_class=NatureCNN, normalize_images=False),
-    dict(critic_input="token", share_features_extractor=False, features_extractor_kwargs=dict(features_dim=6)),
+    dict(critic_input="token", share_features_extractor=True, features_extractor_kwargs=dict(features_dim=6)),
 ]
 MODEL_OPTIONS: list[dict[str, Any]] = [
     dict(learning_rate=halved),

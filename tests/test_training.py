@@ -131,27 +131,28 @@ class BatchNormDropout(BaseFeaturesExtractor):
         return self.dropout(self.batch_norm(observations.flatten(1)))
 
 
-def batch_norm_of(model: TransformerPPO) -> tuple[th.Tensor, th.Tensor]:
-    """:return: Copies of the bias and the running mean of :class:`BatchNormDropout`"""
-    (module,) = (module for module in model.policy.modules() if isinstance(module, nn.BatchNorm1d))
-    return module.bias.detach().clone(), module.running_mean.clone()  # type: ignore[union-attr]
+def batch_norm_of(model: TransformerPPO) -> list[th.Tensor]:
+    """:return: Copies of bias and running mean of the actor's :class:`BatchNormDropout` and the critic's"""
+    modules = [module for module in model.policy.modules() if isinstance(module, nn.BatchNorm1d)]
+    assert len(modules) == 2
+    return [tensor.detach().clone() for module in modules for tensor in (module.bias, module.running_mean)]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("critic_input", ["memory", "token"])
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_batch_norm_moves_only_in_training(env_id: str, critic_input: str) -> None:
     model = tiny_model(env_id, dict(features_extractor_class=BatchNormDropout, critic_input=critic_input))
-    bias, running_mean = batch_norm_of(model)
+    initial = batch_norm_of(model)
 
     _, callback = model._setup_learn(32)
     for _ in range(2):
         assert model.env is not None
         model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
     assert not model.policy.training
-    assert all(th.equal(*pair) for pair in zip(batch_norm_of(model), (bias, running_mean), strict=True))
+    assert all(th.equal(*pair) for pair in zip(batch_norm_of(model), initial, strict=True))
 
     model.learn(32)
-    assert not any(th.equal(*pair) for pair in zip(batch_norm_of(model), (bias, running_mean), strict=True))
+    assert not any(th.equal(*pair) for pair in zip(batch_norm_of(model), initial, strict=True))
 
     model.policy.set_training_mode(True)
     trained = batch_norm_of(model)
