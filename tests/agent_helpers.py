@@ -189,4 +189,4 @@ def unpack(windows: Windows) -> WorkingMemory:
     leaves = windows.tokens.items() if isinstance(windows.tokens, dict) else [(None, windows.tokens)]
     assert windows.columns is not None or all(len(leaf) == column for _, leaf in leaves)
     padded = {key: leaf[source[order]] for key, leaf in leaves}
-    return WorkingMemory(padded if None not in padded else padded[None], lengths[order])
+    return WorkingMemory(padded.get(None, padded), lengths[order])

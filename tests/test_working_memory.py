@@ -5,13 +5,12 @@ from collections import deque
 import numpy as np
 import pytest
 import torch as th
+from agent_helpers import unpack
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_trmrl.common.buffers import WindowRolloutBuffer
-from agent_helpers import unpack
-
 from sb3_trmrl.common.windows import Windows
 from sb3_trmrl.common.working_memory import WorkingMemory
 

@@ -133,8 +133,8 @@ class MemoryRolloutBuffer(RolloutBuffer):
 
 class WindowRolloutBuffer(MemoryRolloutBuffer):
     """
-    Rollout buffer of the window memory: windows are gathered by index when a minibatch is drawn. The N - 1 tokens before
-    the rollout are carried over, so that its first windows reach back as they did while acting.
+    Rollout buffer of the window memory: windows are gathered by index when a minibatch is drawn. The N - 1 tokens
+    before the rollout are carried over, so that its first windows reach back as they did while acting.
     """
 
     context_length: int
@@ -183,9 +183,9 @@ class WindowRolloutBuffer(MemoryRolloutBuffer):
 
 class SequenceRolloutBuffer(MemoryRolloutBuffer):
     """
-    Rollout buffer of the full-context memory: minibatches are made of whole sequences, from where the memory was emptied,
-    or the rollout began, to where it is emptied next, or the rollout ends. Of a sequence that began in an earlier rollout
-    all tokens that still matter are kept, and stand before it as context.
+    Rollout buffer of the full-context memory: minibatches are made of whole sequences, from where the memory was
+    emptied, or the rollout began, to where it is emptied next, or the rollout ends. Of a sequence that began in an
+    earlier rollout all tokens that still matter are kept, and stand before it as context.
     """
 
     #: How far back a token's memory reaches, in all layers together

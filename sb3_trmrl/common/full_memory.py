@@ -160,7 +160,7 @@ class FullMemory(NamedTuple):
             tuple(function(features) for features in self.episodic),
         )
 
-    def misfit(self, expected: FullMemory) -> str:
+    def misfit(self, expected: Any) -> str:
         """
         :param expected: A memory of the right shape
         :return: What is wrong with this one in comparison, or nothing

@@ -80,7 +80,8 @@ def banded_attention(q: th.Tensor, k: th.Tensor, v: th.Tensor, context_length: i
     if n_tokens <= context_length:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     # Chunks of C queries see their own chunk and the one before; the first has none before it
-    first = F.scaled_dot_product_attention(*(x[:, :, :context_length] for x in (q, k, v)), is_causal=True)
+    q_first, k_first, v_first = (x[:, :, :context_length] for x in (q, k, v))
+    first = F.scaled_dot_product_attention(q_first, k_first, v_first, is_causal=True)
     n_chunks = -(-n_tokens // context_length)
     q, k, v = (F.pad(x, (0, 0, 0, n_chunks * context_length - n_tokens)) for x in (q, k, v))
 

@@ -235,8 +235,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
     :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index
     :param embedding_arch: Hidden ReLU layers of phi before its linear layer, none by default
-    :param memory: ``"window"`` (the paper), or ``"full"``: in every layer a token sees the last ``context_length`` tokens
-        since the memory was emptied, and its position counts from there
+    :param memory: ``"window"`` (the paper), or ``"full"``: in every layer a token sees the last ``context_length``
+        tokens since the memory was emptied, and its position counts from there
     :raises TypeError: if a size is not an integer
     :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model`` or an odd
         ``d_model`` meets sinusoidal positions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch as th
@@ -12,8 +12,9 @@ from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, first_array, 
 
 class Windows(NamedTuple):
     """
-    The filled slots of B windows, slot after slot, longer windows first. With ``counts[s]`` windows that fill slot s, the
-    columns ``sum(counts[:s])`` to ``sum(counts[:s + 1])`` hold slot s of the windows 0 to ``counts[s]``, T columns in all.
+    The filled slots of B windows, slot after slot, longer windows first. With ``counts[s]`` windows that fill slot s,
+    the columns ``sum(counts[:s])`` to ``sum(counts[:s + 1])`` hold slot s of the windows 0 to ``counts[s]``, T columns
+    in all.
 
     :param tokens: Raw observations, (T, \\*observation), or (U, \\*observation) with ``columns``; a dictionary for Dict
         observations
@@ -56,7 +57,7 @@ class Windows(NamedTuple):
 
     def padded_columns(self) -> np.ndarray:
         """
-        :return: Column of each slot of each window, (B, N), longer windows first; slots not filled repeat the newest one
+        :return: Column of each slot of each window, (B, N), longer windows first; slots not filled repeat the newest
         """
         lengths = self.lengths()[:, None]
         slots = np.minimum(np.arange(len(self.counts)), lengths - 1)

@@ -127,7 +127,7 @@ class WorkingMemory(NamedTuple):
         """Number of slots N"""
         return first_array(self.tokens).shape[1]
 
-    def misfit(self, expected: WorkingMemory) -> str:
+    def misfit(self, expected: Any) -> str:
         """
         :param expected: A memory of the right shape
         :return: What is wrong with this one in comparison, or nothing

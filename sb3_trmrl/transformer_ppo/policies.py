@@ -68,8 +68,8 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer. Adam's
         epsilon is PyTorch's 1e-8 by default, not SB3's 1e-5.
-    :param context_length: Number of working memories N in the window, 16 by default; with ``memory="full"`` the number of
-        tokens that a token sees in each layer, 1,024 by default
+    :param context_length: Number of working memories N in the window, 16 by default; with ``memory="full"`` the number
+        of tokens that a token sees in each layer, 1,024 by default
     :param d_model: Width of the working memories
     :param n_layers: Number of transformer layers
     :param n_heads: Number of attention heads, divides ``d_model``
@@ -380,7 +380,7 @@ class TrMRLPolicy(ActorCriticPolicy):
             return observation.to(self.device), True
         return super().obs_to_tensor(observation)
 
-    def predict(
+    def predict(  # type: ignore[override]
         self,
         observation: np.ndarray | dict[str, np.ndarray],
         state: tuple[Any, ...] | None = None,

@@ -184,7 +184,9 @@ class TransformerPPO(PPO):
         :raises ValueError: if an observation or a reward is not finite
         """
         assert self._last_obs is not None, "No previous observation was provided"
-        assert isinstance(rollout_buffer, (WindowRolloutBuffer, SequenceRolloutBuffer)), f"{rollout_buffer} has no memory"
+        assert isinstance(rollout_buffer, (WindowRolloutBuffer, SequenceRolloutBuffer)), (
+            f"{rollout_buffer} has no memory"
+        )
         self._check_finite(self._last_obs)
         # Switch to eval mode (this affects batch norm / dropout)
         self.policy.set_training_mode(False)
