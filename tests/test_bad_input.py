@@ -20,13 +20,18 @@ from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 
 NOT_INTEGERS = [2.0, "4", None, True, [4], float("nan")]
 SIZES = ["context_length", "d_model", "n_layers", "n_heads", "dim_feedforward"]
-OPTIONS = ["initialization", "layer_norm", "positional_encoding", "reset_memory_on", "critic_input"]
+OPTIONS = ["initialization", "layer_norm", "positional_encoding", "reset_memory_on", "critic_input", "memory"]
 
 
 @pytest.mark.parametrize(
     ("policy_kwargs", "error", "message"),
     [
-        *(({name: value}, TypeError, rf"`{name}`.*integer") for name in SIZES for value in NOT_INTEGERS),
+        *(
+            ({name: value}, TypeError, rf"`{name}`.*integer")
+            for name in SIZES
+            for value in NOT_INTEGERS
+            if (name, value) != ("context_length", None)  # the default, which depends on `memory`
+        ),
         *(({name: value}, ValueError, rf"`{name}`.*at least 1.*{value}") for name in SIZES for value in (0, -3)),
         *(
             ({name: value}, ValueError, rf"`{name}`.*must be one of")

@@ -73,6 +73,7 @@ POLICY_OPTIONS: list[dict[str, Any]] = [
     dict(embedding_arch=[6]),
     dict(reset_memory_on="trial"),
     dict(action_head_gain=1.0),
+    dict(memory="full"),
 ]
 SDE_OPTIONS: list[dict[str, Any]] = [{}, dict(full_std=False), dict(use_expln=True), dict(squash_output=True)]
 IMAGE_OPTIONS: list[dict[str, Any]] = [

@@ -149,9 +149,9 @@ def test_windows_of_training_are_those_of_the_environment():
                 windows[env].append(observations[env])
                 expected[env * n_steps + step] = np.array(windows[env])
             observations, _, dones, _ = twins.step(np.zeros((3, 2), np.float32))
-        batch = unpack(model.rollout_buffer._get_samples(np.arange(24)).observations)
-        # Longer windows come first; otherwise their order is kept
-        for place, index in enumerate(sorted(sorted(expected), key=lambda index: -len(expected[index]))):
+        order = sorted(sorted(expected), key=lambda index: -len(expected[index]))  # longer windows come first
+        batch = unpack(model.rollout_buffer._get_samples(np.array(order)).observations)
+        for place, index in enumerate(order):
             assert batch.lengths[place] == len(expected[index]), (rollout, index)
             np.testing.assert_array_equal(batch.tokens[place, : len(expected[index])], expected[index])
 
