@@ -31,7 +31,7 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from sb3_trmrl.common.buffers import WindowRolloutBuffer
+from sb3_trmrl.common.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 
 
@@ -183,7 +183,8 @@ def test_every_option_comes_back(
         found = getattr(loaded, "_stats_window_size" if name == "stats_window_size" else name)
         is_schedule = callable(found) and name != "rollout_buffer_class"
         assert (found(0.5) == FloatSchedule(value)(0.5)) if is_schedule else found == value
-    assert type(loaded.rollout_buffer) is kwargs.get("rollout_buffer_class", WindowRolloutBuffer)
+    expected = SequenceRolloutBuffer if policy_kwargs.get("memory") == "full" else WindowRolloutBuffer
+    assert type(loaded.rollout_buffer) is kwargs.get("rollout_buffer_class", expected)
     assert loaded.num_timesteps == 32 and loaded._n_updates == model._n_updates
 
     # The policy alone
