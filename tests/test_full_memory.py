@@ -30,8 +30,9 @@ from test_transformer_ppo import BeforeUpdate, assert_on_policy, make_envs
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.common.buffers import SequenceRolloutBuffer
+from sb3_trmrl.common.encoder import attend_to_visible
 from sb3_trmrl.common.sequences import Sequences, attend_within_sequences, banded_attention
-from sb3_trmrl.common.torch_layers import attend_to_visible, sinusoidal_positions
+from sb3_trmrl.common.torch_layers import sinusoidal_positions
 
 #: Actions of every size, so that none is clipped
 WIDE = spaces.Box(-100.0, 100.0, (2,), np.float32)

@@ -2,9 +2,11 @@
 
 import pytest
 import torch as th
+from gymnasium import spaces
 
+from sb3_trmrl.common.encoder import TransformerEncoder
 from sb3_trmrl.common.short_windows import encode
-from sb3_trmrl.common.torch_layers import TransformerEncoder
+from sb3_trmrl.common.torch_layers import TransformerExtractor
 from sb3_trmrl.common.windows import Windows
 from sb3_trmrl.common.working_memory import WorkingMemory
 
@@ -44,3 +46,18 @@ def test_without_gradient() -> None:
     with th.no_grad():
         acting = encode(encoder.layers, x, windows.counts, newest)
     th.testing.assert_close(acting, encode(encoder.layers, x, windows.counts, newest), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("layer_norm", ["none", "pre"])
+def test_many_windows_give_what_each_gives_alone(layer_norm: str) -> None:
+    """One window alone takes the plain encoder, many without LayerNorm the fast one"""
+    th.manual_seed(0)
+    extractor = TransformerExtractor(spaces.Box(-1.0, 1.0, (3,)), None, context_length=5, layer_norm=layer_norm)
+    memory = WorkingMemory(th.randn(70, 5, 3), th.randint(1, 6, (70,)))
+    windows = Windows.of(memory)
+    assert extractor.encoder.is_short(5, 70) == (layer_norm == "none")
+    assert not extractor.encoder.is_short(5, 1)
+    assert not extractor.encoder.is_short(16, 70)
+    alone = [Windows.of(memory.select([index])) for index in range(70)]
+    expected = th.cat([extractor(window.tokens, window) for window in alone])
+    th.testing.assert_close(extractor(windows.tokens, windows), expected, atol=1e-5, rtol=1e-5)

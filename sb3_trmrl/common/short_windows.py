@@ -3,7 +3,7 @@ The encoder for windows of a few slots, where attention by batched matrix produc
 
 Everything is kept feature by feature, (features, columns), columns as in :class:`~sb3_trmrl.common.windows.Windows`.
 Linear layers are matrix products either way, and attention becomes a few sums over long contiguous rows instead of
-thousands of products of tiny matrices. It computes what :class:`~sb3_trmrl.common.torch_layers.TransformerEncoder`
+thousands of products of tiny matrices. It computes what :class:`~sb3_trmrl.common.encoder.TransformerEncoder`
 does, with its parameters; without LayerNorm.
 """
 
