@@ -8,7 +8,8 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
 
 from sb3_trmrl.common import short_windows
@@ -21,6 +22,22 @@ from sb3_trmrl.common.windows import Windows
 INITIALIZATIONS = ("tfixup", "xavier", "default")
 MEMORIES = ("window", "full")
 POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "none")
+
+
+def default_token_extractor(observation_space: spaces.Space, normalize_images: bool) -> type[BaseFeaturesExtractor]:
+    """
+    :param observation_space: Observation space of a token
+    :param normalize_images: False if images come as floats already
+    :return: The features extractor of SB3's MultiInputPolicy, CnnPolicy or MlpPolicy, whichever fits
+    """
+    if isinstance(observation_space, spaces.Dict):
+        return CombinedExtractor
+    if is_image_space(observation_space, normalized_image=not normalize_images):
+        shape = observation_space.shape or ()
+        sides = shape[1:] if is_image_space_channels_first(observation_space) else shape[:2]  # type: ignore[arg-type]
+        if min(sides) >= 36:  # NatureCNN has no output below
+            return NatureCNN
+    return FlattenExtractor
 
 
 def sinusoidal_positions(positions: th.Tensor, d_model: int) -> th.Tensor:

@@ -9,21 +9,14 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    CombinedExtractor,
-    FlattenExtractor,
-    MlpExtractor,
-    NatureCNN,
-)
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_trmrl.common.checks import check_finite, check_non_negative, check_option
 from sb3_trmrl.common.full_memory import FullMemory
 from sb3_trmrl.common.sequences import Sequences
-from sb3_trmrl.common.torch_layers import TransformerExtractor
+from sb3_trmrl.common.torch_layers import TransformerExtractor, default_token_extractor
 from sb3_trmrl.common.windows import Windows
 from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, first_array, map_tokens
 
@@ -440,22 +433,6 @@ class TrMRLPolicy(ActorCriticPolicy):
         if problem:
             raise ValueError(f"`state` has {problem} for {n_envs} observations")
         return memory.copy() if isinstance(memory, FullMemory) else memory
-
-
-def default_token_extractor(observation_space: spaces.Space, normalize_images: bool) -> type[BaseFeaturesExtractor]:
-    """
-    :param observation_space: Observation space of a token
-    :param normalize_images: False if images come as floats already
-    :return: The features extractor of SB3's MultiInputPolicy, CnnPolicy or MlpPolicy, whichever fits
-    """
-    if isinstance(observation_space, spaces.Dict):
-        return CombinedExtractor
-    if is_image_space(observation_space, normalized_image=not normalize_images):
-        shape = observation_space.shape or ()
-        sides = shape[1:] if is_image_space_channels_first(observation_space) else shape[:2]  # type: ignore[arg-type]
-        if min(sides) >= 36:  # NatureCNN has no output below
-            return NatureCNN
-    return FlattenExtractor
 
 
 #: SB3's names. The policy finds the token extractor from the observation space, so they are all the same.
