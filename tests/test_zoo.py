@@ -438,6 +438,23 @@ def test_report_on_a_plain_environment_with_normalisation(tmp_path: Path) -> Non
     assert (run / "learning_curve.png").is_file()
 
 
+def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, monkeypatch: Any) -> None:
+    env_id = "CartPoleNoVel-v1"
+    run = train(tmp_path, "-n", "120", "--eval-freq", "40", params=[*TINY, "normalize:True"], env=env_id)
+    for folder, model in ((run, run / "best_model.zip"), (run / env_id, run / f"{env_id}.zip")):
+        statistics = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(env_id))
+        # Every step of the two environments counts, and their first observation
+        assert statistics.obs_rms.count == pytest.approx(TransformerPPO.load(model).num_timesteps + 2, abs=0.01)
+
+    loaded, load = [], VecNormalize.load
+    monkeypatch.setattr(VecNormalize, "load", lambda path, env: loaded.append(Path(path).parent) or load(path, env))
+    assert main(["report", str(run)]) == 0
+    assert loaded == [run]  # there is no model before training without --report
+    (run / "best_model.zip").unlink()
+    assert main(["report", str(run)]) == 0
+    assert loaded == [run, run / env_id]
+
+
 def test_report_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="not the folder of a run"):
         main(["report", str(tmp_path)])

@@ -8,8 +8,10 @@ import numpy as np
 import yaml
 from gymnasium import spaces
 from rl_zoo3 import ALGOS
+from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.schedules import schedule_from_string
@@ -56,6 +58,7 @@ class TrMRLExperimentManager(ExperimentManager):
     * ``env_kwargs`` of yml and command line are merged and reach evaluation, ``enjoy`` and ``record_video`` too
     * environments with held-out tasks are evaluated on those for validation, each visited once; the evaluation
       environment has a seed of its own
+    * the best model has its VecNormalize statistics beside it
     * ``-i`` goes on with the run's own hyperparameters and step count
 
     :param report: Compare the model before and after training on the test tasks, see :func:`write_report`
@@ -145,6 +148,14 @@ class TrMRLExperimentManager(ExperimentManager):
         finally:
             self.seed = seed
         return share_tasks(env) if self.eval_env_kwargs.get("split", "train") != "train" else env
+
+    def create_callbacks(self) -> None:
+        super().create_callbacks()
+        for callback in self.callbacks:
+            if isinstance(callback, EvalCallback):
+                # Of the zoo's copy, in the folder of the run's parameters, the end of training leaves nothing
+                beside_model = SaveVecNormalizeCallback(save_freq=1, save_path=self.save_path)
+                callback.callback_on_new_best = CallbackList([callback.callback_on_new_best, beside_model])  # type: ignore[list-item]
 
     def learn(self, model: BaseAlgorithm) -> None:
         if self.report:

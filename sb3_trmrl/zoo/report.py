@@ -1,5 +1,7 @@
 """The report of a run: returns on held-out tasks before and after training, and the learning curve as a picture."""
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from sb3_trmrl.zoo.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits
 
 #: Files of a report, in the folder of the run
 INITIAL_MODEL = "initial_model.zip"
+BEST_MODEL = "best_model.zip"
 FIGURES = "report.json"
 PICTURE = "learning_curve.png"
 
@@ -46,28 +49,32 @@ class _Run:
         """
         :return: The models to compare by what they are called, those that exist
         """
-        best, final = self.folder / "best_model.zip", Path(f"{self.stats_path}.zip")
+        best, final = self.folder / BEST_MODEL, Path(f"{self.stats_path}.zip")
         trained = {"best on validation": best} if best.is_file() else {"at the end of training": final}
         candidates = {"before training": self.folder / INITIAL_MODEL, **trained}
         return {name: path for name, path in candidates.items() if path.is_file()}
 
-    def test_env(self, **env_kwargs: Any) -> VecEnv:
+    def test_env(self, model: Path, **env_kwargs: Any) -> VecEnv:
         """
+        :param model: Zip of the model to be tested, with whose statistics VecNormalize acts, if it is used
         :param env_kwargs: On top of those of the run
         :return: As many copies as there are test tasks, one task each; without splits, copies with their own seeds
         """
         hyperparams, stats_path = get_saved_hyperparams(str(self.stats_path), test_mode=True)
         split = {"split": "test"} if self.has_splits else {}
-        env = create_test_env(
-            self.env_id,
-            n_envs=N_HELD_OUT_TASKS,
-            stats_path=stats_path,
-            seed=evaluation_seed(self.seed, "test"),
-            should_render=False,
-            hyperparams=hyperparams,
-            env_kwargs={**self.env_kwargs, **split, **env_kwargs},
-            vec_env_cls=DummyVecEnv,
-        )
+        if model.name == BEST_MODEL and (self.folder / "vecnormalize.pkl").is_file():
+            stats_path = str(self.folder)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints where statistics come from, between the figures
+            env = create_test_env(
+                self.env_id,
+                n_envs=N_HELD_OUT_TASKS,
+                stats_path=stats_path,
+                seed=evaluation_seed(self.seed, "test"),
+                should_render=False,
+                hyperparams=hyperparams,
+                env_kwargs={**self.env_kwargs, **split, **env_kwargs},
+                vec_env_cls=DummyVecEnv,
+            )
         return share_tasks(env) if self.has_splits else env
 
 
@@ -79,7 +86,7 @@ def _test_returns(run: _Run, path: Path, before_training: bool, **env_kwargs: An
     :param env_kwargs: Further arguments of the environment
     :return: Return of one episode (trial) on each test task, deterministic actions, not normalised
     """
-    env = run.test_env(**env_kwargs)
+    env = run.test_env(path, **env_kwargs)
     try:
         if before_training and isinstance(env, VecNormalize) and env.norm_obs:
             fresh = VecNormalize(env.venv, norm_obs_keys=env.norm_obs_keys)
@@ -121,7 +128,7 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     # The first episode is the headline; for the whole trial, the mean over its episodes has the same scale.
     episodes = 1
     if run.has_splits:
-        env = run.test_env()
+        env = run.test_env(next(iter(models.values())))
         episodes = env.get_attr("episodes_per_trial", indices=0)[0]
         env.close()
     rows: dict[str, dict[str, Any]] = {"first episode" if run.has_splits else "episode": {"episodes_per_trial": 1}}
