@@ -1,0 +1,87 @@
+"""
+Collecting alone, and the latency of acting: environment steps per second while a rollout is collected, over the number
+of environments, and milliseconds of ``predict`` for one environment. The paper's sizes on HalfCheetahVel.
+
+    python benchmarks/collect.py
+"""
+
+import argparse
+import statistics
+import warnings
+from typing import Any
+
+import numpy as np
+from harness import interleaved, matrix_product_rate, save, seconds_of
+from learn import SIDES
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.env_util import make_vec_env
+
+NAMES = {
+    "window": "TransformerPPO window, 250",
+    "full": "TransformerPPO full, 2000",
+    "recurrent": "RecurrentPPO actor LSTM, 250",
+    "ppo": "PPO, 250",
+}
+
+
+def make_model(side: str, n_envs: int, n_steps: int) -> BaseAlgorithm:
+    """
+    :param side: One of ``NAMES``
+    :param n_envs: Number of environments
+    :param n_steps: Steps of each in a rollout
+    :return: The model, ready to collect
+    """
+    model_class, policy, _, policy_kwargs = SIDES[NAMES[side]]
+    env = make_vec_env("HalfCheetahVel-v0", n_envs, seed=0, env_kwargs=dict(trial_end="terminated"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # n_steps * n_envs is no multiple of the minibatch, which is not used
+        model = model_class(policy, env, policy_kwargs=policy_kwargs, n_steps=n_steps, seed=0, device="cpu")  # type: ignore[call-arg]
+    model._setup_learn(n_envs * n_steps)
+    return model
+
+
+def collecting(model: Any) -> Any:
+    """
+    :return: A function that collects one rollout and returns its steps per second
+    """
+    callback = CallbackList([])
+    callback.init_callback(model)
+    measure = seconds_of(lambda: model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps))
+    return lambda: model.n_steps * model.n_envs / measure()
+
+
+def acting(model: Any, n_steps: int) -> Any:
+    """
+    :return: A function that acts for some steps in one environment and returns the milliseconds of a step
+    """
+    observation = model.env.reset()
+
+    def act() -> None:
+        state, start = None, np.ones(1, dtype=bool)
+        for _ in range(n_steps):
+            _, state = model.predict(observation, state=state, episode_start=start)
+            start = np.zeros(1, dtype=bool)
+
+    measure = seconds_of(act)
+    return lambda: 1e3 * measure() / n_steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8, 20, 40])
+    args = parser.parse_args()
+    rows = []
+    for n_envs in args.n_envs:
+        sides = {side: collecting(make_model(side, n_envs, 200)) for side in NAMES}
+        interleaved(sides, 1)
+        rates = interleaved(sides, args.repeats)
+        rows.append({"n_envs": n_envs, **{f"{side}_steps_per_s": statistics.median(r) for side, r in rates.items()}})
+    latencies = interleaved({side: acting(make_model(side, 1, 200), 200) for side in NAMES}, args.repeats)
+    rows.append({"predict": "1 environment", **{f"{side}_ms": statistics.median(ms) for side, ms in latencies.items()}})
+    save("collect", rows, gflops=matrix_product_rate() / 1e9, repeats=args.repeats)
+
+
+if __name__ == "__main__":
+    main()

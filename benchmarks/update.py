@@ -1,0 +1,87 @@
+"""
+The update alone: transitions per second of forward pass, backward pass and optimiser step, with the window memory and
+with the full memory, over context, width and heads. 2 layers, hidden units 4 times the width, minibatches of about 1,000
+transitions, all windows filled.
+
+    python benchmarks/update.py
+"""
+
+import argparse
+import itertools
+import statistics
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from harness import encoder_operations, interleaved, matrix_product_rate, save, seconds_of
+
+from sb3_trmrl.common.sequences import Sequences
+from sb3_trmrl.common.torch_layers import TransformerExtractor
+from sb3_trmrl.common.windows import Windows
+
+N_FEATURES, N_TRANSITIONS, N_LAYERS = 25, 1000, 2
+
+
+def make_update(memory: str, context: int, d_model: int, n_heads: int, device: str) -> tuple[Any, int]:
+    """
+    :param memory: ``"window"`` or ``"full"``
+    :param context: Slots of the windows, tokens of the sequences
+    :param d_model: Width
+    :param n_heads: Heads
+    :param device: PyTorch device
+    :return: A function that makes one update, and its number of transitions
+    """
+    space = spaces.Box(-1, 1, (N_FEATURES,), np.float32)
+    extractor = TransformerExtractor(space, None, context, d_model, N_LAYERS, n_heads, 4 * d_model, memory=memory)
+    extractor.to(device)
+    optimizer = th.optim.Adam(extractor.parameters(), lr=1e-5)
+    n_sequences = max(1, N_TRANSITIONS // context)
+    tokens = th.randn(N_TRANSITIONS * context, N_FEATURES, device=device)
+    if memory == "full":
+        tokens = tokens[: n_sequences * context]
+        positions = th.arange(context, device=device).repeat(n_sequences)
+        rows = th.arange(len(tokens), device=device)
+        batch: Any = Sequences(tokens, (context,) * n_sequences, positions, rows)
+    else:
+        batch = Windows(tokens, (N_TRANSITIONS,) * context)
+
+    def update() -> None:
+        forward = extractor.forward_sequences if memory == "full" else extractor
+        optimizer.zero_grad()
+        forward(tokens, batch).square().mean().backward()
+        optimizer.step()
+
+    return update, n_sequences * context if memory == "full" else N_TRANSITIONS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--contexts", type=int, nargs="+", default=[1, 5, 16, 50, 200])
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 128, 256])
+    parser.add_argument("--heads", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
+    args = parser.parse_args()
+    th.set_float32_matmul_precision(args.precision)
+    rows = []
+    for context, d_model, n_heads in itertools.product(args.contexts, args.widths, args.heads):
+        updates = {memory: make_update(memory, context, d_model, n_heads, args.device) for memory in ("window", "full")}
+        sides = {memory: seconds_of(update, args.device) for memory, (update, _) in updates.items()}
+        interleaved(sides, 1)
+        seconds = interleaved(sides, args.repeats)
+        rate = matrix_product_rate(args.device)
+        row: dict[str, Any] = dict(context=context, d_model=d_model, n_heads=n_heads, gflops=rate / 1e9)
+        for memory, (_, n_transitions) in updates.items():
+            per_s = n_transitions / statistics.median(seconds[memory])
+            seen = (context + 1) / 2 if memory == "full" else context
+            operations = 3 * encoder_operations(seen, d_model, N_LAYERS, 4 * d_model, N_FEATURES, memory)
+            row |= {f"{memory}_per_s": per_s, f"{memory}_share_of_limit": per_s * operations / rate}
+        rows.append(row)
+    name = "update_cpu" if args.device == "cpu" else f"update_{args.device}_{args.precision}"
+    save(name, rows, args.device, repeats=args.repeats)
+
+
+if __name__ == "__main__":
+    main()
