@@ -1,5 +1,5 @@
 """
-Rollout storage: bytes that the buffer holds against storing every window, and the most memory that a process takes while
+Rollout storage: bytes that the buffer holds against storing every window, and the most memory a process takes while
 it learns for one iteration.
 
     python benchmarks/storage.py

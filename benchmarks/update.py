@@ -1,6 +1,6 @@
 """
 The update alone: transitions per second of forward pass, backward pass and optimiser step, with the window memory and
-with the full memory, over context, width and heads. 2 layers, hidden units 4 times the width, minibatches of about 1,000
+with the full memory, over context, width and heads. 2 layers, hidden units 4 times the width, minibatches of some 1,000
 transitions, all windows filled.
 
     python benchmarks/update.py
