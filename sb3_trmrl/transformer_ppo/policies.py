@@ -28,6 +28,9 @@ Batch = Memory | Windows | Sequences | Tokens
 #: Key of the Dict observation that marks the first observation of an inner episode
 PREV_DONE = "prev_done"
 
+#: Arguments of Adam that choose how it goes through the parameters
+_ADAM_LOOPS = {"fused", "foreach", "differentiable"}
+
 
 class TrMRLPolicy(ActorCriticPolicy):
     """
@@ -60,7 +63,7 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer. Adam's
-        epsilon is PyTorch's 1e-8 by default, not SB3's 1e-5.
+        epsilon is PyTorch's 1e-8 by default, not SB3's 1e-5, and ``fused`` is on.
     :param context_length: Number of working memories N in the window, 16 by default; with ``memory="full"`` the number
         of tokens that a token sees in each layer, 1,024 by default
     :param d_model: Width of the working memories
@@ -191,11 +194,11 @@ class TrMRLPolicy(ActorCriticPolicy):
         # Always two groups: a zip loads whether or not the critic has a learning rate of its own
         critic = self._critic_parameters()
         others = [parameter for parameter in self.parameters() if all(parameter is not own for own in critic)]
-        self.optimizer = self.optimizer_class(
-            [{"params": others}, {"params": critic}],
-            lr=lr_schedule(1),  # type: ignore[call-arg]
-            **self.optimizer_kwargs,
-        )
+        kwargs = dict(self.optimizer_kwargs)
+        if self.optimizer_class in (th.optim.Adam, th.optim.AdamW) and not _ADAM_LOOPS & set(kwargs):
+            kwargs["fused"] = True  # one pass over the parameters in place of one for each of its operations
+        groups = [{"params": others}, {"params": critic}]
+        self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
 
     def _build_mlp_extractor(self) -> None:
         super()._build_mlp_extractor()

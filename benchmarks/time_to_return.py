@@ -1,0 +1,121 @@
+"""
+Wall time to a return of -60 on HalfCheetahVel: deterministic actions, mean of both episodes of a trial, 20 validation
+tasks, looked at every 20,000 steps, which the time does not count. All sides get the environment, the normalisation and
+the PPO arguments of hyperparams/trmrl.yml.
+
+    python benchmarks/time_to_return.py --seeds 0
+"""
+
+import argparse
+import pathlib
+import time
+from typing import Any
+
+import yaml
+from harness import matrix_product_rate, save
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
+
+from sb3_trmrl import TransformerPPO
+from sb3_trmrl.zoo.held_out import share_tasks
+
+ENV = "HalfCheetahVel-v0"
+SETTINGS = yaml.safe_load((pathlib.Path(__file__).parent.parent / "hyperparams" / "trmrl.yml").read_text())[ENV]
+PPO_ARGUMENTS = ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range")
+FULL = dict(memory="full", context_length=200)
+
+
+def normalized(env: VecEnv, training: bool = True) -> VecNormalize:
+    """
+    :return: The environment with standardised states and rewards in the token, as the zoo has it
+    """
+    return VecNormalize(env, training=training, norm_reward=False, norm_obs_keys=["observation", "prev_reward"])
+
+
+def make_model(side: str, seed: int) -> BaseAlgorithm:
+    """
+    :param side: ``"window"``, ``"full"`` or ``"recurrent"``
+    :param seed: Seed of everything
+    :return: The model, with normalised environments
+    """
+    env = make_vec_env(ENV, SETTINGS["n_envs"], seed=seed, env_kwargs=SETTINGS["env_kwargs"])
+    env = normalized(env)
+    arguments: dict[str, Any] = {name: SETTINGS[name] for name in PPO_ARGUMENTS}
+    arguments |= dict(learning_rate=LinearSchedule(4e-4, 0.0, 1.0), seed=seed, device="cpu")
+    if side == "recurrent":
+        policy_kwargs = dict(enable_critic_lstm=False, log_std_init=SETTINGS["policy_kwargs"]["log_std_init"])
+        return RecurrentPPO("MultiInputLstmPolicy", env, policy_kwargs=policy_kwargs, **arguments)
+    policy_kwargs = {**SETTINGS["policy_kwargs"], **(FULL if side == "full" else {})}
+    arguments["vf_learning_rate"] = SETTINGS["vf_learning_rate"]
+    return TransformerPPO("TrMRLPolicy", env, policy_kwargs=policy_kwargs, **arguments)
+
+
+class Clock(BaseCallback):
+    """
+    Looks at the return now and then, with the clock stopped, and ends training where it is enough.
+
+    :param threshold: Return per episode to reach
+    :param every: Steps between evaluations
+    :param env: Evaluation environment
+    """
+
+    def __init__(self, threshold: float, every: int, env: VecNormalize) -> None:
+        super().__init__()
+        self.threshold, self.every, self.env = threshold, every, env
+        self.seconds, self.best, self.next = 0.0, -float("inf"), every
+
+    def _on_training_start(self) -> None:
+        self.since = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps < self.next:
+            return True
+        self.seconds += time.perf_counter() - self.since
+        self.next += self.every
+        sync_envs_normalization(self.training_env, self.env)
+        mean, _ = evaluate_policy(self.model, self.env, n_eval_episodes=20)
+        self.best = max(self.best, float(mean) / 2)  # a trial is two episodes
+        print(f"  {self.num_timesteps} steps, {self.seconds:.0f} s: {float(mean) / 2:.1f}", flush=True)
+        self.since = time.perf_counter()
+        return self.best < self.threshold
+
+
+def time_to(threshold: float, side: str, seed: int, n_steps: int, every: int) -> dict[str, Any]:
+    """
+    :param threshold: Return to reach
+    :param side: See :func:`make_model`
+    :param seed: Seed of everything
+    :param n_steps: Steps after which to give up; the learning rate decays towards them
+    :param every: Steps between evaluations
+    :return: Steps and seconds of training until then, and the best return
+    """
+    print(f"{side}, seed {seed}", flush=True)
+    model = make_model(side, seed)
+    held_out = make_vec_env(ENV, 20, seed=seed, env_kwargs={**SETTINGS["env_kwargs"], "split": "validation"})
+    clock = Clock(threshold, every, normalized(share_tasks(held_out), training=False))
+    model.learn(n_steps, callback=clock)
+    reached = clock.best >= threshold
+    return dict(
+        side=side, seed=seed, reached=reached, steps=model.num_timesteps, seconds=clock.seconds, best=clock.best
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threshold", type=float, default=-60.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--sides", nargs="+", default=["window", "full", "recurrent"])
+    parser.add_argument("--n-steps", type=int, default=500_000)
+    parser.add_argument("--every", type=int, default=20_000)
+    args = parser.parse_args()
+    rows = [time_to(args.threshold, side, seed, args.n_steps, args.every) for seed in args.seeds for side in args.sides]
+    save("time_to_return", rows, gflops=matrix_product_rate() / 1e9)
+
+
+if __name__ == "__main__":
+    main()
