@@ -97,7 +97,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.attention = SelfAttention(d_model, n_heads)
         self.feedforward = nn.Sequential(
-            nn.Linear(d_model, dim_feedforward), nn.ReLU(), nn.Linear(dim_feedforward, d_model)
+            nn.Linear(d_model, dim_feedforward), nn.ReLU(inplace=True), nn.Linear(dim_feedforward, d_model)
         )
         self.layer_norm = layer_norm
         self.norm_attention = nn.Identity() if layer_norm == "none" else nn.LayerNorm(d_model)

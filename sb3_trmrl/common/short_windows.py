@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -88,6 +87,28 @@ class _Attention(th.autograd.Function):
         return d_q, _by_column(d_keys, ctx.counts), _by_column(d_values, ctx.counts), None, None
 
 
+class _FeedForward(th.autograd.Function):
+    """
+    Position-wise ReLU network with its residual, (D, columns). Hidden units, the largest arrays of all, are written once
+    in each direction: fresh memory costs more than the arithmetic on it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: th.Tensor, w_up: th.Tensor, b_up: th.Tensor, w_down: th.Tensor, b_down: th.Tensor):  # type: ignore[no-untyped-def]
+        hidden = th.addmm(b_up[:, None], w_up, x).relu_()
+        ctx.save_for_backward(x, hidden, w_up, w_down)
+        return th.addmm(b_down[:, None], w_down, hidden).add_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: th.Tensor) -> tuple[th.Tensor, ...]:
+        x, hidden, w_up, w_down = ctx.saved_tensors
+        d_hidden = w_down.t() @ d_out
+        th.ops.aten.threshold_backward.grad_input(d_hidden, hidden, 0, grad_input=d_hidden)
+        d_x = th.addmm(d_out, w_up.t(), d_hidden)
+        return d_x, d_hidden @ x.t(), d_hidden.sum(1), d_out @ hidden.t(), d_out.sum(1)
+
+
 def _by_window(x: th.Tensor, counts: tuple[int, ...]) -> th.Tensor:
     """
     :param x: (H, D / H, T)
@@ -147,5 +168,5 @@ def encode(layers: Any, x: th.Tensor, counts: tuple[int, ...], newest: th.Tensor
         attended = _Attention.apply(q.view(heads), k.view(heads), v.view(heads), counts, blocks)
         x = queries + _linear([attention.out], attended.flatten(0, 1))
         up, _, down = layer.feedforward
-        x = x + _linear([down], F.relu(_linear([up], x)))
+        x = _FeedForward.apply(x, up.weight, up.bias, down.weight, down.bias)
     return x
