@@ -14,11 +14,11 @@ ARGS ?=
 export PYTHONUNBUFFERED = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install train test test-slow lint type format doc clean
+.PHONY: help install train test test-slow lint type format doc bench clean
 
 help:
 	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl ARGS=...]  install, train, report before and after"
-	@echo "make test | test-slow | lint | type | format | doc | clean"
+	@echo "make test | test-slow | lint | type | format | doc | bench | clean"
 
 install: $(STAMP)
 
@@ -51,6 +51,11 @@ format: $(STAMP)
 
 doc: $(STAMP)
 	$(BIN)/mkdocs build --strict
+
+# About an hour on two cores, which should have nothing else to do; each script also runs alone.
+BENCHMARKS := learn update collect storage stock time_to_return tables
+bench: $(STAMP)
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info

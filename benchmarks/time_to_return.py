@@ -61,12 +61,13 @@ class Clock(BaseCallback):
 
     :param threshold: Return per episode to reach
     :param every: Steps between evaluations
+    :param limit: Seconds after which to give up
     :param env: Evaluation environment
     """
 
-    def __init__(self, threshold: float, every: int, env: VecNormalize) -> None:
+    def __init__(self, threshold: float, every: int, limit: float, env: VecNormalize) -> None:
         super().__init__()
-        self.threshold, self.every, self.env = threshold, every, env
+        self.threshold, self.every, self.limit, self.env = threshold, every, limit, env
         self.seconds, self.best, self.next = 0.0, -float("inf"), every
 
     def _on_training_start(self) -> None:
@@ -82,22 +83,23 @@ class Clock(BaseCallback):
         self.best = max(self.best, float(mean) / 2)  # a trial is two episodes
         print(f"  {self.num_timesteps} steps, {self.seconds:.0f} s: {float(mean) / 2:.1f}", flush=True)
         self.since = time.perf_counter()
-        return self.best < self.threshold
+        return self.best < self.threshold and self.seconds < self.limit
 
 
-def time_to(threshold: float, side: str, seed: int, n_steps: int, every: int) -> dict[str, Any]:
+def time_to(threshold: float, side: str, seed: int, n_steps: int, every: int, limit: float) -> dict[str, Any]:
     """
     :param threshold: Return to reach
     :param side: See :func:`make_model`
     :param seed: Seed of everything
     :param n_steps: Steps after which to give up; the learning rate decays towards them
     :param every: Steps between evaluations
+    :param limit: Seconds after which to give up
     :return: Steps and seconds of training until then, and the best return
     """
     print(f"{side}, seed {seed}", flush=True)
     model = make_model(side, seed)
     held_out = make_vec_env(ENV, 20, seed=seed, env_kwargs={**SETTINGS["env_kwargs"], "split": "validation"})
-    clock = Clock(threshold, every, normalized(share_tasks(held_out), training=False))
+    clock = Clock(threshold, every, limit, normalized(share_tasks(held_out), training=False))
     model.learn(n_steps, callback=clock)
     reached = clock.best >= threshold
     return dict(
@@ -112,9 +114,15 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=["window", "full", "recurrent"])
     parser.add_argument("--n-steps", type=int, default=500_000)
     parser.add_argument("--every", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float, default=900.0, help="give up after so much training")
+    parser.add_argument("--name", default="time_to_return", help="of the JSON file")
     args = parser.parse_args()
-    rows = [time_to(args.threshold, side, seed, args.n_steps, args.every) for seed in args.seeds for side in args.sides]
-    save("time_to_return", rows, gflops=matrix_product_rate() / 1e9)
+    rows = [
+        time_to(args.threshold, side, seed, args.n_steps, args.every, args.seconds)
+        for seed in args.seeds
+        for side in args.sides
+    ]
+    save(args.name, rows, gflops=matrix_product_rate() / 1e9)
 
 
 if __name__ == "__main__":

@@ -89,8 +89,8 @@ class _Attention(th.autograd.Function):
 
 class _FeedForward(th.autograd.Function):
     """
-    Position-wise ReLU network with its residual, (D, columns). Hidden units, the largest arrays of all, are written once
-    in each direction: fresh memory costs more than the arithmetic on it.
+    Position-wise ReLU network with its residual, (D, columns). Hidden units, the largest arrays of all, are written
+    once in each direction: fresh memory costs more than the arithmetic on it.
     """
 
     @staticmethod

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.common.checks import check_finite, check_non_negative, check_positive_int
+from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 
 SelfTransformerPPO = TypeVar("SelfTransformerPPO", bound="TransformerPPO")
@@ -183,6 +184,12 @@ class TransformerPPO(PPO):
             collected, False if callback terminated rollout prematurely.
         :raises ValueError: if an observation or a reward is not finite
         """
+        with one_thread_beside_workers(env):
+            return self._collect(env, callback, rollout_buffer, n_rollout_steps)
+
+    def _collect(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
         assert self._last_obs is not None, "No previous observation was provided"
         assert isinstance(rollout_buffer, (WindowRolloutBuffer, SequenceRolloutBuffer)), (
             f"{rollout_buffer} has no memory"

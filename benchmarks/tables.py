@@ -1,0 +1,115 @@
+"""
+Writes docs/benchmarks.md and its pictures from what the benchmarks have left in docs/benchmarks/.
+
+    python benchmarks/tables.py
+"""
+
+import json
+from typing import Any
+
+from harness import FOLDER
+from matplotlib.figure import Figure
+
+IMAGES = FOLDER.parent / "images"
+#: File, heading, command, picture
+SECTIONS = (
+    ("learn_cpu", "One iteration of learn()", "python benchmarks/learn.py", "benchmark_learn.png"),
+    ("update_cpu", "The update alone", "python benchmarks/update.py", "benchmark_update.png"),
+    ("collect", "Collecting and acting", "python benchmarks/collect.py", None),
+    ("storage", "Rollout storage", "python benchmarks/storage.py", None),
+    ("stock", "Stock environments, default settings", "python benchmarks/stock.py", None),
+    ("time_to_return", "Wall time to -60 on HalfCheetahVel", "python benchmarks/time_to_return.py", None),
+)
+HEAD = """# Benchmarks
+
+Written by `make bench`; what the figures say is in [Performance](performance.md). Ratios were measured in one run, the
+sides taken in turns; `gflops` is the machine's matrix-product rate in that run. Names of sides end in the minibatch.
+"""
+PARTS = ("environment_s", "inference_s", "buffer_s", "update_s", "other_s")
+
+
+def cell(value: Any) -> str:
+    """
+    :return: A number with three digits, anything else as it is
+    """
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """
+    :param rows: Rows; those with other keys than the one before begin another table
+    :return: Markdown
+    """
+    lines: list[str] = []
+    keys: list[str] = []
+    for row in rows:
+        new = [*row] if not set(row) <= set(keys) else keys
+        if new != keys:
+            keys = new
+            lines += [*([""] if lines else []), "| " + " | ".join(keys) + " |", "|---" * len(keys) + "|"]
+        lines.append("| " + " | ".join(cell(row.get(key, "")) for key in keys) + " |")
+    return "\n".join(lines)
+
+
+def draw_learn(rows: list[dict[str, Any]], path: str) -> None:
+    """
+    :param rows: Rows of learn.py
+    :param path: Where the picture goes
+    """
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    names = [row["side"] for row in rows][::-1]
+    left = [0.0] * len(rows)
+    for part, colour in zip(PARTS, ("#0072B2", "#56B4E9", "#999999", "#E69F00", "#CC79A7"), strict=True):
+        widths = [row[part] for row in rows][::-1]
+        axes.barh(names, widths, left=left, label=part.removesuffix("_s"), color=colour)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    for name, total in zip(names, left, strict=True):
+        axes.text(total, name, f" {total:.1f} s", va="center", fontsize="small")
+    axes.set_xlim(0, 1.12 * max(left))
+    axes.set_xlabel("seconds for 8,000 steps and 10 epochs (name: minibatch)")
+    axes.legend(fontsize="small", loc="best")
+    figure.savefig(path, dpi=150)
+
+
+def draw_update(rows: list[dict[str, Any]], path: str) -> None:
+    """
+    :param rows: Rows of update.py
+    :param path: Where the picture goes
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    colours = dict(zip(sorted({row["d_model"] for row in rows}), ("#0072B2", "#E69F00", "#009E73"), strict=False))
+    for width, colour in colours.items():
+        chosen = [row for row in rows if row["d_model"] == width and row["n_heads"] == 4]
+        for memory, style in (("window", "o-"), ("full", "s--")):
+            x, y = [row["context"] for row in chosen], [row[f"{memory}_per_s"] for row in chosen]
+            axes.loglog(x, y, style, color=colour, label=f"{memory}, d_model {width}")
+    axes.set_xlabel("context (slots of a window, tokens of a sequence)")
+    axes.set_ylabel("transitions per second")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small", ncols=2)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    pages = [HEAD]
+    for name, heading, command, picture in SECTIONS:
+        path = FOLDER / f"{name}.json"
+        if not path.is_file():
+            continue
+        content = json.loads(path.read_text())
+        machine, rows = content.pop("machine"), content.pop("rows")
+        about = ", ".join(f"{key} {cell(value)}" for key, value in {**machine, **content}.items())
+        pages += [f"## {heading}", "", f"`{command}` ({about})", ""]
+        if picture:
+            {"learn_cpu": draw_learn, "update_cpu": draw_update}[name](rows, str(IMAGES / picture))
+            pages += [f"![{heading}](images/{picture})", ""]
+        pages += [table(rows), ""]
+    (FOLDER.parent / "benchmarks.md").write_text("\n".join(pages))
+
+
+if __name__ == "__main__":
+    main()
