@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
 from t_maze import TMaze
 
 import sb3_trmrl  # noqa: F401
@@ -51,9 +52,9 @@ def bandit_return(memory: str, n_steps: int) -> float:
     """
     env_kwargs = dict(n_pulls=100)
     env = make_vec_env("BernoulliBandit-v0", 100, seed=0, env_kwargs=env_kwargs)
-    settings: dict[str, Any] = dict(n_steps=100, batch_size=2000, n_epochs=4, gamma=0.9, gae_lambda=0.9, ent_coef=0.005)
-    sizes = dict(n_heads=4, dim_feedforward=128)
-    model = make_model(memory, env, "none", policy_kwargs=sizes, learning_rate=2e-3, **settings)
+    settings: dict[str, Any] = dict(n_steps=100, batch_size=2000, n_epochs=8, gamma=0.9, gae_lambda=0.7, ent_coef=0.005)
+    settings["learning_rate"] = LinearSchedule(2e-3, 4e-5, 1.0)
+    model = make_model(memory, env, "none", policy_kwargs=dict(n_heads=4, dim_feedforward=128), **settings)
     model.learn(n_steps)
     test_env = make_vec_env("BernoulliBandit-v0", 200, seed=1_000_000, env_kwargs=env_kwargs)
     mean, _ = evaluate_policy(model, test_env, n_eval_episodes=2_000, deterministic=False)

@@ -166,6 +166,19 @@ def test_adam_has_the_epsilon_of_pytorch(optimizer_kwargs: dict[str, Any] | None
     assert [group["eps"] for group in model.policy.optimizer.param_groups] == [expected] * 2
 
 
+@pytest.mark.parametrize("optimizer_class", [th.optim.Adam, th.optim.AdamW])
+@pytest.mark.parametrize(
+    ("optimizer_kwargs", "fused"),
+    [(None, True), (dict(eps=1e-3), True), (dict(fused=False), False), (dict(foreach=True), None)],
+)
+def test_adam_is_fused_unless_asked_otherwise(optimizer_class: Any, optimizer_kwargs: Any, fused: bool | None) -> None:
+    kwargs = dict(optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs)
+    model = tiny_model("CartPole-v1", kwargs)
+    assert [group["fused"] for group in model.policy.optimizer.param_groups] == [fused] * 2
+    # What is saved is what was given, so that a zip also loads where there is no fused one
+    assert model.policy._get_constructor_parameters()["optimizer_kwargs"] == (optimizer_kwargs or {})
+
+
 def test_initialization_arguments() -> None:
     """Heads are orthogonal with SB3's gains, the action head with its own; or as PyTorch makes them."""
     policy = tiny_model("CartPole-v1", dict(action_head_gain=0.5)).policy
