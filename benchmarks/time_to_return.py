@@ -7,6 +7,7 @@ the PPO arguments of hyperparams/trmrl.yml.
 """
 
 import argparse
+import itertools
 import pathlib
 import time
 from typing import Any
@@ -27,7 +28,11 @@ from sb3_trmrl.zoo.held_out import share_tasks
 ENV = "HalfCheetahVel-v0"
 SETTINGS = yaml.safe_load((pathlib.Path(__file__).parent.parent / "hyperparams" / "trmrl.yml").read_text())[ENV]
 PPO_ARGUMENTS = ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range")
-FULL = dict(memory="full", context_length=200)
+#: What the memories have in common is that of the yml file
+MEMORIES: dict[str, dict[str, Any]] = {
+    "window": dict(context_length=5),
+    "full": dict(memory="full", positional_encoding="none"),
+}
 
 
 def normalized(env: VecEnv, training: bool = True) -> VecNormalize:
@@ -50,7 +55,8 @@ def make_model(side: str, seed: int) -> BaseAlgorithm:
     if side == "recurrent":
         policy_kwargs = dict(enable_critic_lstm=False, log_std_init=SETTINGS["policy_kwargs"]["log_std_init"])
         return RecurrentPPO("MultiInputLstmPolicy", env, policy_kwargs=policy_kwargs, **arguments)
-    policy_kwargs = {**SETTINGS["policy_kwargs"], **(FULL if side == "full" else {})}
+    common = {key: value for key, value in SETTINGS["policy_kwargs"].items() if key not in MEMORIES["full"]}
+    policy_kwargs = {**common, **MEMORIES[side]}
     arguments["vf_learning_rate"] = SETTINGS["vf_learning_rate"]
     return TransformerPPO("TrMRLPolicy", env, policy_kwargs=policy_kwargs, **arguments)
 
@@ -117,12 +123,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=900.0, help="give up after so much training")
     parser.add_argument("--name", default="time_to_return", help="of the JSON file")
     args = parser.parse_args()
-    rows = [
-        time_to(args.threshold, side, seed, args.n_steps, args.every, args.seconds)
-        for seed in args.seeds
-        for side in args.sides
-    ]
-    save(args.name, rows, gflops=matrix_product_rate() / 1e9)
+    rows = []
+    for seed, side in itertools.product(args.seeds, args.sides):
+        rows.append(time_to(args.threshold, side, seed, args.n_steps, args.every, args.seconds))
+        save(args.name, rows, gflops=matrix_product_rate() / 1e9)
 
 
 if __name__ == "__main__":
