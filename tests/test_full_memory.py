@@ -31,8 +31,8 @@ from test_transformer_ppo import BeforeUpdate, assert_on_policy, make_envs
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.common.buffers import SequenceRolloutBuffer
 from sb3_trmrl.common.encoder import attend_to_visible
-from sb3_trmrl.common.positions import sinusoidal_positions, with_rotary_positions
 from sb3_trmrl.common.sequences import Sequences, attend_within_sequences, banded_attention
+from sb3_trmrl.common.torch_layers import sinusoidal_positions
 
 #: Actions of every size, so that none is clipped
 WIDE = spaces.Box(-100.0, 100.0, (2,), np.float32)
@@ -74,15 +74,6 @@ def test_sequences_do_not_see_each_other(lengths: tuple[int, ...]) -> None:
         th.testing.assert_close(output, alone)
 
 
-def turned(x: th.Tensor) -> th.Tensor:
-    """:return: RoFormer, eq. 13, in complex numbers: position m turns the i-th pair by m 10000^(-2 i / d)"""
-    half = x.shape[-1] // 2
-    frequencies = th.tensor([10_000 ** (-2 * i / x.shape[-1]) for i in range(half)])
-    turns = th.exp(1j * th.arange(x.shape[1])[:, None] * frequencies)[:, None]
-    z = th.complex(x[..., :half], x[..., half:]) * turns
-    return th.cat((z.real, z.imag), dim=-1)
-
-
 class NaiveMemory:
     """All observations since the memory was emptied, and one masked pass over them for each output."""
 
@@ -105,16 +96,9 @@ class NaiveMemory:
         tokens = tokens.get("", tokens)
 
         def encode(preprocessed: Any) -> th.Tensor:
-            x = extractor.embedding(extractor.token_extractor(preprocessed))[None]
+            x = extractor.embedding(extractor.token_extractor(preprocessed))
+            x = (x + sinusoidal_positions(th.arange(len(history)), x.shape[-1]))[None]
             visible = attend_to_visible(band(len(history), self.policy.context_length))
-            if extractor.positional_encoding == "sinusoidal":
-                x = x + sinusoidal_positions(th.arange(len(history)), x.shape[-1])
-            elif extractor.positional_encoding == "rotary":
-                attend = visible
-
-                def visible(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
-                    return attend(turned(q), turned(k), v)
-
             for layer in extractor.encoder.layers:
                 x = layer(x, x, visible)
             return x[:, -1]
@@ -130,16 +114,12 @@ class NaiveMemory:
             return policy._get_action_dist_from_latent(latent).mode().numpy()
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "rotary", "none"])
 @pytest.mark.parametrize("context_length", [1, 3, 20, 64])
 @pytest.mark.parametrize("n_envs", [1, 4])
 @pytest.mark.parametrize("space", [VECTOR, TRANSITION, IMAGE_FIRST], ids=["box", "dict", "image"])
-def test_cached_acting_equals_one_causal_pass(
-    space: spaces.Space, n_envs: int, context_length: int, positions: str
-) -> None:
+def test_cached_acting_equals_one_causal_pass(space: spaces.Space, n_envs: int, context_length: int) -> None:
     """Random starts; 45 steps, so that slots are reused, and the cache has to grow"""
-    policy_kwargs = {**FULL, "context_length": context_length, "positional_encoding": positions}
-    model = tiny_model(sampled_vec_env(2, space, WIDE), policy_kwargs)
+    model = tiny_model(sampled_vec_env(2, space, WIDE), {**FULL, "context_length": context_length})
     env = sampled_vec_env(n_envs, space, WIDE)
     naive, rng = NaiveMemory(model, n_envs), np.random.default_rng(0)
     observations, state, starts = env.reset(), None, np.ones(n_envs, dtype=bool)
@@ -154,11 +134,7 @@ def test_cached_acting_equals_one_causal_pass(
 
 @pytest.mark.parametrize("context_length", [1, 3, 64])
 @pytest.mark.parametrize("reset_memory_on", ["episode", "trial"])
-@pytest.mark.parametrize(
-    "critic",
-    [dict(), dict(critic_input="token"), dict(share_features_extractor=True, positional_encoding="rotary")],
-    ids=str,
-)
+@pytest.mark.parametrize("critic", [dict(), dict(critic_input="token"), dict(share_features_extractor=True)], ids=str)
 @pytest.mark.parametrize("kind, normalize", [("box", False), ("dict", False), ("dict", True)])
 def test_no_gap_between_acting_and_training(
     kind: str, normalize: bool, critic: dict[str, Any], reset_memory_on: str, context_length: int
@@ -171,13 +147,11 @@ def test_no_gap_between_acting_and_training(
     assert callback.n_rollouts == 6
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
 @pytest.mark.parametrize("context_length", [2, 50])
-def test_episodes_of_many_rollouts(context_length: int, positions: str) -> None:
+def test_episodes_of_many_rollouts(context_length: int) -> None:
     """One endless episode: what lies before the rollout is exactly as far back as it matters."""
     env = sampled_vec_env(2, VECTOR, BOX_ACTION, length=10_000)
-    kwargs = dict(FULL, context_length=context_length, n_layers=3, positional_encoding=positions)
-    model = tiny_model(env, kwargs, n_steps=4, batch_size=8)
+    model = tiny_model(env, {**FULL, "context_length": context_length, "n_layers": 3}, n_steps=4, batch_size=8)
     callback = BeforeUpdate(assert_on_policy)
     model.learn(8 * 20, callback)
     assert callback.n_rollouts == 20
@@ -319,22 +293,9 @@ def test_wrong_arguments() -> None:
     for kwargs, match in (
         (dict(memory="infinite"), "`memory`.*'infinite'"),
         (dict(memory="full", positional_encoding="learned"), "`positional_encoding` 'learned'"),
-        (dict(positional_encoding="rotary"), "`positional_encoding` 'rotary' needs memory='full'"),
-        (dict(memory="full", positional_encoding="rotary", d_model=6, n_heads=2), "must be even.*6 / 2"),
     ):
         with pytest.raises(ValueError, match=match):
             tiny_model(gym.make("CartPole-v1"), kwargs)
-
-
-def test_rotary_positions_count_from_each_other() -> None:
-    """Attention stays the same where all tokens move on together, and changes where they change places."""
-    th.manual_seed(0)
-    q, k, v = (th.randn(6, 2, 8) for _ in range(3))
-    attend = attend_within_sequences((6,), 10)
-    positions = th.arange(6)
-    expected = with_rotary_positions(attend, positions)(q, k, v)
-    th.testing.assert_close(with_rotary_positions(attend, positions + 100)(q, k, v), expected, atol=1e-5, rtol=1e-5)
-    assert not th.allclose(with_rotary_positions(attend, positions * 2)(q, k, v), expected, atol=1e-2)
 
 
 def test_plain_observations_are_the_first_of_an_episode() -> None:

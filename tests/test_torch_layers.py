@@ -11,8 +11,7 @@ from torch import nn
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.common.encoder import EncoderLayer, SelfAttention, TransformerEncoder, attend_to_visible
-from sb3_trmrl.common.positions import sinusoidal_positions
-from sb3_trmrl.common.torch_layers import TransformerExtractor
+from sb3_trmrl.common.torch_layers import TransformerExtractor, sinusoidal_positions
 from sb3_trmrl.common.windows import Windows
 from sb3_trmrl.common.working_memory import WorkingMemory
 

@@ -4,7 +4,6 @@ The agent's memory as an SB3 features extractor: tokens in, episodic memory out.
 Shapes: B batch, N slots of the window, D width of the model (``d_model``), H heads, F features of a token.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch as th
@@ -17,13 +16,12 @@ from sb3_trmrl.common import short_windows
 from sb3_trmrl.common.checks import check_option, check_positive_int
 from sb3_trmrl.common.encoder import LAYER_NORMS, Attend, EncoderTrace, TransformerEncoder
 from sb3_trmrl.common.full_memory import KeyValueCache
-from sb3_trmrl.common.positions import sinusoidal_positions, with_rotary_positions
 from sb3_trmrl.common.sequences import Sequences, attend_within_sequences
 from sb3_trmrl.common.windows import Windows
 
 INITIALIZATIONS = ("tfixup", "xavier", "default")
 MEMORIES = ("window", "full")
-POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "rotary", "none")
+POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "none")
 
 
 def default_token_extractor(observation_space: spaces.Space, normalize_images: bool) -> type[BaseFeaturesExtractor]:
@@ -42,6 +40,19 @@ def default_token_extractor(observation_space: spaces.Space, normalize_images: b
     return FlattenExtractor
 
 
+def sinusoidal_positions(positions: th.Tensor, d_model: int) -> th.Tensor:
+    """
+    Vaswani et al. (2017), section 3.5: sine and cosine of the position at geometrically spaced frequencies.
+
+    :param positions: Positions, (N,)
+    :param d_model: Width D, even
+    :return: (N, D)
+    """
+    frequencies = 10_000.0 ** (-th.arange(0, d_model, 2, device=positions.device) / d_model)
+    angles = positions[:, None] * frequencies
+    return th.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
 class TransformerExtractor(BaseFeaturesExtractor):
     """
     The agent's memory: features of each token, working memories phi, causal encoder, episodic memory (figure 1).
@@ -55,14 +66,13 @@ class TransformerExtractor(BaseFeaturesExtractor):
     :param dim_feedforward: Hidden units of the position-wise networks
     :param initialization: ``"tfixup"`` (the paper), ``"xavier"`` or ``"default"`` (PyTorch's)
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
-    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` (window only), ``"rotary"`` (full memory
-        only) or ``"none"``; of the slot index, or of the steps since the full memory was emptied
+    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index
     :param embedding_arch: Hidden ReLU layers of phi before its linear layer, none by default
     :param memory: ``"window"`` (the paper), or ``"full"``: in every layer a token sees the last ``context_length``
         tokens since the memory was emptied, and its position counts from there
     :raises TypeError: if a size is not an integer
-    :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model``, an odd
-        ``d_model`` meets sinusoidal positions, an odd ``d_model / n_heads`` rotary ones, or the memory cannot have them
+    :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model`` or an odd
+        ``d_model`` meets sinusoidal positions
     """
 
     positions: th.Tensor
@@ -98,10 +108,6 @@ class TransformerExtractor(BaseFeaturesExtractor):
         check_option("memory", memory, MEMORIES)
         if memory == "full" and positional_encoding == "learned":
             raise ValueError("`positional_encoding` 'learned' needs memory='window': with 'full' positions have no end")
-        if memory == "window" and positional_encoding == "rotary":
-            raise ValueError("`positional_encoding` 'rotary' needs memory='full'")
-        if positional_encoding == "rotary" and (d_model // n_heads) % 2:
-            raise ValueError(f"`d_model` / `n_heads` must be even with rotary positions, got {d_model} / {n_heads}")
 
         super().__init__(observation_space, features_dim=d_model)
         self.initialization = initialization
@@ -185,24 +191,12 @@ class TransformerExtractor(BaseFeaturesExtractor):
         ]
 
     def _refine(self, observations: Any, sequences: Sequences, attend: Attend) -> th.Tensor:
-        memories, place = self._place(observations, sequences.positions)
-        attend = place(attend)
+        memories = self.embedding(self.token_extractor(observations))
+        if self.positional_encoding == "sinusoidal":
+            memories = memories + sinusoidal_positions(sequences.positions, self.features_dim)
         for layer in self.encoder.layers:
             memories = layer(memories, memories, attend)
         return self.encoder.final_norm(memories)
-
-    def _place(self, observations: Any, positions: th.Tensor) -> tuple[th.Tensor, Callable[[Attend], Attend]]:
-        """
-        :param observations: Preprocessed tokens, (T, \\*observation), or a dictionary
-        :param positions: Steps since the memory was emptied, of each, (T,)
-        :return: Their working memories, and what gives attention the positions that these do not have
-        """
-        memories = self.embedding(self.token_extractor(observations))
-        if self.positional_encoding == "sinusoidal":
-            memories = memories + sinusoidal_positions(positions, self.features_dim)
-        if self.positional_encoding == "rotary":
-            return memories, lambda attend: with_rotary_positions(attend, positions)
-        return memories, lambda attend: attend
 
     def empty_cache(self, n_envs: int) -> KeyValueCache:
         """
@@ -224,9 +218,11 @@ class TransformerExtractor(BaseFeaturesExtractor):
         """
         n_visible = min(int(steps.max()), self.context_length)
         cache = cache.with_slots(n_visible, self.context_length)
-        memories, place = self._place(observations, steps - 1)
+        memories = self.embedding(self.token_extractor(observations))
+        if self.positional_encoding == "sinusoidal":
+            memories = memories + sinusoidal_positions(steps - 1, self.features_dim)
         for index, layer in enumerate(self.encoder.layers):
-            memories = layer(memories, memories, place(cache.attend(index, steps, n_visible, self.context_length)))
+            memories = layer(memories, memories, cache.attend(index, steps, n_visible, self.context_length))
         return cache, self.encoder.final_norm(memories)
 
     def fill_cache(self, observations: Any, sequences: Sequences, envs: th.Tensor, n_envs: int) -> KeyValueCache:
