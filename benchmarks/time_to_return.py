@@ -31,7 +31,7 @@ PPO_ARGUMENTS = ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "cl
 #: What the memories have in common is that of the yml file
 MEMORIES: dict[str, dict[str, Any]] = {
     "window": dict(context_length=5),
-    "full": dict(memory="full", positional_encoding="none"),
+    "full": dict(memory="full"),
 }
 
 
@@ -55,7 +55,7 @@ def make_model(side: str, seed: int) -> BaseAlgorithm:
     if side == "recurrent":
         policy_kwargs = dict(enable_critic_lstm=False, log_std_init=SETTINGS["policy_kwargs"]["log_std_init"])
         return RecurrentPPO("MultiInputLstmPolicy", env, policy_kwargs=policy_kwargs, **arguments)
-    common = {key: value for key, value in SETTINGS["policy_kwargs"].items() if key not in MEMORIES["full"]}
+    common = {key: value for key, value in SETTINGS["policy_kwargs"].items() if key not in ("memory", "context_length")}
     policy_kwargs = {**common, **MEMORIES[side]}
     arguments["vf_learning_rate"] = SETTINGS["vf_learning_rate"]
     return TransformerPPO("TrMRLPolicy", env, policy_kwargs=policy_kwargs, **arguments)

@@ -37,6 +37,7 @@ OPTIONS = ["initialization", "layer_norm", "positional_encoding", "reset_memory_
             ({name: value}, ValueError, rf"`{name}`.*must be one of")
             for name in OPTIONS
             for value in ("no", "", None, 1)
+            if (name, value) != ("positional_encoding", None)  # likewise
         ),
         *(({name: ["none"]}, ValueError, rf"`{name}`.*must be one of") for name in OPTIONS),
         (dict(n_heads=3), ValueError, r"`n_heads`.*`d_model`.*n_heads=3.*d_model=8"),

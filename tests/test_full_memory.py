@@ -36,7 +36,7 @@ from sb3_trmrl.common.torch_layers import sinusoidal_positions
 
 #: Actions of every size, so that none is clipped
 WIDE = spaces.Box(-100.0, 100.0, (2,), np.float32)
-FULL: dict[str, Any] = dict(memory="full", log_std_init=-1.0, action_head_gain=1.0)
+FULL: dict[str, Any] = dict(memory="full", positional_encoding="sinusoidal", log_std_init=-1.0, action_head_gain=1.0)
 
 
 def band(n_tokens: int, context_length: int) -> th.Tensor:
@@ -96,8 +96,9 @@ class NaiveMemory:
         tokens = tokens.get("", tokens)
 
         def encode(preprocessed: Any) -> th.Tensor:
-            x = extractor.embedding(extractor.token_extractor(preprocessed))
-            x = (x + sinusoidal_positions(th.arange(len(history)), x.shape[-1]))[None]
+            x = extractor.embedding(extractor.token_extractor(preprocessed))[None]
+            if extractor.positional_encoding == "sinusoidal":
+                x = x + sinusoidal_positions(th.arange(len(history)), x.shape[-1])
             visible = attend_to_visible(band(len(history), self.policy.context_length))
             for layer in extractor.encoder.layers:
                 x = layer(x, x, visible)
@@ -114,12 +115,16 @@ class NaiveMemory:
             return policy._get_action_dist_from_latent(latent).mode().numpy()
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "none"])
 @pytest.mark.parametrize("context_length", [1, 3, 20, 64])
 @pytest.mark.parametrize("n_envs", [1, 4])
 @pytest.mark.parametrize("space", [VECTOR, TRANSITION, IMAGE_FIRST], ids=["box", "dict", "image"])
-def test_cached_acting_equals_one_causal_pass(space: spaces.Space, n_envs: int, context_length: int) -> None:
+def test_cached_acting_equals_one_causal_pass(
+    space: spaces.Space, n_envs: int, context_length: int, positions: str
+) -> None:
     """Random starts; 45 steps, so that slots are reused, and the cache has to grow"""
-    model = tiny_model(sampled_vec_env(2, space, WIDE), {**FULL, "context_length": context_length})
+    policy_kwargs = {**FULL, "context_length": context_length, "positional_encoding": positions}
+    model = tiny_model(sampled_vec_env(2, space, WIDE), policy_kwargs)
     env = sampled_vec_env(n_envs, space, WIDE)
     naive, rng = NaiveMemory(model, n_envs), np.random.default_rng(0)
     observations, state, starts = env.reset(), None, np.ones(n_envs, dtype=bool)
@@ -147,11 +152,13 @@ def test_no_gap_between_acting_and_training(
     assert callback.n_rollouts == 6
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "none"])
 @pytest.mark.parametrize("context_length", [2, 50])
-def test_episodes_of_many_rollouts(context_length: int) -> None:
+def test_episodes_of_many_rollouts(context_length: int, positions: str) -> None:
     """One endless episode: what lies before the rollout is exactly as far back as it matters."""
     env = sampled_vec_env(2, VECTOR, BOX_ACTION, length=10_000)
-    model = tiny_model(env, {**FULL, "context_length": context_length, "n_layers": 3}, n_steps=4, batch_size=8)
+    kwargs = dict(FULL, context_length=context_length, n_layers=3, positional_encoding=positions)
+    model = tiny_model(env, kwargs, n_steps=4, batch_size=8)
     callback = BeforeUpdate(assert_on_policy)
     model.learn(8 * 20, callback)
     assert callback.n_rollouts == 20
@@ -310,3 +317,10 @@ def test_plain_observations_are_the_first_of_an_episode() -> None:
 def test_newest_tokens_of_sequences() -> None:
     sequences = Sequences(th.arange(5.0)[:, None], (2, 3), th.tensor([0, 1, 0, 1, 2]), th.tensor([1, 4]))
     assert sequences.newest().flatten().tolist() == [1.0, 4.0]
+
+
+def test_defaults_depend_on_the_memory() -> None:
+    env = sampled_vec_env(1, VECTOR, BOX_ACTION)
+    for memory, context_length, positions in (("window", 16, "sinusoidal"), ("full", 1024, "none")):
+        extractor = TransformerPPO("TrMRLPolicy", env, policy_kwargs=dict(memory=memory)).policy.pi_features_extractor
+        assert (extractor.context_length, extractor.positional_encoding) == (context_length, positions)

@@ -72,7 +72,9 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param dim_feedforward: Hidden units of the position-wise networks
     :param initialization: ``"tfixup"`` (the paper, section 3.3), ``"xavier"`` or ``"default"`` (PyTorch's)
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
-    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index
+    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index. With
+        ``memory="full"`` the default is ``"none"``: causal attention tells what came first, and sinusoids over hundreds
+        of steps drown the tokens.
     :param embedding_arch: Hidden ReLU layers of the embedding phi before its linear layer
     :param reset_memory_on: SB3's episode is the paper's trial. ``"trial"``: the memory is emptied at SB3 episode starts
         only. ``"episode"``: also where the Dict observation's ``prev_done`` is positive; the same as ``"trial"``
@@ -116,7 +118,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         dim_feedforward: int = 256,
         initialization: str = "tfixup",
         layer_norm: str = "none",
-        positional_encoding: str = "sinusoidal",
+        positional_encoding: str | None = None,
         embedding_arch: list[int] | None = None,
         reset_memory_on: str = "episode",
         critic_input: str = "memory",
@@ -125,6 +127,8 @@ class TrMRLPolicy(ActorCriticPolicy):
     ) -> None:
         if context_length is None:
             context_length = 16 if memory == "window" else 1024
+        if positional_encoding is None:
+            positional_encoding = "sinusoidal" if memory == "window" else "none"
         self.transformer_kwargs: dict[str, Any] = dict(
             context_length=context_length,
             d_model=d_model,
