@@ -239,21 +239,19 @@ def test_minibatches_have_about_the_size_asked_for() -> None:
     assert [len(batch.old_values) for batch in buffer.get()] == [2_000]
 
 
-@pytest.mark.parametrize("space", **by_name(OBSERVATION_SPACES))
-def test_observation_spaces(space: spaces.Space) -> None:
-    model = tiny_model(sampled_vec_env(2, space, BOX_ACTION), FULL)
+@pytest.mark.parametrize(
+    ("observation_space", "action_space"),
+    **by_name(
+        {f"observation-{name}": (space, BOX_ACTION) for name, space in OBSERVATION_SPACES.items()}
+        | {f"action-{name}": (TRANSITION, space) for name, space in ACTION_SPACES.items()}
+    ),
+)
+def test_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    model = tiny_model(sampled_vec_env(2, observation_space, action_space), FULL)
     before = parameters_of(model)
     model.learn(64)
     assert_trained(model, before)
-    evaluate_policy(model, sampled_vec_env(3, space, BOX_ACTION), n_eval_episodes=3, warn=False)
-
-
-@pytest.mark.parametrize("space", **by_name(ACTION_SPACES))
-def test_action_spaces(space: spaces.Space) -> None:
-    model = tiny_model(sampled_vec_env(2, TRANSITION, space), FULL)
-    before = parameters_of(model)
-    model.learn(64)
-    assert_trained(model, before)
+    evaluate_policy(model, sampled_vec_env(3, observation_space, action_space), n_eval_episodes=3, warn=False)
 
 
 @pytest.mark.parametrize("option", [{}, dict(layer_norm="pre"), dict(layer_norm="post"), dict(embedding_arch=[6])])

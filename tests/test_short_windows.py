@@ -17,7 +17,7 @@ from sb3_trmrl.common.working_memory import WorkingMemory
 def test_equals_the_plain_encoder(n_layers: int, n_heads: int, lengths: list[int]) -> None:
     """Outputs, gradients of every parameter and of the working memories to 1e-5, whatever slots are filled"""
     th.manual_seed(0)
-    encoder = TransformerEncoder(7, 32, n_layers, n_heads, 24, "none")
+    encoder = TransformerEncoder(32, n_layers, n_heads, 24, "none")
     memory = WorkingMemory(th.randn(len(lengths), 7, 32, requires_grad=True), th.tensor(lengths))
     weights = th.randn(len(lengths), 32)
 
@@ -40,7 +40,7 @@ def test_equals_the_plain_encoder(n_layers: int, n_heads: int, lengths: list[int
 
 
 def test_without_gradient() -> None:
-    encoder = TransformerEncoder(3, 8, 2, 2, 8, "none")
+    encoder = TransformerEncoder(8, 2, 2, 8, "none")
     windows = Windows(th.randn(6, 8), (3, 2, 1))
     x, newest = windows.tokens.t().contiguous(), th.as_tensor(windows.newest_columns())
     with th.no_grad():

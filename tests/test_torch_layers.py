@@ -18,9 +18,9 @@ from sb3_trmrl.common.working_memory import WorkingMemory
 BOX = spaces.Box(-1.0, 1.0, (6,), np.float32)
 
 
-def make_encoder(layer_norm="none", n_layers=3, context_length=7, d_model=16):
+def make_encoder(layer_norm="none", n_layers=3, d_model=16):
     th.manual_seed(0)
-    return TransformerEncoder(context_length, d_model, n_layers, 4, 32, layer_norm)
+    return TransformerEncoder(d_model, n_layers, 4, 32, layer_norm)
 
 
 @pytest.mark.parametrize("layer_norm", ["pre", "post"])

@@ -47,6 +47,14 @@ class MemoryRolloutBuffer(RolloutBuffer):
         for name in ("rewards", "returns", "episode_starts", "values", "log_probs", "advantages"):
             setattr(self, name, np.zeros(shape, dtype=np.float32))
 
+    def carry_over(self, memory: Any) -> None:
+        """
+        Begin a rollout with the memory that its first observations will be written to.
+
+        :param memory: Memory of the ``n_envs`` environments before the first step of the rollout
+        """
+        raise NotImplementedError
+
     def _begin(self, n_carried: int) -> None:
         """
         :param n_carried: Number of tokens to keep from earlier rollouts
@@ -142,11 +150,6 @@ class WindowRolloutBuffer(MemoryRolloutBuffer):
     distinct_tokens: bool = False
 
     def carry_over(self, memory: WorkingMemory) -> None:
-        """
-        Begin a rollout with the memory that its first observations will be written to.
-
-        :param memory: Memory of the ``n_envs`` environments before the first step of the rollout
-        """
         self.context_length = memory.context_length
         self._begin(self.context_length - 1)
         lengths = memory.lengths.cpu().numpy()
@@ -192,12 +195,7 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
     reach: int = 0
 
     def carry_over(self, memory: FullMemory) -> None:
-        """
-        Begin a rollout with the memory that its first observations will be written to.
-
-        :param memory: Memory of the ``n_envs`` environments before the first step of the rollout, whose tokens are the
-            newest that were added here
-        """
+        # Its tokens are the newest that were added here
         lengths = np.minimum(memory.steps.cpu().numpy(), self.reach)
         newest, older = self._n_filled, getattr(self, "tokens", None)
         self._begin(int(min(lengths.max(), newest)))
@@ -221,11 +219,8 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         """
         envs = np.flatnonzero(self._carried_lengths)
         lengths = self._carried_lengths[envs]
-        rows = np.concatenate([np.arange(self.n_carried - n, self.n_carried) for n in lengths] or [np.zeros(0, int)])
-        positions = np.concatenate(
-            [np.arange(last - n, last) for n, last in zip(lengths, self._steps_before[envs], strict=True)]
-            or [np.zeros(0, int)]
-        )
+        rows = _ranges(np.full(len(lengths), self.n_carried), lengths)
+        positions = _ranges(self._steps_before[envs], lengths)
         of_token = np.repeat(envs, lengths)
         tokens = self._gather(rows, of_token)
         return Sequences(tokens, tuple(lengths.tolist()), self.to_torch(positions), self.to_torch(rows[:0])), of_token
@@ -242,7 +237,8 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         sizes = (ends - starts)[order]
         batches = ((np.cumsum(sizes) - sizes / 2) * n_batches / len(begins)).astype(int)
         for batch in np.unique(batches):
-            yield np.concatenate([np.arange(starts[i], ends[i]) for i in order[batches == batch]])
+            drawn = batches == batch
+            yield _ranges(ends[order][drawn], sizes[drawn])
 
     def _observations(self, batch_inds: np.ndarray) -> Sequences:
         envs, steps = np.divmod(batch_inds, self.buffer_size)
@@ -253,14 +249,19 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         firsts = np.flatnonzero(begins)
         sizes = np.diff(np.append(firsts, len(batch_inds)))
         contexts = np.minimum(lengths[firsts] - 1, self.reach)
-        rows, sequences = [], contexts + sizes
-        for first, context, size in zip(firsts, contexts, sizes, strict=True):
-            row = self.n_carried + steps[first]
-            rows.append(np.arange(row - context, row + size))
-        positions = np.concatenate(
-            [np.arange(last - n, last) for n, last in zip(sequences, lengths[firsts] - 1 + sizes, strict=True)]
-        )
-        ends = np.cumsum(sequences)
-        outputs = np.concatenate([np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)])
-        tokens = self._gather(np.concatenate(rows), np.repeat(envs[firsts], sequences))
+        sequences = contexts + sizes
+        rows = _ranges(self.n_carried + steps[firsts] + sizes, sequences)
+        positions = _ranges(lengths[firsts] - 1 + sizes, sequences)
+        outputs = _ranges(np.cumsum(sequences), sizes)
+        tokens = self._gather(rows, np.repeat(envs[firsts], sequences))
         return Sequences(tokens, tuple(sequences.tolist()), self.to_torch(positions), self.to_torch(outputs))
+
+
+def _ranges(ends: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """
+    :param ends: Ends of ranges, not part of them
+    :param sizes: Their sizes
+    :return: The integers of all ranges, one range after the other
+    """
+    before = np.cumsum(sizes) - sizes
+    return np.arange(sizes.sum()) + np.repeat(ends - sizes - before, sizes)

@@ -83,6 +83,15 @@ def attend_to_visible(visible: th.Tensor) -> Attend:
     return attend
 
 
+def causal_mask(memories: th.Tensor) -> th.Tensor:
+    """
+    :param memories: (B, N, D)
+    :return: Slot i sees the slots up to i, booleans (N, N); so what lies behind the newest slot never matters
+    """
+    n_slots = memories.shape[1]
+    return th.ones(n_slots, n_slots, dtype=th.bool, device=memories.device).tril()
+
+
 class EncoderLayer(nn.Module):
     """
     One refinement of the episodic memory (eq. 6): attention and a position-wise ReLU network, each with a residual.
@@ -135,7 +144,6 @@ class TransformerEncoder(nn.Module):
     """
     Causal encoder whose output is the episodic memory of the newest slot (section 4.3, Algorithm 1).
 
-    :param context_length: Number of slots N of the longest window
     :param d_model: Width D
     :param n_layers: Number of layers L
     :param n_heads: Number of heads
@@ -143,20 +151,14 @@ class TransformerEncoder(nn.Module):
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
     """
 
-    causal: th.Tensor
     layers: list[EncoderLayer]
 
-    def __init__(
-        self, context_length: int, d_model: int, n_layers: int, n_heads: int, dim_feedforward: int, layer_norm: str
-    ) -> None:
+    def __init__(self, d_model: int, n_layers: int, n_heads: int, dim_feedforward: int, layer_norm: str) -> None:
         super().__init__()
         layers = (EncoderLayer(d_model, n_heads, dim_feedforward, layer_norm) for _ in range(n_layers))
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
         # A pre-norm stack leaves its last sum without norm
         self.final_norm = nn.LayerNorm(d_model) if layer_norm == "pre" else nn.Identity()
-        # Slot i sees the slots up to i, so what lies behind the newest slot never matters
-        causal = th.ones(context_length, context_length, dtype=th.bool).tril()
-        self.register_buffer("causal", causal, persistent=False)
 
     def forward(self, memories: th.Tensor, lengths: th.Tensor) -> th.Tensor:
         """
@@ -164,7 +166,7 @@ class TransformerEncoder(nn.Module):
         :param lengths: Number of filled slots, (B,)
         :return: Episodic memory of the newest filled slot, (B, D)
         """
-        causal = self.causal[: memories.shape[1], : memories.shape[1]]
+        causal = causal_mask(memories)
         for layer in self.layers[:-1]:
             memories = layer(memories, memories, attend_to_visible(causal))
         # Only the newest slot of the last layer is read
@@ -189,7 +191,7 @@ class TransformerEncoder(nn.Module):
         :param memories: Working memories, (B, N, D)
         :return: Memories and attention weights of every layer at every slot; slots not filled have no meaning
         """
-        causal = self.causal[: memories.shape[1], : memories.shape[1]]
+        causal = causal_mask(memories)
         trace = EncoderTrace([memories], [])
         for layer in self.layers:
             trace.attention.append(layer.attention_weights(memories, causal))

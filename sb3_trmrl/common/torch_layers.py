@@ -128,7 +128,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
             if positional_encoding == "sinusoidal":
                 positions = sinusoidal_positions(th.arange(context_length), d_model)
             self.register_buffer("positions", positions, persistent=False)
-        self.encoder = TransformerEncoder(context_length, d_model, n_layers, n_heads, dim_feedforward, layer_norm)
+        self.encoder = TransformerEncoder(d_model, n_layers, n_heads, dim_feedforward, layer_norm)
         self.reset_parameters()
 
     @th.no_grad()
@@ -186,9 +186,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
         :param sequences: Which sequences they are
         :return: Episodic memories that are read, (B, D)
         """
-        return self._refine(observations, sequences, attend_within_sequences(sequences.lengths, self.context_length))[
-            sequences.outputs
-        ]
+        attend = attend_within_sequences(sequences.lengths, self.context_length)
+        return self._refine(observations, sequences, attend)[sequences.outputs]
 
     def _refine(self, observations: Any, sequences: Sequences, attend: Attend) -> th.Tensor:
         memories = self.embedding(self.token_extractor(observations))
@@ -204,7 +203,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
         :return: A cache without tokens
         """
         n_heads = self.encoder.layers[0].attention.n_heads
-        device = self.encoder.causal.device
+        device = self.positions.device
         return KeyValueCache.empty(len(self.encoder.layers), n_envs, n_heads, self.features_dim // n_heads, device)
 
     def forward_newest(
@@ -244,8 +243,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
         n_slots = min(int(sequences.positions.max()) + 1, self.context_length)
         cache = self.empty_cache(n_envs).with_slots(n_slots, self.context_length)
         # Of tokens that share a slot only the newest may be written
-        ends = sequences.positions[th.as_tensor(sequences.lengths, device=envs.device).cumsum(0) - 1]
-        last = th.repeat_interleave(ends, th.as_tensor(sequences.lengths, device=envs.device))
+        lengths = th.as_tensor(sequences.lengths, device=envs.device)
+        last = th.repeat_interleave(sequences.positions[lengths.cumsum(0) - 1], lengths)
         kept = sequences.positions > last - self.context_length
         slots = sequences.positions[kept] % self.context_length
         for index, (keys, values) in enumerate(layers):

@@ -1,6 +1,7 @@
 """The TrMRL policy: heads over the episodic memory."""
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -282,7 +283,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         tokens = map_tokens(lambda new, old: new.reshape(old.shape).to(old.dtype), obs, memory.tokens)
         steps = th.where(starts, 1, memory.steps + 1)
         written: list[Any] = [
-            BasePolicy.extract_features(self, tokens, partial(transformer.forward_newest, steps=steps, cache=cache))  # type: ignore[arg-type]
+            self._preprocessed(tokens, partial(transformer.forward_newest, steps=steps, cache=cache))
             for transformer, cache in zip(self._transformers(), memory.caches, strict=True)
         ]
         return FullMemory(steps, tokens, tuple(cache for cache, _ in written), tuple(new for _, new in written))
@@ -300,10 +301,9 @@ class TrMRLPolicy(ActorCriticPolicy):
             return memory
         of_token = th.as_tensor(envs, device=self.device)
         caches: list[Any] = [
-            BasePolicy.extract_features(
-                self,
+            self._preprocessed(
                 sequences.tokens,
-                partial(transformer.fill_cache, sequences=sequences, envs=of_token, n_envs=len(memory.steps)),  # type: ignore[arg-type]
+                partial(transformer.fill_cache, sequences=sequences, envs=of_token, n_envs=len(memory.steps)),
             )
             for transformer in self._transformers()
         ]
@@ -335,12 +335,20 @@ class TrMRLPolicy(ActorCriticPolicy):
         obs = self._as_batch(obs)
         if not isinstance(extractor, TransformerExtractor):  # a critic on the current token
             newest = obs.tokens if isinstance(obs, FullMemory) else obs.newest()
-            return BasePolicy.extract_features(self, newest, extractor)
+            return self._preprocessed(newest, extractor)
         if isinstance(obs, FullMemory):
             return obs.episodic[self._transformers().index(extractor)]
         if isinstance(obs, Sequences):
-            return BasePolicy.extract_features(self, obs.tokens, partial(extractor.forward_sequences, sequences=obs))  # type: ignore[arg-type]
-        return BasePolicy.extract_features(self, obs.tokens, partial(extractor, windows=obs))  # type: ignore[arg-type]
+            return self._preprocessed(obs.tokens, partial(extractor.forward_sequences, sequences=obs))
+        return self._preprocessed(obs.tokens, partial(extractor, windows=obs))
+
+    def _preprocessed(self, tokens: Tokens, function: Callable[[Any], Any]) -> Any:
+        """
+        :param tokens: Raw observation tensors, or a dictionary
+        :param function: What reads them as SB3's features extractors do: images scaled, classes one-hot
+        :return: Its result
+        """
+        return BasePolicy.extract_features(self, tokens, function)  # type: ignore[arg-type]
 
     def _as_batch(self, obs: Batch) -> Windows | Sequences | FullMemory:
         """

@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.common.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
+from sb3_trmrl.common.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.common.checks import check_finite, check_non_negative, check_positive_int
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
@@ -31,9 +31,10 @@ class TransformerPPO(PPO):
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
 
     The policy acts on a window of the newest observations, which :class:`~sb3_trmrl.common.buffers.WindowRolloutBuffer`
-    gives back exactly at the update; the update itself is SB3's ``PPO.train``. Every observation is a token: no wrapper
-    is needed for memory. For meta-RL, where tokens are (state, previous action, reward, done flag), wrap the
-    environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
+    gives back exactly at the update; or, with ``memory="full"``, on all observations of the episode, as
+    :class:`~sb3_trmrl.common.buffers.SequenceRolloutBuffer` does. The update itself is SB3's ``PPO.train``. Every
+    observation is a token: no wrapper is needed for memory. For meta-RL, where tokens are (state, previous action,
+    reward, done flag), wrap the environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
 
     :param policy: ``"TrMRLPolicy"``, or one of the aliases with SB3's names
     :param env: The environment to learn from (if registered in Gym, can be str)
@@ -51,7 +52,8 @@ class TransformerPPO(PPO):
     :param max_grad_norm: The maximum value for the gradient clipping
     :param use_sde: Whether to use generalized State Dependent Exploration (gSDE)
     :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE, -1: at the beginning of the rollout
-    :param rollout_buffer_class: ``WindowRolloutBuffer`` or a subclass; that class if None
+    :param rollout_buffer_class: ``WindowRolloutBuffer`` (``SequenceRolloutBuffer`` with ``memory="full"``) or a
+        subclass; that class if None
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
     :param target_kl: Limit the KL divergence between updates
     :param stats_window_size: Window size for the rollout logging
@@ -75,7 +77,7 @@ class TransformerPPO(PPO):
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
     policy: TrMRLPolicy
-    rollout_buffer: WindowRolloutBuffer | SequenceRolloutBuffer
+    rollout_buffer: MemoryRolloutBuffer
     # Memory of the training environments before `_last_obs` is written to it
     _last_memory: Memory
 
@@ -162,7 +164,7 @@ class TransformerPPO(PPO):
         self._last_memory = self.policy.empty_memory(self.n_envs)
         if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
             self.rollout_buffer.reach = self.policy.reach()
-        else:
+        elif isinstance(self.rollout_buffer, WindowRolloutBuffer):
             self.rollout_buffer.distinct_tokens = self.policy.has_costly_tokens()
 
     def collect_rollouts(
@@ -173,7 +175,7 @@ class TransformerPPO(PPO):
         n_rollout_steps: int,
     ) -> bool:
         """
-        Collect experiences using the current policy and its memory, and fill a ``WindowRolloutBuffer``.
+        Collect experiences using the current policy and its memory, and fill a ``MemoryRolloutBuffer``.
 
         :param env: The training environment
         :param callback: Callback that will be called at each step
@@ -191,16 +193,14 @@ class TransformerPPO(PPO):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         assert self._last_obs is not None, "No previous observation was provided"
-        assert isinstance(rollout_buffer, (WindowRolloutBuffer, SequenceRolloutBuffer)), (
-            f"{rollout_buffer} has no memory"
-        )
+        assert isinstance(rollout_buffer, MemoryRolloutBuffer), f"{rollout_buffer} has no memory"
         self._check_finite(self._last_obs)
         # Switch to eval mode (this affects batch norm / dropout)
         self.policy.set_training_mode(False)
 
         n_steps = 0
         rollout_buffer.reset()
-        rollout_buffer.carry_over(self._last_memory)  # type: ignore[arg-type]
+        rollout_buffer.carry_over(self._last_memory)
         if isinstance(rollout_buffer, SequenceRolloutBuffer):
             # What is remembered of earlier rollouts was computed with older weights
             with th.no_grad():
