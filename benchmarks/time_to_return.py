@@ -23,7 +23,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
 from sb3_trmrl import TransformerPPO
-from sb3_trmrl.zoo.held_out import share_tasks
+from sb3_trmrl.common.held_out import share_tasks
 
 ENV = "HalfCheetahVel-v0"
 SETTINGS = yaml.safe_load((pathlib.Path(__file__).parent.parent / "hyperparams" / "trmrl.yml").read_text())[ENV]

@@ -18,7 +18,7 @@ from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_option, check_positive_int
 
-__all__ = ["MultiEpisodeTrial", "PreviousTransitionObservation"]
+__all__ = ["MultiEpisodeTrial", "PreviousTransitionObservation", "trials_of"]
 
 # What wrappers around the inner environment write about an *inner* episode. SB3 reads the same keys as statements about
 # its own episode, the trial, so they stop here.
@@ -34,6 +34,14 @@ def _layers(env: gym.Env) -> list[gym.Env]:
     while isinstance(layers[-1], gym.Wrapper):
         layers.append(layers[-1].env)
     return layers
+
+
+def trials_of(env: gym.Env) -> MultiEpisodeTrial | None:
+    """
+    :param env: Environment
+    :return: The layer that plays trials, if there is one
+    """
+    return next((layer for layer in _layers(env) if isinstance(layer, MultiEpisodeTrial)), None)
 
 
 class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -52,7 +60,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
     * ``"new_episode"`` (always): whether the returned observation is the first of inner episode 1, 2, ...
     * ``"task"`` (at resets, inner boundaries and the trial's end): what ``get_task()`` returns.
     * ``"episode_returns"``, ``"episode_lengths"`` (at inner boundaries and the trial's end): tuples, one entry for each
-      finished inner episode.
+      finished inner episode; ``"episode_successes"`` likewise where the environment writes ``"is_success"``: whether it
+      was true at any step. ``"is_success"`` at the trial's end is that of the last inner episode.
 
     The rest of the environment's own ``info`` is passed on, less what its wrappers say about the inner episode
     (``"episode"``, ``"TimeLimit.truncated"``).
@@ -121,6 +130,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._episode_length = 0
         self._episode_returns: tuple[float, ...] = ()
         self._episode_lengths: tuple[int, ...] = ()
+        self._success: bool | None = None
+        self._episode_successes: tuple[bool, ...] = ()
 
     @staticmethod
     def _check_layers(env: gym.Env) -> None:
@@ -185,6 +196,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._needs_reset = False
         self._episode_return, self._episode_length = 0.0, 0
         self._episode_returns, self._episode_lengths = (), ()
+        self._success, self._episode_successes = None, ()
         info["task"] = self._get_task()
         info["episode_index"] = 0
         info["new_episode"] = False
@@ -204,6 +216,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._episode_return += float(reward)
         self._episode_length += 1
+        if "is_success" in info:
+            self._success = bool(self._success or info["is_success"])
 
         ended = terminated or truncated
         if ended:
@@ -214,6 +228,10 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
             info["task"] = self._get_task()
             info["episode_returns"] = self._episode_returns
             info["episode_lengths"] = self._episode_lengths
+            if self._success is not None:
+                self._episode_successes += (self._success,)
+                info["episode_successes"], info["is_success"] = self._episode_successes, self._success
+                self._success = None
             if len(self._episode_returns) < self.episodes_per_trial:
                 observation, _ = self.env.reset(options=self._inner_options)
                 self._episode_return, self._episode_length = 0.0, 0

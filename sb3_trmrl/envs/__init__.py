@@ -13,6 +13,9 @@ _ENTRY_POINTS = {
     "AntDir-v0": "locomotion:ant_dir",
     "BernoulliBandit-v0": "bandit:bernoulli_bandit",
     "TabularMDP-v0": "tabular_mdp:tabular_mdp",
+    "GridNavi-v0": "grid:grid_navi",
+    "DarkKeyToDoor-v0": "grid:dark_key_to_door",
+    "SparsePointRobot-v0": "sparse_point_robot:sparse_point_robot",
 }
 
 for _id, _entry_point in _ENTRY_POINTS.items():

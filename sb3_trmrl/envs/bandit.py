@@ -11,7 +11,7 @@ from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_positive_int
 from sb3_trmrl.envs.tasks import TaskEnv, check_number, check_range, in_trials
-from sb3_trmrl.envs.text_render import TextRender
+from sb3_trmrl.envs.text_render import TextRender, bars
 
 
 class BernoulliBanditEnv(TextRender, TaskEnv):
@@ -62,7 +62,7 @@ class BernoulliBanditEnv(TextRender, TaskEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self._pulls_left = self.n_pulls
-        self.show(f"new episode, arms {', '.join(f'{mean:.2f}' for mean in self._means)}", self._means, None)
+        self.show(f"new episode, arms {', '.join(f'{mean:.2f}' for mean in self._means)}", partial(bars, self._means, None))
         return np.zeros(1, dtype=np.float32), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -73,7 +73,7 @@ class BernoulliBanditEnv(TextRender, TaskEnv):
         arm = int(action)
         reward = float(self.np_random.random() < self._means[arm])
         self._pulls_left -= 1
-        self.show(f"pull {self.n_pulls - self._pulls_left}: arm {arm} pays {reward:g}", self._means, arm)
+        self.show(f"pull {self.n_pulls - self._pulls_left}: arm {arm} pays {reward:g}", partial(bars, self._means, arm))
         return np.zeros(1, dtype=np.float32), reward, self._pulls_left == 0, False, {}
 
 

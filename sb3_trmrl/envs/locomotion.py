@@ -18,7 +18,7 @@ from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 from sb3_trmrl.common.checks import check_positive_int
-from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, check_range, held_out_rng, in_trials
+from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, check_range, held_out_rng, in_trials, stratified
 
 
 class _LocomotionEnv(TaskEnv):
@@ -57,6 +57,8 @@ class _DirectionTasks(TaskEnv):
     :param directions: Those that are sampled: both, or one of them
     """
 
+    holds_tasks_out = False  # there are only two
+
     def __init__(self, directions: Iterable[int]) -> None:
         if isinstance(directions, (str, bytes)) or not isinstance(directions, Iterable):
             raise TypeError(f"`directions` must be a sequence of +1 and -1, got {directions!r}")
@@ -68,9 +70,9 @@ class _DirectionTasks(TaskEnv):
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[int]:
         return [self.directions[i] for i in rng.integers(len(self.directions), size=n)]
 
-    def held_out_tasks(self, split: str) -> list[int]:
-        # There are only two tasks, so none can be held out: every direction in turn, as often as the others.
-        return [self.directions[i % len(self.directions)] for i in range(N_HELD_OUT)]
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[int]:
+        # Every direction in turn, as often as the others
+        return [self.directions[i % len(self.directions)] for i in range(n)]
 
     def set_task(self, task: Any) -> None:
         self._direction = _check_direction("the task", task)
@@ -113,13 +115,8 @@ class HalfCheetahVelEnv(_LocomotionEnv, HalfCheetahEnv):
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[float]:
         return rng.uniform(*self.velocity_range, size=n).tolist()
 
-    def held_out_tasks(self, split: str) -> list[float]:
-        # One speed from each twentieth of the range, in any order: 20 plain draws differ so much in their mean that
-        # figures of the two splits could not be compared.
-        rng = held_out_rng(split)
-        low, high = self.velocity_range
-        quantiles = rng.permutation((np.arange(N_HELD_OUT) + rng.uniform(size=N_HELD_OUT)) / N_HELD_OUT)
-        return (low + (high - low) * quantiles).tolist()
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[float]:
+        return stratified(*self.velocity_range, n, held_out_rng(split))
 
     def set_task(self, task: Any) -> None:
         self._velocity = check_number("the task (a target velocity in m/s)", task)

@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_positive_int
 from sb3_trmrl.envs.tasks import TaskEnv, check_number, in_trials
-from sb3_trmrl.envs.text_render import TextRender
+from sb3_trmrl.envs.text_render import TextRender, bars
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +130,9 @@ class TabularMDPEnv(TextRender, TaskEnv):
     def get_task(self) -> TabularMDPTask:
         return self._task
 
+    def task_features(self, task: TabularMDPTask) -> np.ndarray:
+        return np.concatenate([task.mean_rewards.ravel(), task.transitions.ravel()]).astype(np.float32)
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.int64, dict]:
         super().reset(seed=seed)
         self._state, self._steps_left = 0, self.horizon
@@ -149,7 +152,7 @@ class TabularMDPEnv(TextRender, TaskEnv):
         return np.int64(self._state), reward, self._steps_left == 0, False, {}
 
     def _show(self, event: str) -> None:
-        self.show(f"{event}, state {self._state}", (1.0,) * self.n_states, self._state)
+        self.show(f"{event}, state {self._state}", partial(bars, (1.0,) * self.n_states, self._state))
 
 
 #: What is registered: trials of ten episodes, see ``in_trials`` for the arguments of a trial

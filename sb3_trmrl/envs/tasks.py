@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 
 from sb3_trmrl.common.checks import check_option
 from sb3_trmrl.common.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
@@ -25,6 +26,9 @@ class TaskEnv(gym.Env):
 
     Tasks are plain values that compare by value. Before the first ``set_task`` a fixed task of the distribution is set.
     """
+
+    #: Whether training never meets the held-out tasks; not so where there are only a few tasks in all
+    holds_tasks_out: ClassVar[bool] = True
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[Any]:
         """
@@ -55,12 +59,20 @@ class TaskEnv(gym.Env):
         """
         return self.draw_tasks(n, self.np_random)
 
-    def held_out_tasks(self, split: str) -> list[Any]:
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[Any]:
         """
         :param split: ``"validation"`` or ``"test"``
-        :return: 20 tasks, always the same ones, different in the two splits
+        :param n: Number of tasks
+        :return: n tasks, always the same ones, different in the two splits
         """
-        return self.draw_tasks(N_HELD_OUT, held_out_rng(split))
+        return self.draw_tasks(n, held_out_rng(split))
+
+    def task_features(self, task: Any) -> np.ndarray:
+        """
+        :param task: A task of this environment
+        :return: The task as numbers, for an agent that is told, (F,)
+        """
+        return np.ravel(np.asarray(task, dtype=np.float32))
 
 
 def held_out_rng(split: str) -> np.random.Generator:
@@ -72,12 +84,28 @@ def held_out_rng(split: str) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+def stratified(low: float, high: float, n: int, rng: np.random.Generator) -> list[float]:
+    """
+    One number from each n-th of a range, in any order: plain draws differ so much in their mean that figures of two
+    splits could not be compared.
+
+    :param low: Lowest number
+    :param high: Highest number
+    :param n: How many
+    :param rng: Where the randomness comes from
+    :return: The numbers
+    """
+    quantiles = rng.permutation((np.arange(n) + rng.uniform(size=n)) / n)
+    return (low + (high - low) * quantiles).tolist()
+
+
 def in_trials(
     env_class: Callable[..., TaskEnv],
     episodes_per_trial: int,
     split: str = "train",
     trial_end: str | None = None,
     across_episodes: str = "keep",
+    reveal_task: bool = False,
     **env_kwargs: Any,
 ) -> gym.Env:
     """
@@ -89,6 +117,7 @@ def in_trials(
         (report with it) visit 20 held-out tasks of the same distribution in turn, one per trial
     :param trial_end: ``"terminated"``, ``"truncated"`` or None, see ``MultiEpisodeTrial``
     :param across_episodes: ``"keep"`` or ``"zero"``, see ``PreviousTransitionObservation``
+    :param reveal_task: Add the task to the observation, under the key ``"task"``: an oracle, to compare with
     :param env_kwargs: Arguments of the environment
     :return: ``PreviousTransitionObservation(MultiEpisodeTrial(env))``
     """
@@ -96,7 +125,30 @@ def in_trials(
     env = env_class(**env_kwargs)
     tasks = None if split == "train" else env.held_out_tasks(split)
     trials = MultiEpisodeTrial(env, episodes_per_trial=episodes_per_trial, trial_end=trial_end, tasks=tasks)
-    return PreviousTransitionObservation(trials, across_episodes=across_episodes)
+    tokens = PreviousTransitionObservation(trials, across_episodes=across_episodes)
+    return TaskObservation(tokens) if reveal_task else tokens
+
+
+class TaskObservation(gym.ObservationWrapper):
+    """
+    Adds the task to a Dict observation, under the key ``"task"``.
+
+    :param env: Environment whose innermost layer is a ``TaskEnv``
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self._task_env: TaskEnv = env.unwrapped  # type: ignore[assignment]
+        assert isinstance(env.observation_space, spaces.Dict)
+        shape = self._features().shape
+        task = spaces.Box(-np.inf, np.inf, shape=shape, dtype=np.float32)
+        self.observation_space = spaces.Dict({**env.observation_space.spaces, "task": task})
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        return {**observation, "task": self._features()}
+
+    def _features(self) -> np.ndarray:
+        return self._task_env.task_features(self._task_env.get_task())
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.schedules import schedule_from_string
-from sb3_trmrl.zoo.held_out import evaluation_seed, has_splits, share_tasks
+from sb3_trmrl.common.held_out import evaluation_seed, has_splits, share_tasks
 from sb3_trmrl.zoo.report import INITIAL_MODEL, write_report
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from sb3_trmrl.zoo.held_out import N_HELD_OUT_TASKS, has_splits
+from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, has_splits
 from sb3_trmrl.zoo.registration import ALGO, register
 
 #: Where the zoo's train writes; its enjoy and record_video look for downloaded agents elsewhere

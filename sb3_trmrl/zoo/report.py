@@ -14,7 +14,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_trmrl.zoo.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, share_tasks
+from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, share_tasks
 
 #: Files of a report, in the folder of the run
 INITIAL_MODEL = "initial_model.zip"

@@ -1,0 +1,147 @@
+"""What an evaluation of adaptation found: every reward, by task, episode and step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Resamples of the bootstrap
+_N_RESAMPLES = 9_999
+
+
+@dataclass(frozen=True)
+class AdaptationResult:
+    """
+    T tasks, E episodes of each in one trial, at most H steps long.
+
+    :param env_id: Name of the environment
+    :param tasks: The tasks, T of them
+    :param rewards: Reward of each step, (T, E, H), NaN after an early end
+    :param successes: Whether an episode had success at any step, (T, E), None where the environment does not tell
+    :param infos: Further numbers of each step by name, (T, E, H) each
+    :param split: ``"train"``, ``"validation"`` or ``"test"``
+    :param held_out: Whether training never meets these tasks; None where that is not known
+    :param deterministic: Whether actions were the likeliest ones
+    :param seed: Seed of the evaluation
+    """
+
+    env_id: str
+    tasks: list[Any]
+    rewards: np.ndarray
+    successes: np.ndarray | None = None
+    infos: dict[str, np.ndarray] = field(default_factory=dict)
+    split: str = "test"
+    held_out: bool | None = None
+    deterministic: bool = True
+    seed: int = 0
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Sum of each episode's rewards, (T, E)"""
+        return np.nansum(self.rewards, axis=2)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Steps of each episode, (T, E)"""
+        return np.sum(~np.isnan(self.rewards), axis=2)
+
+    @property
+    def mean_returns(self) -> np.ndarray:
+        """Mean over tasks of each episode's return, (E,)"""
+        return self.returns.mean(axis=0)
+
+    def interval(self, confidence: float = 0.95) -> np.ndarray:
+        """
+        :param confidence: Of the interval
+        :return: Lower and upper end of the percentile bootstrap interval of the mean over *tasks*, (E, 2); NaN for a
+            single task. It tells how the mean depends on the tasks drawn, and nothing about other training seeds
+        """
+        return bootstrap_interval(self.returns, confidence, self.seed)
+
+    @property
+    def success_rates(self) -> np.ndarray | None:
+        """Share of tasks with success in each episode, (E,)"""
+        return None if self.successes is None else self.successes.mean(axis=0)
+
+    def tasks_seen_in_training(self) -> str:
+        """
+        :return: A sentence about whether the tasks are new to the agent
+        """
+        if self.split == "train":
+            return "Tasks are drawn as in training."
+        if self.held_out is None:
+            return "Tasks are drawn from the environment's distribution, with random numbers of their own."
+        if self.held_out:
+            return f"Tasks are held out for {self.split}: training does not meet them."
+        return "The task set is too small to hold any out: training meets the same tasks."
+
+    def to_frame(self) -> pd.DataFrame:
+        """
+        :return: One row for each task and episode (counted from 1): task, episode, return, length, success
+        """
+        import pandas as pd
+
+        n_tasks, n_episodes = self.returns.shape
+        columns: dict[str, Any] = {
+            "task": [str(task) for task in self.tasks for _ in range(n_episodes)],
+            "episode": np.tile(np.arange(1, n_episodes + 1), n_tasks),
+            "return": self.returns.ravel(),
+            "length": self.lengths.ravel(),
+        }
+        if self.successes is not None:
+            columns["success"] = self.successes.ravel()
+        return pd.DataFrame(columns)
+
+    def save(self, path: str | Path) -> None:
+        """
+        :param path: File to write, ``.npz``; holds numbers and JSON, no pickle
+        """
+        names = ("env_id", "split", "held_out", "deterministic", "seed")
+        about = {name: getattr(self, name) for name in names}
+        arrays = {f"info_{key}": values for key, values in self.infos.items()}
+        if self.successes is not None:
+            arrays["successes"] = self.successes
+        tasks = json.dumps(self.tasks, default=repr)
+        with open(path, "wb") as file:  # a path would get another suffix
+            np.savez_compressed(file, rewards=self.rewards, tasks=tasks, about=json.dumps(about), **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> AdaptationResult:
+        """
+        :param path: File that :meth:`save` wrote
+        :return: The same result; tasks that are neither numbers nor tuples of numbers come back as text
+        """
+        with np.load(path, allow_pickle=False) as data:
+            about = json.loads(str(data["about"]))
+            infos = {key.removeprefix("info_"): data[key] for key in data.files if key.startswith("info_")}
+            successes = data["successes"] if "successes" in data.files else None
+            tasks = [_as_tuples(task) for task in json.loads(str(data["tasks"]))]
+            return cls(tasks=tasks, rewards=data["rewards"], successes=successes, infos=infos, **about)
+
+
+def bootstrap_interval(values: np.ndarray, confidence: float, seed: int) -> np.ndarray:
+    """
+    :param values: One row for each task, (T, ...)
+    :param confidence: Of the interval
+    :param seed: Seed of the resampling
+    :return: Ends of the percentile bootstrap interval of the mean over the first axis, (..., 2); NaN for a single row
+    """
+    if len(values) < 2:
+        return np.full((*values.shape[1:], 2), np.nan)
+    rng = np.random.default_rng(seed)
+    found = stats.bootstrap(
+        (values,), np.mean, axis=0, confidence_level=confidence, method="percentile", n_resamples=_N_RESAMPLES, rng=rng
+    )
+    return np.stack(found.confidence_interval, axis=-1)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,210 @@
+"""
+Grids with hidden places, where exploring one episode pays in the next: GridNavi (VariBAD, Zintgraf et al. 2020, section
+5.1) and Dark Key-to-Door (Algorithm Distillation, Laskin et al. 2022, section 4).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from sb3_trmrl.common.checks import check_positive_int
+from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, held_out_rng, in_trials
+from sb3_trmrl.envs.text_render import GREY, ORANGE, TextRender, grid
+
+Cell = tuple[int, int]
+#: Stay, up, right, down, left
+MOVES: tuple[Cell, ...] = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
+
+
+class _GridEnv(TextRender, TaskEnv):
+    """
+    An agent that sees its own cell (x, y) of a square grid and nothing else; it stays where a wall is.
+
+    :param size: Cells along each side, at least 3
+    :param horizon: Steps of an episode, after which it terminates: the problem is the sum of rewards until then
+    :param start: Cell in which each episode begins
+    :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the grid
+    """
+
+    def __init__(self, size: int, horizon: int, start: Cell, render_mode: str | None) -> None:
+        super().__init__(render_mode)
+        self.size = check_positive_int("size", size)
+        if size < 3:
+            raise ValueError(f"`size` must be at least 3, got {size}")
+        self.horizon = check_positive_int("horizon", horizon)
+        self.start = start
+        self.observation_space = spaces.MultiDiscrete([size, size])
+        self.action_space = spaces.Discrete(len(MOVES))
+        self._cell = start
+        self._steps_left = 0
+
+    def _reward(self) -> float:
+        """
+        :return: Reward for being where the agent now is
+        """
+        raise NotImplementedError
+
+    def _colours(self) -> list[tuple[Cell, tuple[int, int, int]]]:
+        """
+        :return: Hidden cells, and the colours to draw them in
+        """
+        raise NotImplementedError
+
+    def _check_cell(self, name: str, value: Any) -> Cell:
+        try:
+            x, y = (check_number(name, number) for number in value)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must be a cell (x, y), got {value!r}") from None
+        if not (x.is_integer() and y.is_integer() and 0 <= min(x, y) and max(x, y) < self.size):
+            raise ValueError(f"{name} must be a cell of the {self.size} x {self.size} grid, got {value!r}")
+        return int(x), int(y)
+
+    def _one_hot(self, *cells: Cell) -> np.ndarray:
+        numbers = [number for cell in cells for number in cell]
+        return np.eye(self.size, dtype=np.float32)[numbers].ravel()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._cell, self._steps_left = self.start, self.horizon
+        self._show("new episode")
+        return np.array(self._cell), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if self._steps_left == 0:
+            raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of the episode")
+        if not self.action_space.contains(action):
+            raise ValueError(f"action must be 0 (stay), 1 (up), 2 (right), 3 (down) or 4 (left), got {action!r}")
+        (x, y), (dx, dy), last = self._cell, MOVES[int(action)], self.size - 1
+        self._cell = min(max(x + dx, 0), last), min(max(y + dy, 0), last)
+        self._steps_left -= 1
+        reward = self._reward()
+        self._show(f"reward {reward:g}")
+        return np.array(self._cell), reward, self._steps_left == 0, False, {}
+
+    def _show(self, event: str) -> None:
+        self.show(f"{event}, at {self._cell}", partial(grid, self.size, self._colours(), self._cell))
+
+
+class GridNaviEnv(_GridEnv):
+    """
+    Find the hidden goal and stay there: 1 for each step at the goal, -0.1 for each other. The task is the goal's cell.
+
+    Episodes begin in the corner (0, 0), and the goal is never there or next to it. With 21 possible goals none is held
+    out: evaluation visits them in a fixed order.
+
+    :param size: Cells along each side
+    :param horizon: Steps of an episode
+    :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the grid
+    """
+
+    holds_tasks_out = False
+
+    def __init__(self, size: int = 5, horizon: int = 15, render_mode: str | None = None) -> None:
+        super().__init__(size, horizon, (0, 0), render_mode)
+        self.goals: list[Cell] = [(x, y) for x in range(size) for y in range(size) if max(x, y) > 1]
+        self._goal = self.goals[-1]
+
+    def draw_tasks(self, n: int, rng: np.random.Generator) -> list[Cell]:
+        return [self.goals[i] for i in rng.integers(len(self.goals), size=n)]
+
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[Cell]:
+        order = held_out_rng(split).permutation(len(self.goals))
+        return [self.goals[order[i % len(order)]] for i in range(n)]
+
+    def set_task(self, task: Any) -> None:
+        goal = self._check_cell("the task (the goal's cell)", task)
+        if goal not in self.goals:
+            raise ValueError(f"the goal must not be at the start or next to it, got {task!r}")
+        self._goal = goal
+
+    def get_task(self) -> Cell:
+        return self._goal
+
+    def task_features(self, task: Cell) -> np.ndarray:
+        return self._one_hot(task)
+
+    def _reward(self) -> float:
+        return 1.0 if self._cell == self._goal else -0.1
+
+    def _colours(self) -> list[tuple[Cell, tuple[int, int, int]]]:
+        return [(self._goal, ORANGE)]
+
+
+class DarkKeyToDoorEnv(_GridEnv):
+    """
+    Find the hidden key, then the hidden door: 1 when the key is found and 1 when the door is reached with it, each once
+    an episode. The task is the pair of their cells, (key, door).
+
+    Episodes begin in the middle of the room. Of the 6,561 tasks of a 9 x 9 room, 500 are kept for validation and 500
+    for tests; training does not draw those.
+
+    :param size: Cells along each side
+    :param horizon: Steps of an episode
+    :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the room
+    """
+
+    def __init__(self, size: int = 9, horizon: int = 50, render_mode: str | None = None) -> None:
+        super().__init__(size, horizon, (size // 2, size // 2), render_mode)
+        n_tasks = size**4
+        n_held_out = min(500, n_tasks // 10)
+        # Always the same permutation: each split has its part of it
+        order = np.random.default_rng(size).permutation(n_tasks)
+        self._numbers = {
+            "validation": order[:n_held_out],
+            "test": order[n_held_out : 2 * n_held_out],
+            "train": order[2 * n_held_out :],
+        }
+        self._key, self._door = self._task(int(order[-1]))
+        self._has_key = self._is_open = False
+
+    def _task(self, number: int) -> tuple[Cell, Cell]:
+        key_x, key_y, door_x, door_y = (int(i) for i in np.unravel_index(number, (self.size,) * 4))
+        return (key_x, key_y), (door_x, door_y)
+
+    def draw_tasks(self, n: int, rng: np.random.Generator) -> list[tuple[Cell, Cell]]:
+        return [self._task(number) for number in rng.choice(self._numbers["train"], size=n)]
+
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[tuple[Cell, Cell]]:
+        numbers = self._numbers[split]
+        if n > len(numbers):
+            raise ValueError(f"`n` must be at most {len(numbers)}, the tasks kept for {split}, got {n}")
+        return [self._task(number) for number in numbers[:n]]
+
+    def set_task(self, task: Any) -> None:
+        try:
+            key, door = task
+        except (TypeError, ValueError):
+            raise TypeError(f"the task must be the pair (key, door) of two cells, got {task!r}") from None
+        self._key, self._door = self._check_cell("the key", key), self._check_cell("the door", door)
+
+    def get_task(self) -> tuple[Cell, Cell]:
+        return self._key, self._door
+
+    def task_features(self, task: tuple[Cell, Cell]) -> np.ndarray:
+        return self._one_hot(*task)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self._has_key = self._is_open = False
+        return super().reset(seed=seed, options=options)
+
+    def _reward(self) -> float:
+        if not self._has_key:
+            self._has_key = self._cell == self._key
+            return float(self._has_key)
+        if not self._is_open:
+            self._is_open = self._cell == self._door
+            return float(self._is_open)
+        return 0.0
+
+    def _colours(self) -> list[tuple[Cell, tuple[int, int, int]]]:
+        return [(self._door, GREY if self._is_open else ORANGE), *([] if self._has_key else [(self._key, (240, 228, 66))])]
+
+
+#: What is registered, see ``in_trials`` for the arguments of a trial
+grid_navi = partial(in_trials, GridNaviEnv, episodes_per_trial=4)
+dark_key_to_door = partial(in_trials, DarkKeyToDoorEnv, episodes_per_trial=4)
