@@ -1,19 +1,24 @@
 """The one command line: ``python -m sb3_trmrl``, installed as ``trmrl``."""
 
+import importlib
 import sys
 from collections.abc import Sequence
 
-#: Commands, and what the help says about them; each is a function of :mod:`sb3_trmrl.zoo.launchers`
+#: Commands, the module that has a function of that name, and what the help says about them
 COMMANDS = {
-    "train": "train an agent: rl-zoo3's train, with --report",
-    "enjoy": "watch a trained agent: rl-zoo3's enjoy",
-    "record_video": "record a video of a trained agent: rl-zoo3's record_video",
-    "plot": "rl-zoo3's plots: train, all, from_file",
-    "report": "compare a run's models before and after training on held-out tasks",
+    "train": ("zoo.launchers", "train an agent: rl-zoo3's train, with --report"),
+    "enjoy": ("zoo.launchers", "watch a trained agent: rl-zoo3's enjoy"),
+    "record_video": ("zoo.launchers", "record a video of a trained agent: rl-zoo3's record_video"),
+    "plot": ("zoo.launchers", "rl-zoo3's plots: train, all, from_file"),
+    "report": ("zoo.launchers", "compare a run's models before and after training on held-out tasks"),
+    "evaluate": ("cli.evaluate", "adaptation to new tasks, episode by episode"),
+    "compare": ("cli.compare", "several agents and seeds on the same test tasks"),
+    "analyze": ("cli.analyze", "the paper's analyses of a trained agent, as pictures"),
+    "render": ("cli.render", "a video of one trial"),
 }
 
 USAGE = "usage: trmrl COMMAND ...\n\ncommands (trmrl COMMAND --help for their options):\n" + "\n".join(
-    f"  {name:<14}{text}" for name, text in COMMANDS.items()
+    f"  {name:<14}{text}" for name, (_, text) in COMMANDS.items()
 )
 
 
@@ -36,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unknown command {command!r}\n{USAGE}" if command else USAGE, file=sys.stderr)
         return 2
     try:
-        from sb3_trmrl.zoo import launchers
+        module = importlib.import_module(f"sb3_trmrl.{COMMANDS[command][0]}")
     except ModuleNotFoundError as error:
         print(f"{error}: pip install 'sb3_trmrl[zoo]'", file=sys.stderr)
         return 1
-    getattr(launchers, command)(arguments)
+    getattr(module, command)(arguments)
     return 0
 
 

@@ -1,5 +1,6 @@
 """The command line: ``python -m sb3_trmrl`` and the two scripts at the root."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from matplotlib import pyplot as plt
 
 import sb3_trmrl
 from sb3_trmrl.__main__ import COMMANDS, main
-from sb3_trmrl.zoo import launchers
 
 ROOT = Path(sb3_trmrl.__file__).parents[1]
 ENV = "BernoulliBandit-v0"
@@ -56,7 +56,8 @@ def test_help_lists_the_commands(capsys: Any) -> None:
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
     assert all(f"  {command} " in printed for command in COMMANDS)
-    assert all(callable(getattr(launchers, command)) for command in COMMANDS)
+    for command, (module, _) in COMMANDS.items():
+        assert callable(getattr(importlib.import_module(f"sb3_trmrl.{module}"), command))
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == sb3_trmrl.__version__
 

@@ -25,10 +25,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_trmrl
 from sb3_trmrl.__main__ import main
+from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits
 from sb3_trmrl.common.schedules import ExponentialSchedule, schedule_from_string
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager, find_config, hyperparams_folder
-from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits
 from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
 from sb3_trmrl.zoo.registration import register
 

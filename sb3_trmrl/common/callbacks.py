@@ -48,9 +48,9 @@ class InnerEpisodeCallback(BaseCallback):
 class AdaptationEvalCallback(EvalCallback):
     """
     SB3's ``EvalCallback`` for trials. Also logs the mean return of each episode of a trial,
-    ``eval/episode_1_mean_reward``, ..., with ``eval/episode_1_success_rate``, ... where there is success, and writes the
-    returns of every evaluation by task and episode to ``adaptation.npz`` beside ``evaluations.npz``. The best model is
-    the one with the best mean over tasks of a whole trial.
+    ``eval/episode_1_mean_reward``, ..., with ``eval/episode_1_success_rate``, ... where there is success, and writes
+    the returns of every evaluation by task and episode to ``adaptation.npz`` beside ``evaluations.npz``. The best model
+    is the one with the best mean over tasks of a whole trial.
 
     :param eval_env: Evaluation environment, or a registered id: then its validation tasks, each in a copy of its own,
         normalised if the training environment is

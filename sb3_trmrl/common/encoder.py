@@ -24,10 +24,13 @@ class EncoderTrace(NamedTuple):
 
     :param memories: The working memories and each layer's episodic memories (eq. 6), n_layers + 1 tensors (B, N, D)
     :param attention: Each layer's attention weights alpha (eq. 4), n_layers tensors (B, H, N, N), rows sum to 1
+    :param values: What they weigh, the memories before each layer projected onto its value spaces, n_layers tensors
+        (B, H, N, D / H)
     """
 
     memories: list[th.Tensor]
     attention: list[th.Tensor]
+    values: list[th.Tensor]
 
 
 class SelfAttention(nn.Module):
@@ -56,15 +59,15 @@ class SelfAttention(nn.Module):
         attended = attend(*map(self._heads, (self.query(queries), self.key(memories), self.value(memories))))
         return self.out(attended.flatten(-2))
 
-    def weights(self, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
+    def trace(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
         :param memories: (B, N, D)
         :param visible: Which memories each of them sees, booleans (N, N)
-        :return: Attention weights (eq. 4), (B, H, N, N)
+        :return: Attention weights (eq. 4), (B, H, N, N), and values, (B, H, N, D / H)
         """
-        q, k = (self._heads(x).transpose(1, 2) for x in (self.query(memories), self.key(memories)))
+        q, k, v = (self._heads(linear(memories)).transpose(1, 2) for linear in (self.query, self.key, self.value))
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-        return scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
+        return scores.masked_fill(~visible, -math.inf).softmax(dim=-1), v
 
     def _heads(self, x: th.Tensor) -> th.Tensor:
         return x.unflatten(-1, (self.n_heads, -1))  # (..., D) -> (..., H, D / H)
@@ -132,12 +135,12 @@ class EncoderLayer(nn.Module):
         linears = (self.attention.value, self.attention.out, self.feedforward[0], self.feedforward[2])
         return [linear.get_parameter("weight") for linear in linears]
 
-    def attention_weights(self, memories: th.Tensor, visible: th.Tensor) -> th.Tensor:
+    def trace_attention(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        :return: Attention weights when all slots are refined, (B, H, N, N)
+        :return: Attention weights when all slots are refined, (B, H, N, N), and values, (B, H, N, D / H)
         """
         x = self.norm_attention(memories) if self.layer_norm == "pre" else memories
-        return self.attention.weights(x, visible)
+        return self.attention.trace(x, visible)
 
 
 class TransformerEncoder(nn.Module):
@@ -186,16 +189,21 @@ class TransformerEncoder(nn.Module):
         plain = self.layers[0].layer_norm == "none"
         return plain and n_slots <= 12 and n_windows >= 64
 
-    def trace(self, memories: th.Tensor) -> EncoderTrace:
+    def trace(self, memories: th.Tensor, context_length: int | None = None) -> EncoderTrace:
         """
         :param memories: Working memories, (B, N, D)
-        :return: Memories and attention weights of every layer at every slot; slots not filled have no meaning
+        :param context_length: Number of slots that a slot sees, itself among them; None for all up to itself
+        :return: Memories, attention weights and values of every layer at every slot; slots not filled have no meaning
         """
-        causal = causal_mask(memories)
-        trace = EncoderTrace([memories], [])
+        visible = causal_mask(memories)
+        if context_length is not None:
+            visible = visible.triu(1 - context_length)
+        trace = EncoderTrace([memories], [], [])
         for layer in self.layers:
-            trace.attention.append(layer.attention_weights(memories, causal))
-            memories = layer(memories, memories, attend_to_visible(causal))
+            weights, values = layer.trace_attention(memories, visible)
+            trace.attention.append(weights)
+            trace.values.append(values)
+            memories = layer(memories, memories, attend_to_visible(visible))
             trace.memories.append(memories)
         trace.memories[-1] = self.final_norm(memories)
         return trace

@@ -51,8 +51,8 @@ def evaluate_adaptation(
     Play a trial of several episodes on each of some tasks, and keep every reward.
 
     Tasks are those that the environment holds out for ``split`` (``held_out_tasks(split, n)``, as all of ours have it:
-    always the same ones), else drawn with ``sample_tasks(n)`` from a stream of random numbers of this split. The weights
-    stay as they are, and so do the random generators of PyTorch.
+    always the same ones), else drawn with ``sample_tasks(n)`` from a stream of random numbers of this split. Weights
+    and PyTorch's random generators are left as they are.
 
     :param model: Agent; its ``predict`` gets the observations of all tasks at once
     :param env: Registered id of a family of tasks, or what makes one environment when called with ``env_kwargs``; it

@@ -254,13 +254,18 @@ class TransformerExtractor(BaseFeaturesExtractor):
 
     # -- Analysis ----------------------------------------------------------------------------------------------------
 
-    def trace(self, observations: Any, lengths: th.Tensor) -> EncoderTrace:
+    def trace(self, observations: Any, batch_size: int) -> EncoderTrace:
         """
-        :param observations: Preprocessed tokens of B windows of N slots, (B * N, \\*observation), or a dictionary
-        :param lengths: Number of filled slots of each window, (B,)
-        :return: Memories and attention weights of every layer at every slot; slots not filled have no meaning
+        :param observations: Preprocessed tokens of B windows or sequences of N slots, (B * N, \\*observation), or a
+            dictionary
+        :param batch_size: Their number B
+        :return: Memories, attention weights and values of every layer at every slot, the working memories being phi
+            alone, without positions; slots not filled have no meaning
         """
-        return self.encoder.trace(self.working_memories(observations, len(lengths)))
+        memories = self.working_memories(observations, batch_size)
+        trace = self.encoder.trace(memories, self.context_length)
+        trace.memories[0] = memories - self._slot_positions(memories.shape[1])
+        return trace
 
     def working_memories(self, observations: Any, batch_size: int) -> th.Tensor:
         """
@@ -270,4 +275,16 @@ class TransformerExtractor(BaseFeaturesExtractor):
         """
         features = self.token_extractor(observations)  # (B * N, F)
         embedded = self.embedding(features).unflatten(0, (batch_size, -1))
-        return embedded + self.positions[: embedded.shape[1]]
+        return embedded + self._slot_positions(embedded.shape[1])
+
+    def _slot_positions(self, n_slots: int) -> th.Tensor:
+        """
+        :param n_slots: Number of slots N; with the full memory there may be more than ``context_length``
+        :return: Their positions, (N, D)
+        """
+        if self.memory == "window":
+            return self.positions[:n_slots]
+        steps = th.arange(n_slots, device=self.positions.device)
+        if self.positional_encoding == "sinusoidal":
+            return sinusoidal_positions(steps, self.features_dim)
+        return th.zeros(n_slots, self.features_dim, device=steps.device)

@@ -16,6 +16,11 @@ _ENTRY_POINTS = {
     "GridNavi-v0": "grid:grid_navi",
     "DarkKeyToDoor-v0": "grid:dark_key_to_door",
     "SparsePointRobot-v0": "sparse_point_robot:sparse_point_robot",
+    "MetaWorldML1-v0": "metaworld:metaworld_ml1",
+    "MetaWorldML1Push-v0": "metaworld:metaworld_ml1_push",
+    "MetaWorldML10-v0": "metaworld:metaworld_ml10",
+    "MetaWorldML45-v0": "metaworld:metaworld_ml45",
+    "MetaWorldML45Train-v0": "metaworld:metaworld_ml45_train",
 }
 
 for _id, _entry_point in _ENTRY_POINTS.items():

@@ -62,7 +62,9 @@ class BernoulliBanditEnv(TextRender, TaskEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self._pulls_left = self.n_pulls
-        self.show(f"new episode, arms {', '.join(f'{mean:.2f}' for mean in self._means)}", partial(bars, self._means, None))
+        self.show(
+            f"new episode, arms {', '.join(f'{mean:.2f}' for mean in self._means)}", partial(bars, self._means, None)
+        )
         return np.zeros(1, dtype=np.float32), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

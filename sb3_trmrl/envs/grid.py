@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from sb3_trmrl.common.checks import check_positive_int
+from sb3_trmrl.common.checks import check_option, check_positive_int
 from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, held_out_rng, in_trials
 from sb3_trmrl.envs.text_render import GREY, ORANGE, TextRender, grid
 
@@ -60,7 +60,7 @@ class _GridEnv(TextRender, TaskEnv):
             x, y = (check_number(name, number) for number in value)
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be a cell (x, y), got {value!r}") from None
-        if not (x.is_integer() and y.is_integer() and 0 <= min(x, y) and max(x, y) < self.size):
+        if not (x.is_integer() and y.is_integer() and min(x, y) >= 0 and max(x, y) < self.size):
             raise ValueError(f"{name} must be a cell of the {self.size} x {self.size} grid, got {value!r}")
         return int(x), int(y)
 
@@ -149,7 +149,8 @@ class DarkKeyToDoorEnv(_GridEnv):
     """
 
     def __init__(self, size: int = 9, horizon: int = 50, render_mode: str | None = None) -> None:
-        super().__init__(size, horizon, (size // 2, size // 2), render_mode)
+        middle = check_positive_int("size", size) // 2
+        super().__init__(size, horizon, (middle, middle), render_mode)
         n_tasks = size**4
         n_held_out = min(500, n_tasks // 10)
         # Always the same permutation: each split has its part of it
@@ -170,7 +171,7 @@ class DarkKeyToDoorEnv(_GridEnv):
         return [self._task(number) for number in rng.choice(self._numbers["train"], size=n)]
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[tuple[Cell, Cell]]:
-        numbers = self._numbers[split]
+        numbers = self._numbers[check_option("split", split, ("validation", "test"))]
         if n > len(numbers):
             raise ValueError(f"`n` must be at most {len(numbers)}, the tasks kept for {split}, got {n}")
         return [self._task(number) for number in numbers[:n]]
@@ -202,7 +203,10 @@ class DarkKeyToDoorEnv(_GridEnv):
         return 0.0
 
     def _colours(self) -> list[tuple[Cell, tuple[int, int, int]]]:
-        return [(self._door, GREY if self._is_open else ORANGE), *([] if self._has_key else [(self._key, (240, 228, 66))])]
+        return [
+            (self._door, GREY if self._is_open else ORANGE),
+            *([] if self._has_key else [(self._key, (240, 228, 66))]),
+        ]
 
 
 #: What is registered, see ``in_trials`` for the arguments of a trial

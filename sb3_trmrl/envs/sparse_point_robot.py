@@ -87,8 +87,11 @@ class SparsePointRobotEnv(TextRender, TaskEnv):
 
     def _show(self, event: str) -> None:
         x, y = self._position
-        goal = cos(self._angle), sin(self._angle)
-        self.show(f"{event}, at ({x:.2f}, {y:.2f})", lambda: grid(_PICTURE, [(_cell(*goal), ORANGE)], _cell(x, y)))
+        self.show(f"{event}, at ({x:.2f}, {y:.2f})", partial(_picture, x, y, self._angle))
+
+
+def _picture(x: float, y: float, angle: float) -> np.ndarray:
+    return grid(_PICTURE, [(_cell(cos(angle), sin(angle)), ORANGE)], _cell(x, y))
 
 
 def _cell(x: float, y: float) -> tuple[int, int]:

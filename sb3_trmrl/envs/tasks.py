@@ -80,7 +80,8 @@ def held_out_rng(split: str) -> np.random.Generator:
     :param split: ``"validation"`` or ``"test"``
     :return: The generator of its tasks, always in the same state
     """
-    seed = np.random.SeedSequence(_HELD_OUT_ENTROPY, spawn_key=(_SPAWN_KEYS[split],))
+    spawn_key = (_SPAWN_KEYS[check_option("split", split, _SPAWN_KEYS)],)
+    seed = np.random.SeedSequence(_HELD_OUT_ENTROPY, spawn_key=spawn_key)
     return np.random.default_rng(seed)
 
 
@@ -105,6 +106,7 @@ def in_trials(
     split: str = "train",
     trial_end: str | None = None,
     across_episodes: str = "keep",
+    previous_transition: bool = True,
     reveal_task: bool = False,
     **env_kwargs: Any,
 ) -> gym.Env:
@@ -117,21 +119,25 @@ def in_trials(
         (report with it) visit 20 held-out tasks of the same distribution in turn, one per trial
     :param trial_end: ``"terminated"``, ``"truncated"`` or None, see ``MultiEpisodeTrial``
     :param across_episodes: ``"keep"`` or ``"zero"``, see ``PreviousTransitionObservation``
+    :param previous_transition: Whether the observation tells the last action, reward and end of episode; without, it is
+        the environment's own: a lower reference, that cannot know the task
     :param reveal_task: Add the task to the observation, under the key ``"task"``: an oracle, to compare with
     :param env_kwargs: Arguments of the environment
-    :return: ``PreviousTransitionObservation(MultiEpisodeTrial(env))``
+    :return: ``PreviousTransitionObservation(MultiEpisodeTrial(env))``, or what the two arguments make of it
     """
     check_option("split", split, SPLITS)
     env = env_class(**env_kwargs)
     tasks = None if split == "train" else env.held_out_tasks(split)
-    trials = MultiEpisodeTrial(env, episodes_per_trial=episodes_per_trial, trial_end=trial_end, tasks=tasks)
-    tokens = PreviousTransitionObservation(trials, across_episodes=across_episodes)
-    return TaskObservation(tokens) if reveal_task else tokens
+    made: gym.Env = MultiEpisodeTrial(env, episodes_per_trial=episodes_per_trial, trial_end=trial_end, tasks=tasks)
+    if previous_transition:
+        made = PreviousTransitionObservation(made, across_episodes=across_episodes)
+    return TaskObservation(made) if reveal_task else made
 
 
 class TaskObservation(gym.ObservationWrapper):
     """
-    Adds the task to a Dict observation, under the key ``"task"``.
+    Adds the task to a Dict observation, under the key ``"task"``; any other observation becomes the Dict's
+    ``"observation"``.
 
     :param env: Environment whose innermost layer is a ``TaskEnv``
     """
@@ -139,13 +145,14 @@ class TaskObservation(gym.ObservationWrapper):
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
         self._task_env: TaskEnv = env.unwrapped  # type: ignore[assignment]
-        assert isinstance(env.observation_space, spaces.Dict)
-        shape = self._features().shape
-        task = spaces.Box(-np.inf, np.inf, shape=shape, dtype=np.float32)
-        self.observation_space = spaces.Dict({**env.observation_space.spaces, "task": task})
+        own = env.observation_space
+        keys = own.spaces if isinstance(own, spaces.Dict) else {"observation": own}
+        task = spaces.Box(-np.inf, np.inf, shape=self._features().shape, dtype=np.float32)
+        self.observation_space = spaces.Dict({**keys, "task": task})
 
-    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
-        return {**observation, "task": self._features()}
+    def observation(self, observation: Any) -> dict[str, Any]:
+        own = observation if isinstance(observation, dict) else {"observation": observation}
+        return {**own, "task": self._features()}
 
     def _features(self) -> np.ndarray:
         return self._task_env.task_features(self._task_env.get_task())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -28,7 +29,7 @@ class TextRender(gym.Env):
                 f"`render_mode` must be None or one of {self.metadata['render_modes']}, got {render_mode!r}"
             )
         self.render_mode = render_mode
-        self._draw: Callable[[], np.ndarray] = lambda: bars((), None)
+        self._draw: Callable[[], np.ndarray] = partial(bars, (), None)
 
     def show(self, line: str, draw: Callable[[], np.ndarray]) -> None:
         """
@@ -60,7 +61,9 @@ def bars(heights: Sequence[float], highlighted: int | None) -> np.ndarray:
     return frame
 
 
-def grid(size: int, filled: Iterable[tuple[tuple[int, int], tuple[int, int, int]]], agent: tuple[int, int]) -> np.ndarray:
+def grid(
+    size: int, filled: Iterable[tuple[tuple[int, int], tuple[int, int, int]]], agent: tuple[int, int]
+) -> np.ndarray:
     """
     :param size: Cells along each side
     :param filled: Cells (x, y) to colour, and their colours

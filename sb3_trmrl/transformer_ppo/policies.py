@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_trmrl.common.checks import check_finite, check_non_negative, check_option
+from sb3_trmrl.common.encoder import EncoderTrace
 from sb3_trmrl.common.full_memory import FullMemory
 from sb3_trmrl.common.sequences import Sequences
 from sb3_trmrl.common.torch_layers import TransformerExtractor, default_token_extractor
@@ -448,6 +449,30 @@ class TrMRLPolicy(ActorCriticPolicy):
         if problem:
             raise ValueError(f"`state` has {problem} for {n_envs} observations")
         return memory.copy() if isinstance(memory, FullMemory) else memory
+
+    # -- Analysis ----------------------------------------------------------------------------------------------------
+
+    def trace(self, memory: WorkingMemory) -> EncoderTrace:
+        """
+        What the actor's transformer holds in every layer, for analysis.
+
+        :param memory: The state that ``predict`` returned. With ``memory="full"``, whose state keeps no tokens, a
+            ``WorkingMemory(tokens, lengths)`` of the observations since the memory was emptied, (B, T, \\*observation)
+        :return: Memories, attention weights and values at every slot; slots not filled have no meaning
+        :raises TypeError: if it is another kind of memory
+        """
+        if not isinstance(memory, WorkingMemory):
+            raise TypeError(
+                "`memory` must be a WorkingMemory, got "
+                f"{type(memory).__name__}; the state of memory='full' keeps keys and values, not tokens: pass "
+                "WorkingMemory(tokens, lengths) of the observations since it was emptied"
+            )
+        self.set_training_mode(False)
+        memory = memory.to(self.device)
+        tokens = map_tokens(lambda slots: slots.flatten(0, 1), memory.tokens)
+        read = partial(self.pi_features_extractor.trace, batch_size=len(memory.lengths))
+        with th.no_grad():
+            return self._preprocessed(tokens, read)
 
 
 #: SB3's names. The policy finds the token extractor from the observation space, so they are all the same.

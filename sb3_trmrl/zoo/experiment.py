@@ -14,9 +14,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.common.schedules import schedule_from_string
+from sb3_trmrl.common.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.common.held_out import evaluation_seed, has_splits, share_tasks
-from sb3_trmrl.zoo.report import INITIAL_MODEL, write_report
+from sb3_trmrl.common.schedules import schedule_from_string
+from sb3_trmrl.zoo.report import write_report
+from sb3_trmrl.zoo.runs import INITIAL_MODEL
 
 
 def hyperparams_folder() -> Path:
@@ -59,6 +61,7 @@ class TrMRLExperimentManager(ExperimentManager):
     * environments with held-out tasks are evaluated on those for validation, each visited once; the evaluation
       environment has a seed of its own
     * the best model has its VecNormalize statistics beside it
+    * evaluations and training returns are also logged by the episode of a trial
     * ``-i`` goes on with the run's own hyperparameters and step count
 
     :param report: Compare the model before and after training on the test tasks, see :func:`write_report`
@@ -151,11 +154,26 @@ class TrMRLExperimentManager(ExperimentManager):
 
     def create_callbacks(self) -> None:
         super().create_callbacks()
-        for callback in self.callbacks:
-            if isinstance(callback, EvalCallback):
-                # Of the zoo's copy, in the folder of the run's parameters, the end of training leaves nothing
-                beside_model = SaveVecNormalizeCallback(save_freq=1, save_path=self.save_path)
-                callback.callback_on_new_best = CallbackList([callback.callback_on_new_best, beside_model])  # type: ignore[list-item]
+        self.callbacks = [self._by_episode(each) if type(each) is EvalCallback else each for each in self.callbacks]
+        self.callbacks.append(InnerEpisodeCallback())
+
+    def _by_episode(self, callback: EvalCallback) -> AdaptationEvalCallback:
+        """
+        :param callback: The zoo's
+        :return: The same evaluation, that looks at the episodes of trials
+        """
+        # Of the zoo's copy, in the folder of the run's parameters, the end of training leaves nothing
+        beside_model = SaveVecNormalizeCallback(save_freq=1, save_path=self.save_path)
+        assert callback.callback_on_new_best is not None
+        return AdaptationEvalCallback(
+            callback.eval_env,
+            callback_on_new_best=CallbackList([callback.callback_on_new_best, beside_model]),
+            best_model_save_path=callback.best_model_save_path,
+            n_eval_episodes=callback.n_eval_episodes,
+            log_path=self.save_path,
+            eval_freq=callback.eval_freq,
+            deterministic=callback.deterministic,
+        )
 
     def learn(self, model: BaseAlgorithm) -> None:
         if self.report:

@@ -100,6 +100,14 @@ def _with_defaults(arguments: Sequence[str]) -> list[str]:
     return arguments
 
 
+def render_without_display() -> None:
+    """
+    Tell MuJoCo to render with EGL where there is no display.
+    """
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
 def enjoy(arguments: Sequence[str]) -> None:
     """
     ``rl_zoo3.enjoy``: watch a trained agent.
@@ -118,8 +126,7 @@ def record_video(arguments: Sequence[str]) -> None:
 
     :param arguments: The zoo's arguments
     """
-    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+    render_without_display()
     register()
     # A script without a function to call
     script = partial(runpy.run_module, "rl_zoo3.record_video", run_name="__main__")

@@ -7,78 +7,56 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rl_zoo3 import ALGOS, create_test_env, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, share_tasks
+from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, share_tasks
+from sb3_trmrl.zoo.runs import INITIAL_MODEL, Run
 
 #: Files of a report, in the folder of the run
-INITIAL_MODEL = "initial_model.zip"
-BEST_MODEL = "best_model.zip"
 FIGURES = "report.json"
 PICTURE = "learning_curve.png"
 
 
-class _Run:
+def _models(run: Run) -> dict[str, Path]:
     """
-    What rl-zoo3 left in the folder of a run.
-
-    :param folder: For example ``logs/trmrl/HalfCheetahVel-v0_1``
-    :raises FileNotFoundError: if it is not the folder of a run
+    :param run: The run
+    :return: The models to compare by what they are called, those that exist
     """
-
-    def __init__(self, folder: Path) -> None:
-        found = sorted(folder.glob("*/args.yml"))
-        if not found:
-            raise FileNotFoundError(f"{folder} is not the folder of a run: there is no */args.yml in it")
-        self.folder = folder
-        self.stats_path = found[0].parent
-        # The zoo writes Python objects and reads them like this.
-        arguments = yaml.load(found[0].read_text(), Loader=yaml.UnsafeLoader)
-        self.algo: str = arguments["algo"]
-        self.env_id: str = arguments["env"]
-        self.seed: int = arguments["seed"]
-        self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
-        self.has_splits = has_splits(self.env_id)
-
-    def models(self) -> dict[str, Path]:
-        """
-        :return: The models to compare by what they are called, those that exist
-        """
-        best, final = self.folder / BEST_MODEL, Path(f"{self.stats_path}.zip")
-        trained = {"best on validation": best} if best.is_file() else {"at the end of training": final}
-        candidates = {"before training": self.folder / INITIAL_MODEL, **trained}
-        return {name: path for name, path in candidates.items() if path.is_file()}
-
-    def test_env(self, model: Path, **env_kwargs: Any) -> VecEnv:
-        """
-        :param model: Zip of the model to be tested, with whose statistics VecNormalize acts, if it is used
-        :param env_kwargs: On top of those of the run
-        :return: As many copies as there are test tasks, one task each; without splits, copies with their own seeds
-        """
-        hyperparams, stats_path = get_saved_hyperparams(str(self.stats_path), test_mode=True)
-        split = {"split": "test"} if self.has_splits else {}
-        if model.name == BEST_MODEL and (self.folder / "vecnormalize.pkl").is_file():
-            stats_path = str(self.folder)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints where statistics come from, between the figures
-            env = create_test_env(
-                self.env_id,
-                n_envs=N_HELD_OUT_TASKS,
-                stats_path=stats_path,
-                seed=evaluation_seed(self.seed, "test"),
-                should_render=False,
-                hyperparams=hyperparams,
-                env_kwargs={**self.env_kwargs, **split, **env_kwargs},
-                vec_env_cls=DummyVecEnv,
-            )
-        return share_tasks(env) if self.has_splits else env
+    initial = run.folder / INITIAL_MODEL
+    trained = {"best on validation": run.best_model} if run.best_model else {"at the end of training": run.last_model}
+    candidates = {"before training": initial if initial.is_file() else None, **trained}
+    return {name: path for name, path in candidates.items() if path is not None}
 
 
-def _test_returns(run: _Run, path: Path, before_training: bool, **env_kwargs: Any) -> list[float]:
+def _test_env(run: Run, model: Path, **env_kwargs: Any) -> VecEnv:
+    """
+    :param run: The run
+    :param model: Zip of the model to be tested, with whose statistics VecNormalize acts, if it is used
+    :param env_kwargs: On top of those of the run
+    :return: As many copies as there are test tasks, one task each; without splits, copies with their own seeds
+    """
+    hyperparams, stats_path = get_saved_hyperparams(str(run.stats_path), test_mode=True)
+    split = {"split": "test"} if run.has_splits else {}
+    statistics = run.statistics_of(model)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints where statistics come from, between the figures
+        env = create_test_env(
+            run.env_id,
+            n_envs=N_HELD_OUT_TASKS,
+            stats_path=str(statistics.parent) if statistics else stats_path,
+            seed=evaluation_seed(run.seed, "test"),
+            should_render=False,
+            hyperparams=hyperparams,
+            env_kwargs={**run.env_kwargs, **split, **env_kwargs},
+            vec_env_cls=DummyVecEnv,
+        )
+    return share_tasks(env) if run.has_splits else env
+
+
+def _test_returns(run: Run, path: Path, before_training: bool, **env_kwargs: Any) -> list[float]:
     """
     :param run: The run
     :param path: Zip of the model
@@ -86,7 +64,7 @@ def _test_returns(run: _Run, path: Path, before_training: bool, **env_kwargs: An
     :param env_kwargs: Further arguments of the environment
     :return: Return of one episode (trial) on each test task, deterministic actions, not normalised
     """
-    env = run.test_env(path, **env_kwargs)
+    env = _test_env(run, path, **env_kwargs)
     try:
         if before_training and isinstance(env, VecNormalize) and env.norm_obs:
             fresh = VecNormalize(env.venv, norm_obs_keys=env.norm_obs_keys)
@@ -121,14 +99,14 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     :return: What ``report.json`` holds
     :raises FileNotFoundError: if the folder is not that of a run, or holds no model
     """
-    run = _Run(Path(folder))
-    models = run.models()
+    run = Run(folder)
+    models = _models(run)
     if not models:
         raise FileNotFoundError(f"{folder} holds no model to report on")
     # The first episode is the headline; for the whole trial, the mean over its episodes has the same scale.
     episodes = 1
     if run.has_splits:
-        env = run.test_env(next(iter(models.values())))
+        env = _test_env(run, next(iter(models.values())))
         episodes = env.get_attr("episodes_per_trial", indices=0)[0]
         env.close()
     rows: dict[str, dict[str, Any]] = {"first episode" if run.has_splits else "episode": {"episodes_per_trial": 1}}

@@ -1,0 +1,137 @@
+"""What the agent attends to during one trial, layer by layer and head by head (paper, eq. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from sb3_trmrl.analysis.colours import COLOURS
+from sb3_trmrl.analysis.traces import TracedSteps
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """
+    Attention of the newest memory at each of T steps of a trial.
+
+    :param weights: Weight of the memory that is 0, 1, ..., W - 1 steps old in each of L layers and H heads,
+        (L, H, T, W); NaN where there is none, as the memory has been emptied since
+    :param episodes: Episode of the trial, from 0, (T,)
+    """
+
+    weights: np.ndarray
+    episodes: np.ndarray
+
+    @property
+    def borders(self) -> np.ndarray:
+        """Number of the step, from 0, at which each episode but the first begins"""
+        return np.flatnonzero(np.diff(self.episodes)) + 1
+
+    @property
+    def look_back(self) -> np.ndarray:
+        """How many steps each head looks back: mean age of a memory by weight, mean over steps, (L, H)"""
+        return np.nansum(self.weights * np.arange(self.weights.shape[-1]), axis=-1).mean(axis=-1)
+
+    def to_frame(self) -> pd.DataFrame:
+        """
+        :return: One row for each layer, head (both from 1) and age: layer, head, steps_ago, mean_weight over those
+            steps at which there is a memory of that age, n_steps
+        """
+        n_layers, n_heads, _, n_ages = self.weights.shape
+        layers, heads, ages = np.meshgrid(range(n_layers), range(n_heads), range(n_ages), indexing="ij")
+        n_steps = (~np.isnan(self.weights)).sum(axis=2)
+        return pd.DataFrame(
+            {
+                "layer": layers.ravel() + 1,
+                "head": heads.ravel() + 1,
+                "steps_ago": ages.ravel(),
+                "mean_weight": (np.nansum(self.weights, axis=2) / n_steps).ravel(),
+                "n_steps": n_steps.ravel(),
+            }
+        )
+
+    def save(self, path: str | Path) -> None:
+        """
+        :param path: File to write, ``.npz``, with the arrays ``weights`` and ``episodes``
+        """
+        with open(path, "wb") as file:  # a path would get another suffix
+            np.savez_compressed(file, weights=self.weights.astype(np.float32), episodes=self.episodes)
+
+
+def attention_map(steps: Iterable[TracedSteps]) -> AttentionMap:
+    """
+    :param steps: What the agent held in memory in one trial
+    :return: What it attended to at each step
+    :raises ValueError: if there are several tasks
+    """
+    rows: list[np.ndarray] = []
+    episodes: list[int] = []
+    for step in steps:
+        if step.tasks.any():
+            raise ValueError(f"`steps` must be of one trial, got those of task {step.tasks.max()} too")
+        weights = step.attention()  # (M, L, H, N)
+        # A memory before the newest is one step older
+        rows += [weights[i, ..., slot::-1] for i, slot in enumerate(step.slots)]
+        episodes += step.episodes.tolist()
+    n_ages = max(row.shape[-1] for row in rows)
+    padded = [np.pad(row, ((0, 0), (0, 0), (0, n_ages - row.shape[-1])), constant_values=np.nan) for row in rows]
+    stacked = np.stack(padded, axis=2)
+    # With the full memory none looks back beyond `context_length`
+    n_seen = 1 + int(np.flatnonzero((np.nan_to_num(stacked) > 0).any(axis=(0, 1, 2)))[-1])
+    return AttentionMap(stacked[..., :n_seen], np.array(episodes))
+
+
+def plot_attention(result: AttentionMap, path: str | Path, title: str = "Attention during one trial") -> None:
+    """
+    A panel for each layer (columns) and head (rows), time to the right, older memories further up.
+
+    :param result: What :func:`attention_map` returned
+    :param path: Picture to write
+    :param title: Its title
+    """
+    n_layers, n_heads, n_steps, n_ages = result.weights.shape
+    panel = 0.45 if n_heads > 4 else 1.3
+    figure = Figure(figsize=(8, panel * n_heads + 1.2), layout="constrained")
+    grid = figure.subplots(n_heads, n_layers, sharex=True, sharey=True, squeeze=False)
+    is_long = n_ages > 10  # then most weights are of the order of 1 / n_ages
+    norm = LogNorm(0.1 / n_ages, 1, clip=True) if is_long else Normalize(0, 1)
+    image = None
+    for layer in range(n_layers):
+        for head in range(n_heads):
+            axes: Axes = grid[head, layer]
+            axes.set_facecolor("0.85")
+            image = axes.imshow(
+                result.weights[layer, head].T,
+                norm=norm,
+                cmap="viridis",
+                aspect="auto",
+                origin="lower",
+                interpolation="nearest",
+                extent=(0.5, n_steps + 0.5, -0.5, n_ages - 0.5),
+            )
+            for border in result.borders:
+                axes.axvline(border + 0.5, color=COLOURS[1], linewidth=1.2)
+            axes.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+            axes.tick_params(labelsize="x-small")
+        grid[0, layer].set_title(f"layer {layer + 1}", fontsize="small")
+    for head in range(n_heads):
+        grid[head, 0].set_ylabel(f"head {head + 1}", fontsize="x-small")
+    assert image is not None
+    figure.colorbar(
+        image,
+        ax=grid,
+        label=f"attention weight{', logarithmic' if is_long else ''}",
+        shrink=min(1.0, 4 / (panel * n_heads)),
+    )
+    figure.supxlabel("step of the trial", fontsize="small")
+    figure.supylabel("age of the memory (steps ago)", fontsize="small")
+    borders = "; vertical lines: a new episode begins" if len(result.borders) else ""
+    figure.suptitle(f"{title}\ngrey: no such memory{borders}", fontsize="medium")
+    figure.savefig(path, dpi=150)

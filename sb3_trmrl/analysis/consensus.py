@@ -1,0 +1,175 @@
+"""
+Self-attention as a consensus (paper, theorem 4.1, section 4.3 and appendix F): is the Bayes risk of what attention puts
+out below that of every memory it could have chosen instead?
+
+For one query the memories e_1, ..., e_n of a layer, projected onto a head's value space, are candidates v_t = W_V e_t
+(+ bias), and the attention weights alpha_t are taken for the posterior. The risk of x is E_alpha[L(v, x)] (eq. 7), the
+attention output is the mean m = E_alpha[v] (eq. 9), and the claim (eq. 10) is risk(m) <= min_t risk(v_t).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sb3_trmrl.analysis.colours import COLOURS
+from sb3_trmrl.analysis.traces import TracedSteps
+from sb3_trmrl.common.adaptation_result import bootstrap_interval
+
+#: Loss, and whether candidates are scaled to unit length before they are averaged. The loss of the theorem's words is the
+#: cosine, that of its proof the inner product; only the last of the four follows.
+FORMS = (
+    ("inner product", "raw memories"),
+    ("inner product", "unit memories"),
+    ("cosine", "raw memories"),
+    ("cosine", "unit memories"),
+)
+#: What is lost to rounding, relative to the risks
+_TOLERANCE = 1e-6
+#: Smallest length by which a vector is divided
+_EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """
+    Means over steps and heads for each task, form (see ``FORMS``) and layer: (tasks, forms, L) each. Steps with a
+    single candidate, which is its own consensus, are left out.
+
+    :param output_risk: Bayes risk of the attention output
+    :param minimum_risk: Minimum of the Bayes risk over the candidates
+    :param holds: Share of steps and heads at which the first is not above the second
+    """
+
+    output_risk: np.ndarray
+    minimum_risk: np.ndarray
+    holds: np.ndarray
+
+    def to_frame(self) -> pd.DataFrame:
+        """
+        :return: One row for each form and layer (from 1): loss, memories, layer, and for output_risk, minimum_risk and
+            holds the mean over tasks and the ends of its 95 % bootstrap interval, ..._low and ..._high
+        """
+        n_layers = self.holds.shape[2]
+        columns: dict[str, list] = {
+            "loss": [loss for loss, _ in FORMS for _ in range(n_layers)],
+            "memories": [memories for _, memories in FORMS for _ in range(n_layers)],
+            "layer": [layer + 1 for _ in FORMS for layer in range(n_layers)],
+        }
+        for name in ("output_risk", "minimum_risk", "holds"):
+            values = getattr(self, name)
+            interval = bootstrap_interval(values, 0.95, 0)
+            columns[name] = values.mean(axis=0).ravel().tolist()
+            columns[f"{name}_low"] = interval[..., 0].ravel().tolist()
+            columns[f"{name}_high"] = interval[..., 1].ravel().tolist()
+        return pd.DataFrame(columns)
+
+
+def bayes_risks(weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param weights: Attention weights of each query, (..., Q, N), rows sum to 1; candidates are those with any weight
+    :param values: Candidates, (..., N, d)
+    :return: Bayes risk of the attention output, and its minimum over candidates, both in each of ``FORMS``,
+        (4, ..., Q)
+    """
+    weights, values = weights.astype(np.float64), values.astype(np.float64)
+    unit = _unit(values)
+    mean, mean_of_unit = weights @ values, weights @ unit  # (..., Q, d)
+
+    def minimum(mean: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        # E[-<v, x>] = -<E[v], x>
+        risks = -(mean @ np.swapaxes(candidates, -1, -2))  # (..., Q, N)
+        return np.where(weights > 0, risks, np.inf).min(axis=-1)
+
+    output = np.stack(
+        [
+            -(mean * mean).sum(axis=-1),
+            -(mean_of_unit * mean_of_unit).sum(axis=-1),
+            -(mean_of_unit * _unit(mean)).sum(axis=-1),  # E[cos(v, m)] = <E[v / |v|], m / |m|>
+            -np.linalg.norm(mean_of_unit, axis=-1),
+        ]
+    )
+    of_unit = minimum(mean_of_unit, unit)
+    return output, np.stack([minimum(mean, values), of_unit, of_unit, of_unit])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _EPSILON)
+
+
+def consensus(steps: Iterable[TracedSteps]) -> Consensus:
+    """
+    :param steps: What the agent held in memory
+    :return: Bayes risks in each layer
+    :raises ValueError: if there is never more than one candidate
+    """
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for step in steps:
+        risks = [_newest_risks(step, layer) for layer in range(len(step.trace.values))]
+        parts.append((step.tasks, np.stack(risks, axis=2)))  # (M,), (M, 3, L, 4)
+    tasks, numbers = (np.concatenate(part) for part in zip(*parts, strict=True))
+    known = ~np.isnan(numbers[:, 0, 0, 0])
+    if not known.any():
+        raise ValueError("`steps` must have some with two memories or more: is context_length 1?")
+    tasks, numbers = tasks[known], numbers[known]
+    by_task = np.stack([numbers[tasks == task].mean(axis=0) for task in np.unique(tasks)])  # (tasks, 3, L, 4)
+    output_risk, minimum_risk, holds = np.moveaxis(by_task, (1, 3), (0, 2))
+    return Consensus(output_risk, minimum_risk, holds)
+
+
+def _newest_risks(step: TracedSteps, layer: int) -> np.ndarray:
+    """
+    :param step: Some steps
+    :param layer: Index of the layer
+    :return: Risk of the output, minimum risk, whether the claim holds, means over heads, in each of ``FORMS``,
+        (M, 3, 4); NaN with a single candidate
+    """
+    weights = step.trace.attention[layer].cpu().numpy()  # (B, H, N, N)
+    output, minimum = bayes_risks(weights, step.trace.values[layer].cpu().numpy())  # (4, B, H, N)
+    holds = output <= minimum + _TOLERANCE * np.maximum(np.abs(output), np.abs(minimum))
+    numbers = np.stack([output, minimum, holds])[:, :, step.rows, :, step.slots].mean(axis=-1)  # (M, 3, 4)
+    numbers[step.slots == 0] = np.nan
+    return numbers
+
+
+def plot_consensus(
+    result: Consensus, path: str | Path, title: str = "Bayes risk of the attention output (theorem 4.1)"
+) -> None:
+    """
+    A panel for each form; above each layer stands the share of steps and heads at which the claim holds.
+
+    :param result: What :func:`consensus` returned
+    :param path: Picture to write
+    :param title: Its title
+    """
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    frame = result.to_frame()
+    panels = figure.subplots(2, 2, sharex=True).ravel()
+    for axes, (form, rows) in zip(panels, frame.groupby(["loss", "memories"], sort=False), strict=True):
+        styles = {"output_risk": ("o", "attention output"), "minimum_risk": ("^", "best candidate")}
+        for colour, shift, (name, (marker, label)) in zip(COLOURS, (-0.1, 0.1), styles.items(), strict=False):
+            errors = (rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name])
+            axes.errorbar(rows["layer"] + shift, rows[name], errors, fmt=marker, color=colour, capsize=3, label=label)
+        for layer, holds in zip(rows["layer"], rows["holds"], strict=True):
+            place = (layer, 1.0)
+            text = f"{100 * holds:.0f} %"
+            offset = {"xytext": (0, -11), "textcoords": "offset points"}
+            axes.annotate(text, place, xycoords=("data", "axes fraction"), ha="center", fontsize="x-small", **offset)
+        axes.margins(x=0.15, y=0.2)
+        axes.set(title=f"{form[0]}, {form[1]}", ylabel=f"risk: minus {form[0]}")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    for axes in panels[2:]:
+        axes.set_xlabel("layer")
+    panels[0].legend(fontsize="small")
+    figure.suptitle(
+        f"{title}: means of {len(result.holds)} tasks, 95 % intervals\n"
+        "%: share of steps and heads at which the output's risk is not above the best candidate's",
+        fontsize="medium",
+    )
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,157 @@
+"""Online adaptation: performance step by step in the first episode of new tasks (paper, appendix D, figure 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sb3_trmrl.analysis.colours import COLOURS
+from sb3_trmrl.common.adaptation_result import AdaptationResult, bootstrap_interval
+from sb3_trmrl.common.checks import check_positive_int
+
+#: Names of numbers in ``info`` as pictures show them
+_LABELS = {"reward": "reward", "x_velocity": "x velocity (m/s)", "y_velocity": "y velocity (m/s)"}
+
+
+@dataclass(frozen=True)
+class OnlineAdaptation:
+    """
+    Means over tasks at each of H steps of the first episode. Tasks whose episode has ended no longer count.
+
+    :param means: Mean reward by step, and means of the numbers of ``info``, by name, (H,) each
+    :param intervals: Their 95 % bootstrap intervals over tasks, (2, H) each
+    :param n_tasks: Number of tasks
+    :param smoothed: Mean reward, averaged over ``window`` steps around each step, (H,)
+    :param window: Number of those steps
+    :param first_level: Smoothed reward at the first step
+    :param final_level: Mean reward over the last quarter of the steps
+    :param adapted_at: First step, counted from 1, from which on the smoothed reward never again falls short of the
+        final level by more than 5 % of what was gained from the first level; None if nothing was gained, or the last
+        step falls short
+    """
+
+    means: dict[str, np.ndarray]
+    intervals: dict[str, np.ndarray]
+    n_tasks: int
+    smoothed: np.ndarray
+    window: int
+    first_level: float
+    final_level: float
+    adapted_at: int | None
+
+    def to_frame(self) -> pd.DataFrame:
+        """
+        :return: One row for each step and name: step (from 1), name, mean, low, high
+        """
+        steps = np.arange(1, len(self.smoothed) + 1)
+        frames = [
+            pd.DataFrame({"step": steps, "name": name, "mean": mean, "low": low, "high": high})
+            for (name, mean), (low, high) in zip(self.means.items(), self.intervals.values(), strict=True)
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+
+def online_adaptation(result: AdaptationResult, window: int = 5) -> OnlineAdaptation:
+    """
+    :param result: Evaluation of any agent, with the numbers of ``info`` to look at, for example ``"x_velocity"``
+    :param window: Number of steps around each step (fewer at the ends) to smooth the mean reward over; odd
+    :return: Mean reward and numbers by step of the first episode, and how soon the agent has adapted
+    :raises ValueError: if ``window`` is even or below 1
+    """
+    if check_positive_int("window", window) % 2 == 0:
+        raise ValueError(f"`window` must be odd, got {window}")
+    series = {name: values[:, 0] for name, values in {"reward": result.rewards, **result.infos}.items()}
+    horizon = int(result.lengths[:, 0].max())
+    means, intervals = {}, {}
+    for name, values in series.items():
+        steps = [column[~np.isnan(column)] for column in values[:, :horizon].T]
+        means[name] = np.array([step.mean() for step in steps])
+        intervals[name] = np.transpose([bootstrap_interval(step, 0.95, result.seed) for step in steps])
+    smoothed = smooth(means["reward"], window)
+    first_level = float(smoothed[0])
+    final_level = float(means["reward"][-max(1, horizon // 4) :].mean())
+    return OnlineAdaptation(
+        means=means,
+        intervals=intervals,
+        n_tasks=len(result.tasks),
+        smoothed=smoothed,
+        window=window,
+        first_level=first_level,
+        final_level=final_level,
+        adapted_at=adaptation_step(smoothed, first_level, final_level),
+    )
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """
+    :param values: (H,)
+    :param window: Odd number of steps
+    :return: Mean over the ``window`` steps around each step, as many of them as there are, (H,)
+    """
+    half = window // 2
+    return np.array([values[max(0, step - half) : step + half + 1].mean() for step in range(len(values))])
+
+
+def adaptation_step(smoothed: np.ndarray, first_level: float, final_level: float) -> int | None:
+    """
+    :param smoothed: Performance at each step, (H,)
+    :param first_level: Where it began
+    :param final_level: Where it ends
+    :return: See :attr:`OnlineAdaptation.adapted_at`
+    """
+    if final_level <= first_level:
+        return None
+    short = np.flatnonzero(smoothed < final_level - 0.05 * (final_level - first_level))
+    if len(short) == 0:
+        return 1
+    last = int(short[-1])
+    return None if last == len(smoothed) - 1 else last + 2  # one further, counted from 1
+
+
+def plot_online_adaptation(
+    result: OnlineAdaptation,
+    path: str | Path,
+    title: str = "Online adaptation",
+    targets: dict[str, float] | None = None,
+) -> None:
+    """
+    :param result: What :func:`online_adaptation` returned
+    :param path: Picture to write
+    :param title: Its title
+    :param targets: Levels to draw as dotted lines by name, for example the mean target velocity of the tasks
+    """
+    figure = Figure(figsize=(7, 2.6 * len(result.means) + 0.6), layout="constrained")
+    rows = figure.subplots(len(result.means), 1, sharex=True, squeeze=False)[:, 0]
+    steps = np.arange(1, len(result.smoothed) + 1)
+    for axes, (name, mean) in zip(rows, result.means.items(), strict=True):
+        axes.plot(steps, mean, color=COLOURS[0], label=f"mean of {result.n_tasks} tasks")
+        axes.fill_between(
+            steps, *result.intervals[name], color=COLOURS[0], alpha=0.2, linewidth=0, label="95 % interval over tasks"
+        )
+        if targets is not None and name in targets:
+            axes.axhline(targets[name], color="black", linestyle=":", label=f"mean target, {targets[name]:.2f}")
+        axes.set_ylabel(f"{_LABELS.get(name, name)} per step" if name == "reward" else _LABELS.get(name, name))
+        axes.grid(alpha=0.3)
+    _draw_adaptation(rows[0], result)
+    for axes in rows:
+        axes.legend(fontsize="small", loc="lower right")
+    rows[-1].set_xlabel("step of the first episode")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_adaptation(axes: Axes, result: OnlineAdaptation) -> None:
+    """
+    :param axes: Axes of the reward
+    :param result: What to draw on them: the final level, and the step of adaptation
+    """
+    label = f"final level {result.final_level:.2f}, mean of the last quarter"
+    axes.axhline(result.final_level, color=COLOURS[2], linestyle="--", label=label)
+    if result.adapted_at is not None:
+        label = f"within 5 % from step {result.adapted_at} on (smoothed over {result.window} steps)"
+        axes.axvline(result.adapted_at, color=COLOURS[1], label=label)

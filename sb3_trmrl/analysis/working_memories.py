@@ -1,0 +1,152 @@
+"""Working memories in three dimensions, coloured by task (paper, appendix C, figure 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+
+from sb3_trmrl.analysis.colours import COLOURS
+from sb3_trmrl.analysis.traces import TracedSteps
+
+N_COMPONENTS = 3
+
+
+@dataclass(frozen=True)
+class WorkingMemories:
+    """
+    Working memories phi of M steps on their principal components.
+
+    :param coordinates: (M, 3)
+    :param explained: Share of the variance along each component, (3,)
+    :param tasks: Index of the task of each step, (M,)
+    :param numbers: Number of each step in its trial, from 0, (M,)
+    :param labels: The tasks
+    """
+
+    coordinates: np.ndarray
+    explained: np.ndarray
+    tasks: np.ndarray
+    numbers: np.ndarray
+    labels: list[Any]
+
+    @property
+    def share_between_tasks(self) -> float:
+        """Share of the variance in the three components that lies between the tasks' means; the rest is within tasks"""
+        centred = self.coordinates - self.coordinates.mean(axis=0)
+        total = (centred**2).sum()
+        between = sum(
+            (self.tasks == task).sum() * (centred[self.tasks == task].mean(axis=0) ** 2).sum()
+            for task in np.unique(self.tasks)
+        )
+        return float(between / total) if total > 0 else 0.0
+
+    def to_frame(self) -> pd.DataFrame:
+        """
+        :return: One row for each step: task, step (of the trial, from 1), pc_1, pc_2, pc_3
+        """
+        components = {f"pc_{i + 1}": self.coordinates[:, i] for i in range(N_COMPONENTS)}
+        tasks = [str(self.labels[task]) for task in self.tasks]
+        return pd.DataFrame({"task": tasks, "step": self.numbers + 1, **components})
+
+
+def working_memories(steps: Iterable[TracedSteps], labels: Sequence[Any]) -> WorkingMemories:
+    """
+    :param steps: What the agent held in memory
+    :param labels: The tasks, ``trials.tasks``
+    :return: Working memories, without the positions of their slots, on three principal components
+    """
+    parts = [(step.memories()[:, 0], step.tasks, step.numbers) for step in steps]
+    memories, tasks, numbers = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return working_memories_of(memories, tasks, numbers, labels)
+
+
+def working_memories_of(
+    memories: np.ndarray, tasks: np.ndarray, numbers: np.ndarray, labels: Sequence[Any]
+) -> WorkingMemories:
+    """
+    :param memories: Working memory of each step, (M, D)
+    :param tasks: Index of its task, (M,)
+    :param numbers: Its number in the trial, (M,)
+    :param labels: The tasks
+    :return: See :func:`working_memories`
+    :raises ValueError: if there are fewer than three steps or dimensions
+    """
+    if min(memories.shape) < N_COMPONENTS:
+        raise ValueError(f"`memories` must have {N_COMPONENTS} steps and dimensions at least, got {memories.shape}")
+    pca = PCA(N_COMPONENTS, svd_solver="full")
+    coordinates = pca.fit_transform(memories.astype(np.float64))
+    return WorkingMemories(coordinates, pca.explained_variance_ratio_, tasks, numbers, list(labels))
+
+
+def plot_working_memories(
+    result: WorkingMemories, path: str | Path, title: str = "Working memories", max_points: int = 4_000
+) -> None:
+    """
+    :param result: What :func:`working_memories` returned
+    :param path: Picture to write
+    :param title: Its title
+    :param max_points: Number of steps to draw, evenly spaced if there are more
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    solid = figure.add_subplot(1, 2, 1, projection="3d")
+    flat = figure.add_subplot(1, 2, 2)
+    names = [f"component {i + 1} ({100 * share:.0f} %)" for i, share in enumerate(result.explained)]
+    shown = np.unique(np.linspace(0, len(result.tasks) - 1, max_points).astype(int))
+    colours = _colours(result.labels)
+    points, tasks = result.coordinates[shown], result.tasks[shown]
+    for task in np.unique(tasks):
+        of_task = points[tasks == task].T
+        style = {"s": 5, "color": colours[task], "linewidths": 0, "label": str(result.labels[task])}
+        solid.scatter(*of_task, **style)
+        flat.scatter(*of_task[:2], **style)
+    solid.set(xlabel=names[0], ylabel=names[1], zlabel=names[2])
+    flat.set(xlabel=names[0], ylabel=names[1])
+    flat.grid(alpha=0.3)
+    _draw_key(flat, result.labels)
+    figure.suptitle(f"{title}: {100 * result.share_between_tasks:.0f} % of the variance shown lies between tasks")
+    figure.savefig(path, dpi=150)
+
+
+def _are_numbers(labels: Sequence[Any]) -> bool:
+    return len(labels) > 2 and all(isinstance(label, (int, float)) for label in labels)
+
+
+def _colours(labels: Sequence[Any]) -> list[Any]:
+    """
+    :param labels: The tasks
+    :return: A colour for each: along a scale if they are numbers or too many to tell apart
+    """
+    if not _are_numbers(labels) and len(labels) <= len(COLOURS):
+        return list(COLOURS[: len(labels)])
+    return list(_scale(labels).to_rgba(_values(labels)))
+
+
+def _values(labels: Sequence[Any]) -> np.ndarray:
+    return np.array(labels if _are_numbers(labels) else np.arange(len(labels)), dtype=float)
+
+
+def _scale(labels: Sequence[Any]) -> ScalarMappable:
+    values = _values(labels)
+    return ScalarMappable(Normalize(values.min(), values.max()), cmap="viridis")
+
+
+def _draw_key(axes: Axes, labels: Sequence[Any]) -> None:
+    """
+    :param axes: Where the points are
+    :param labels: The tasks
+    """
+    if not _are_numbers(labels) and len(labels) <= len(COLOURS):
+        axes.legend(title="task", fontsize="small", markerscale=3)
+        return
+    figure = axes.figure
+    figure.colorbar(_scale(labels), ax=axes, label="task" if _are_numbers(labels) else "index of the task")

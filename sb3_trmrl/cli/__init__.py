@@ -1,0 +1,1 @@
+"""Commands about trained agents: evaluate, analyze, compare, render."""

@@ -1,0 +1,260 @@
+"""
+MetaWorld (Yu et al. 2020) as families of tasks: ML1, ML10, ML45, and the paper's ML45-Train (Melo 2022, appendix B.2).
+
+A robot arm, 50 goals for each thing it is to do, goals hidden. Tasks, physics, rewards and successes are MetaWorld's.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+from gymnasium.error import ResetNeeded
+
+from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.envs.metaworld_pool import ALL_V3_ENVIRONMENTS, POOL, Simulation
+from sb3_trmrl.envs.metaworld_tasks import VALIDATION_SEED_OFFSET, MetaWorldTask, TaskLists, class_names, task_lists
+from sb3_trmrl.envs.tasks import N_HELD_OUT, SPLITS, TaskEnv, held_out_rng, in_trials
+
+CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
+#: MetaWorld's own limit
+MAX_HORIZON = 500
+#: Passed on from MetaWorld's info
+_INFO_KEYS = ("success", "near_object", "grasp_success", "grasp_reward", "in_place_reward", "obj_to_target")
+_IMAGE_SIZE = 480
+
+
+def _observation_space() -> spaces.Box:
+    """
+    :return: That of every class, (39,): position of the hand (3), opening of the gripper (1), positions and orientations
+        of the objects (14), the same of the step before, goal (3). The goal is always zero; bounds that say so would
+        make Gymnasium warn
+    """
+    hand = Simulation._HAND_SPACE
+    low, high = ([*bound, end, *[end * np.inf] * 14] for bound, end in ((hand.low, -1.0), (hand.high, 1.0)))
+    return spaces.Box(np.array([*low, *low, *[-np.inf] * 3]), np.array([*high, *high, *[np.inf] * 3]), dtype=np.float64)
+
+
+class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
+    """
+    One of MetaWorld's benchmarks. The task is a ``MetaWorldTask``: a class, and what MetaWorld draws at random in it.
+
+    Training draws from the benchmark's 50 tasks of each training class. ``"test"`` are its test tasks: other goals of
+    the same class in ML1, five other classes in ML10 and ML45. ``"validation"`` are further goals of the training
+    classes, the training tasks of the same benchmark with a seed 1,000,000 higher. Held-out tasks take the classes in
+    turn, in an order that is always the same.
+
+    Observation 39 numbers, float64 as MetaWorld and Gymnasium's robots have them (SB3 casts what it stores), the goal's
+    entries zero; action 4 numbers in [-1, 1]. Never terminates: an episode goes on after a success, and is truncated.
+    ``info`` has MetaWorld's measures as floats and ``"is_success"``, a bool: ``"success"`` at this step. Resets with
+    the same task are all alike.
+
+    :param benchmark: ``"ML1"``, ``"ML10"`` or ``"ML45"``
+    :param task_name: The class of ML1; nothing else takes it
+    :param benchmark_seed: Seed of the benchmark's tasks, below 1,000,000. Goals of neighbouring seeds overlap
+    :param reward_function_version: ``"v1"`` or ``"v2"``, MetaWorld's two sets of rewards
+    :param horizon: Steps until an episode is truncated, at most 500
+    :param render_mode: None or ``"rgb_array"``
+    :param camera_name: One of MetaWorld's cameras
+    :raises TypeError: if a number or the name has another type
+    :raises ValueError: if a name is unknown or a number out of range
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012 (as Gymnasium)
+
+    def __init__(
+        self,
+        benchmark: str = "ML1",
+        task_name: str | None = None,
+        benchmark_seed: int = 0,
+        reward_function_version: str = "v2",
+        horizon: int = MAX_HORIZON,
+        render_mode: str | None = None,
+        camera_name: str = "corner2",
+    ) -> None:
+        self.benchmark = check_option("benchmark", benchmark, ("ML1", "ML10", "ML45"))
+        if benchmark == "ML1":
+            check_option("task_name", task_name, ALL_V3_ENVIRONMENTS)
+        elif task_name is not None:
+            raise ValueError(f"`task_name` chooses the class of ML1, {benchmark} has several; got {task_name!r}")
+        self.task_name = task_name
+        self.benchmark_seed = _check_seed(benchmark_seed)
+        self.reward_function_version = check_option("reward_function_version", reward_function_version, ("v1", "v2"))
+        self.horizon = check_positive_int("horizon", horizon)
+        if horizon > MAX_HORIZON:
+            raise ValueError(f"`horizon` must be at most {MAX_HORIZON}, MetaWorld's own limit, got {horizon}")
+        if render_mode is not None:
+            check_option("render_mode", render_mode, self.metadata["render_modes"])
+        self.render_mode = render_mode
+        self.camera_name = check_option("camera_name", camera_name, CAMERAS)
+        gym.utils.EzPickle.__init__(
+            self, benchmark, task_name, benchmark_seed, reward_function_version, horizon, render_mode, camera_name
+        )
+        self.observation_space = _observation_space()
+        self.action_space = spaces.Box(-1.0, 1.0, shape=(4,), dtype=np.float32)
+
+        self._lists = self._task_lists(self.benchmark_seed)
+        both = self._lists.train + self._lists.test
+        self._class_names, self._n_numbers = class_names(both), max(len(task.rand_vec) for task in both)
+        self._task = self._lists.train[0]
+        self._simulation: Simulation | None = None
+        self._simulated = ""  # class of the simulation
+        self._renderer: MujocoRenderer | None = None
+        self._steps_left = 0
+
+    def _task_lists(self, seed: int) -> TaskLists:
+        return task_lists(self.benchmark, seed, self.task_name)
+
+    def tasks_of(self, split: str) -> tuple[MetaWorldTask, ...]:
+        """
+        :param split: ``"train"``, ``"validation"`` or ``"test"``
+        :return: All its tasks, in MetaWorld's order
+        """
+        check_option("split", split, SPLITS)
+        if split == "validation":
+            return self._task_lists(self.benchmark_seed + VALIDATION_SEED_OFFSET).train
+        return getattr(self._lists, split)
+
+    def draw_tasks(self, n: int, rng: np.random.Generator) -> list[MetaWorldTask]:
+        return [self._lists.train[i] for i in rng.integers(len(self._lists.train), size=n)]
+
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[MetaWorldTask]:
+        return _classes_in_turn(self.tasks_of(split), split, n)
+
+    def set_task(self, task: Any) -> None:
+        try:
+            name, rand_vec = task
+            checked = MetaWorldTask(str(name), tuple(map(float, rand_vec)))
+        except (TypeError, ValueError):
+            raise TypeError(f"the task must be a MetaWorldTask, the pair (name, rand_vec), got {task!r}") from None
+        # Given a goal too near to the object, MetaWorld would look for a better one without end
+        if checked not in self._lists.all and checked not in self.tasks_of("validation"):
+            its_name = f"{self.benchmark} with `benchmark_seed` {self.benchmark_seed}"
+            raise ValueError(f"the task must be one of {its_name}, got {checked}")
+        self._task = checked
+
+    def get_task(self) -> MetaWorldTask:
+        return self._task
+
+    def task_features(self, task: MetaWorldTask) -> np.ndarray:
+        """
+        :param task: A task of this environment
+        :return: Its class, one-hot among those of training and test, then ``rand_vec``, filled up with zeros
+        """
+        features = np.zeros(len(self._class_names) + self._n_numbers, dtype=np.float32)
+        features[self._class_names.index(task.name)] = 1.0
+        start = len(self._class_names)
+        features[start : start + len(task.rand_vec)] = task.rand_vec
+        return features
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        if self._simulated != self._task.name:
+            self._give_back()
+        if self._simulation is None:
+            self._simulation = POOL.take(self._task.name, self.reward_function_version)
+            self._simulated = self._task.name
+        self._simulation.set_goal(self._task)
+        observation, _ = self._simulation.reset()
+        self._steps_left = self.horizon
+        return observation, {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if self._simulation is None or self._steps_left == 0:
+            raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of the episode")
+        if np.shape(action) != (4,):
+            raise ValueError(f"action must be 4 numbers in [-1, 1], got {action!r}")
+        observation, reward, _, _, measures = self._simulation.step(action)
+        self._steps_left -= 1
+        info: dict[str, Any] = {key: float(measures[key]) for key in _INFO_KEYS}
+        info["is_success"] = info["success"] > 0
+        return observation, float(reward), False, self._steps_left == 0, info
+
+    def render(self) -> np.ndarray | None:
+        """
+        :return: RGB picture, (480, 480, 3), in mode ``"rgb_array"``; else None
+        :raises ResetNeeded: before the first reset
+        """
+        if self.render_mode is None:
+            return None
+        if self._simulation is None:
+            raise ResetNeeded("Cannot call env.render() before calling env.reset()")
+        model, data = self._simulation.model, self._simulation.data
+        if self._renderer is None:
+            size = _IMAGE_SIZE
+            self._renderer = MujocoRenderer(model, data, width=size, height=size, camera_name=self.camera_name)
+        frame = self._renderer.render("rgb_array")
+        up = data.camera(self.camera_name).xmat[7]
+        # MetaWorld's corner cameras are mounted upside down
+        return np.ascontiguousarray(frame[::-1, ::-1]) if up < -0.1 else frame
+
+    def close(self) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        if self._simulation is not None:
+            POOL.give_back(self._simulated, self._simulation)
+            self._simulation, self._simulated, self._steps_left = None, "", 0
+
+
+class ML45TrainEnv(MetaWorldEnv):
+    """
+    The paper's simplified ML45 (appendix B.2): evaluated on the 45 training classes, on training tasks.
+
+    ``"validation"`` and ``"test"`` are two halves of the training tasks, which training meets too.
+
+    :param kwargs: Arguments of :class:`MetaWorldEnv` but for the benchmark, which is ML45
+    """
+
+    holds_tasks_out = False
+
+    def tasks_of(self, split: str) -> tuple[MetaWorldTask, ...]:
+        check_option("split", split, SPLITS)
+        # Every class has an even number of tasks, one after the other
+        halves = {"train": slice(None), "validation": slice(0, None, 2), "test": slice(1, None, 2)}
+        return self._lists.train[halves[split]]
+
+
+def _check_seed(value: Any) -> int:
+    """
+    :param value: What the user gave as ``benchmark_seed``
+    :return: It as a Python integer
+    :raises TypeError: if it is not an integer
+    :raises ValueError: if it is negative or as high as the seeds of validation
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`benchmark_seed` must be an integer, got {value!r} of type {type(value).__name__}")
+    if not 0 <= value < VALIDATION_SEED_OFFSET - 1:
+        raise ValueError(f"`benchmark_seed` must be at least 0 and below {VALIDATION_SEED_OFFSET - 1}, got {value}")
+    return int(value)
+
+
+def _classes_in_turn(tasks: tuple[MetaWorldTask, ...], split: str, n: int) -> list[MetaWorldTask]:
+    """
+    :param tasks: Tasks, as many of each class
+    :param split: Name of the split, which decides on the order of the classes
+    :param n: How many to take
+    :return: One task of each class, then the second one of each, and so on
+    :raises ValueError: if there are not that many
+    """
+    if n > len(tasks):
+        raise ValueError(f"`n` must be at most {len(tasks)}, the tasks of {split}, got {n}")
+    names = class_names(tasks)
+    by_class = [[task for task in tasks if task.name == names[i]] for i in held_out_rng(split).permutation(len(names))]
+    return [task for of_each in zip(*by_class, strict=True) for task in of_each][:n]
+
+
+#: What is registered: trials of ten episodes as in the released code, see ``in_trials`` for the arguments of a trial
+_trials = partial(in_trials, episodes_per_trial=10)
+metaworld_ml1 = partial(_trials, MetaWorldEnv, benchmark="ML1", task_name="reach-v3")
+metaworld_ml1_push = partial(_trials, MetaWorldEnv, benchmark="ML1", task_name="push-v3")
+metaworld_ml10 = partial(_trials, MetaWorldEnv, benchmark="ML10")
+metaworld_ml45 = partial(_trials, MetaWorldEnv, benchmark="ML45")
+metaworld_ml45_train = partial(_trials, ML45TrainEnv, benchmark="ML45")

@@ -1,0 +1,77 @@
+"""What the reference agents share: Stable-Baselines3's ``predict`` around a rule that needs no training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+
+class ScriptedAgent(ABC):
+    """
+    Acts by a rule. What it remembers is an array with one row for each environment, passed on as SB3's ``state``.
+    """
+
+    #: Keys of the observation that the rule reads
+    keys: ClassVar[tuple[str, ...]]
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        :param observation: Dict observation of E environments, each entry (E, ...), or of a single one, without E
+        :param state: What the last call returned; None: all trials start
+        :param episode_start: Whether an environment's trial starts, (E,); its memory is emptied. None: none starts
+        :param deterministic: Makes no difference: what is random in a rule belongs to it
+        :return: Actions, (E, ...), without E for a single environment, and the new state, (E, ...)
+        :raises TypeError: if the observation is no Dict observation
+        :raises ValueError: if it lacks a key, or the sizes of state, episode_start and observation do not fit
+        """
+        rows, is_single = self._rows(observation)
+        memory = self._empty_memory(rows)
+        if state is not None:
+            starts = np.zeros(len(memory)) if episode_start is None else np.ravel(episode_start)
+            if np.shape(state) != memory.shape or len(starts) != len(memory):
+                raise ValueError(
+                    f"`state` must have the shape {memory.shape} and `episode_start` {memory.shape[:1]} for these "
+                    f"observations, got {np.shape(state)} and {starts.shape}"
+                )
+            kept = ~starts.astype(bool)
+            memory[kept] = np.asarray(state)[kept]
+        actions = self._act(rows, memory)
+        return (actions[0] if is_single else actions), memory
+
+    def _rows(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
+        """
+        :param observation: See :meth:`predict`
+        :return: The entries that the rule reads, (E, F) each, and whether the observation was a single one
+        """
+        name = type(self).__name__
+        if not isinstance(observation, Mapping):
+            raise TypeError(
+                f"{name} reads Dict observations with the keys {self.keys}, got {type(observation).__name__}"
+            )
+        missing = [key for key in self.keys if key not in observation]
+        if missing:
+            advice = "; make the environment with reveal_task=True" if "task" in missing else ""
+            raise ValueError(f"{name} needs {missing}, the observation has the keys {sorted(observation)}{advice}")
+        rows = {key: np.asarray(observation[key]) for key in self.keys}
+        is_single = rows[self.keys[0]].ndim == 1
+        return {key: value[None] if is_single else value for key, value in rows.items()}, is_single
+
+    def _empty_memory(self, rows: dict[str, np.ndarray]) -> np.ndarray:
+        """
+        :param rows: What the rule reads of the observations, (E, F) each
+        :return: Memory of E trials that start, (E, ...), here of size zero
+        """
+        return np.zeros((len(rows[self.keys[0]]), 0))
+
+    @abstractmethod
+    def _act(self, rows: dict[str, np.ndarray], memory: np.ndarray) -> np.ndarray:
+        """
+        :param rows: What the rule reads of the observations, (E, F) each
+        :param memory: What it remembers, (E, ...), to be brought up to date in place
+        :return: Actions, (E, ...)
+        """

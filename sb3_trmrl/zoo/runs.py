@@ -1,0 +1,71 @@
+"""What rl-zoo3 leaves in the folder of a run: models, statistics, arguments, evaluations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from sb3_trmrl.common.held_out import has_splits
+
+#: Files of a run
+INITIAL_MODEL = "initial_model.zip"
+BEST_MODEL = "best_model.zip"
+STATISTICS = "vecnormalize.pkl"
+
+
+class Run:
+    """
+    The folder of a run.
+
+    :param folder: For example ``logs/trmrl/HalfCheetahVel-v0_1``
+    :raises FileNotFoundError: if it is not the folder of a run
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        found = sorted(self.folder.glob("*/args.yml"))
+        if not found:
+            raise FileNotFoundError(f"{folder} is not the folder of a run: there is no */args.yml in it")
+        self.stats_path = found[0].parent
+        # The zoo writes Python objects and reads them like this.
+        arguments = yaml.load(found[0].read_text(), Loader=yaml.UnsafeLoader)
+        self.algo: str = arguments["algo"]
+        self.env_id: str = arguments["env"]
+        self.seed: int = arguments["seed"]
+        self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
+        self.has_splits = has_splits(self.env_id)
+
+    @property
+    def best_model(self) -> Path | None:
+        """The model chosen on validation tasks, if evaluation was on"""
+        path = self.folder / BEST_MODEL
+        return path if path.is_file() else None
+
+    @property
+    def last_model(self) -> Path | None:
+        """The model at the end of training, if it came to that"""
+        path = Path(f"{self.stats_path}.zip")
+        return path if path.is_file() else None
+
+    def statistics_of(self, model: Path) -> Path | None:
+        """
+        :param model: Zip of one of the run's models
+        :return: The file with the statistics of VecNormalize that it acted with, if it is used
+        """
+        beside_best, of_run = self.folder / STATISTICS, self.stats_path / STATISTICS
+        if model.name == BEST_MODEL and beside_best.is_file():
+            return beside_best
+        return of_run if of_run.is_file() else None
+
+    def evaluations(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """
+        :return: Steps of the evaluations during training, (K,), and the returns of their episodes, (K, n), if any
+        """
+        path = self.folder / "evaluations.npz"
+        if not path.is_file():
+            return None
+        with np.load(path) as data:
+            return data["timesteps"], data["results"]

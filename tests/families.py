@@ -1,0 +1,50 @@
+"""A family of tasks whose episodes end early, as a user would write it: nothing but the three methods."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
+
+
+class EarlyEnd(gym.Env):
+    """
+    Two actions; the reward of step t is ``task + action + t / 10``. An episode ends after the third 1, or is truncated
+    after ten steps; it is a success if the third 1 came.
+    """
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def sample_tasks(self, n: int) -> list[float]:
+        return self.np_random.uniform(size=n).tolist()
+
+    def set_task(self, task: float) -> None:
+        self.task = task
+
+    def get_task(self) -> float:
+        return self.task
+
+    def _observe(self) -> np.ndarray:
+        return self.np_random.normal(size=2).astype(np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.ones, self.time = 0, 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        reward = self.task + float(action) + self.time / 10
+        self.ones += int(action)
+        self.time += 1
+        ended = self.ones == 3
+        return self._observe(), reward, ended, self.time == 10, {"is_success": ended, "ones": self.ones}
+
+
+def early_end(episodes_per_trial: int = 2, **kwargs: Any) -> gym.Env:
+    """
+    :return: The family, ready to train on
+    """
+    return PreviousTransitionObservation(MultiEpisodeTrial(EarlyEnd(), episodes_per_trial=episodes_per_trial, **kwargs))
