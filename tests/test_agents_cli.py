@@ -109,9 +109,7 @@ def test_evaluate(logs: Path, tmp_path: Path, capsys: Any) -> None:
 def test_compare(logs: Path, tmp_path: Path, capsys: Any) -> None:
     agents = [f"TrMRL={logs}/trmrl/{ENV}_*", f"RL2={logs}/ppo_lstm/{ENV}_*"]
     arguments = ["--lower", "RL2", "--oracle", "TrMRL", "--n-tasks", "5", "--n-episodes", "2"]
-    assert (
-        main(["compare", *agents, "--n-tasks", "5", "--n-episodes", "2", "--output", str(tmp_path), *references]) == 0
-    )
+    assert main(["compare", *agents, *arguments, "--output", str(tmp_path)]) == 0
     frame = pd.read_csv(tmp_path / "comparison.csv", index_col=0)
     assert list(frame.index) == ["TrMRL", "RL2"] and list(frame["seeds"]) == [2, 2]
     by_hand = []

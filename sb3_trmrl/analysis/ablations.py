@@ -1,6 +1,6 @@
 """
-The paper's ablations (appendix E, figures 10 to 13): one setting of the transformer at a time is changed, and agents are
-trained with each of its values and several seeds.
+The paper's ablations (appendix E, figures 10 to 13): one setting of the transformer at a time is changed, and agents
+are trained with each of its values and several seeds.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Ablations:
         for setting, values in self.curves.items():
             for value, curves in values.items():
                 low, high = bootstrap_interval(curves, 0.95, 0).T
-                rows = {"setting": setting, "value": str(value), "timesteps": self.timesteps}
+                rows: dict[str, Any] = {"setting": setting, "value": str(value), "timesteps": self.timesteps}
                 rows |= {"mean": curves.mean(axis=0), "low": low, "high": high, "seeds": len(curves)}
                 frames.append(pd.DataFrame(rows))
         return pd.concat(frames, ignore_index=True)

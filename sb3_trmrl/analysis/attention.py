@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.analysis.traces import TracedSteps
@@ -38,6 +39,12 @@ class AttentionMap:
     def look_back(self) -> np.ndarray:
         """How many steps each head looks back: mean age of a memory by weight, mean over steps, (L, H)"""
         return np.nansum(self.weights * np.arange(self.weights.shape[-1]), axis=-1).mean(axis=-1)
+
+    @property
+    def uniform_look_back(self) -> float:
+        """What :attr:`look_back` would be with equal weights"""
+        n_seen = (~np.isnan(self.weights[0, 0])).sum(axis=-1)
+        return float(((n_seen - 1) / 2).mean())
 
     def to_frame(self) -> pd.DataFrame:
         """
@@ -118,7 +125,7 @@ def plot_attention(result: AttentionMap, path: str | Path, title: str = "Attenti
             )
             for border in result.borders:
                 axes.axvline(border + 0.5, color=COLOURS[1], linewidth=1.2)
-            axes.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+            axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes.tick_params(labelsize="x-small")
         grid[0, layer].set_title(f"layer {layer + 1}", fontsize="small")
     for head in range(n_heads):

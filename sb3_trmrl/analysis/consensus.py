@@ -5,6 +5,10 @@ out below that of every memory it could have chosen instead?
 For one query the memories e_1, ..., e_n of a layer, projected onto a head's value space, are candidates v_t = W_V e_t
 (+ bias), and the attention weights alpha_t are taken for the posterior. The risk of x is E_alpha[L(v, x)] (eq. 7), the
 attention output is the mean m = E_alpha[v] (eq. 9), and the claim (eq. 10) is risk(m) <= min_t risk(v_t).
+
+With L = -<v, x>, as in the proof, risk(m) = -<m, m> = E_alpha[risk(v)]: an average of the candidates' risks, so at or
+above their minimum. With L = -cos(v, x), as in the theorem, and candidates of unit length, risk(m) = -|m| and
+risk(v_t) = -<m, v_t>, so the claim follows from Cauchy and Schwarz.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.analysis.traces import TracedSteps
 from sb3_trmrl.common.adaptation_result import bootstrap_interval
 
-#: Loss, and whether candidates are scaled to unit length before they are averaged. The loss of the theorem's words is the
-#: cosine, that of its proof the inner product; only the last of the four follows.
+#: Loss, and whether candidates are scaled to unit length before they are averaged. The loss of the theorem's words is
+#: the cosine, that of its proof the inner product; only the last of the four follows.
 FORMS = (
     ("inner product", "raw memories"),
     ("inner product", "unit memories"),
@@ -153,7 +157,8 @@ def plot_consensus(
     for axes, (form, rows) in zip(panels, frame.groupby(["loss", "memories"], sort=False), strict=True):
         styles = {"output_risk": ("o", "attention output"), "minimum_risk": ("^", "best candidate")}
         for colour, shift, (name, (marker, label)) in zip(COLOURS, (-0.1, 0.1), styles.items(), strict=False):
-            errors = (rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name])
+            # Where all tasks agree, rounding may leave the mean outside
+            errors = np.maximum((rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]), 0)
             axes.errorbar(rows["layer"] + shift, rows[name], errors, fmt=marker, color=colour, capsize=3, label=label)
         for layer, holds in zip(rows["layer"], rows["holds"], strict=True):
             place = (layer, 1.0)

@@ -28,7 +28,7 @@ class OnlineAdaptation:
     :param n_tasks: Number of tasks
     :param smoothed: Mean reward, averaged over ``window`` steps around each step, (H,)
     :param window: Number of those steps
-    :param first_level: Smoothed reward at the first step
+    :param first_level: Mean reward at the first step
     :param final_level: Mean reward over the last quarter of the steps
     :param adapted_at: First step, counted from 1, from which on the smoothed reward never again falls short of the
         final level by more than 5 % of what was gained from the first level; None if nothing was gained, or the last
@@ -56,10 +56,11 @@ class OnlineAdaptation:
         return pd.concat(frames, ignore_index=True)
 
 
-def online_adaptation(result: AdaptationResult, window: int = 5) -> OnlineAdaptation:
+def online_adaptation(result: AdaptationResult, window: int = 11) -> OnlineAdaptation:
     """
     :param result: Evaluation of any agent, with the numbers of ``info`` to look at, for example ``"x_velocity"``
-    :param window: Number of steps around each step (fewer at the ends) to smooth the mean reward over; odd
+    :param window: Number of steps around each step (fewer at the ends) to smooth the mean reward over, odd; 11 are
+        about one stride of a running HalfCheetah
     :return: Mean reward and numbers by step of the first episode, and how soon the agent has adapted
     :raises ValueError: if ``window`` is even or below 1
     """
@@ -73,7 +74,7 @@ def online_adaptation(result: AdaptationResult, window: int = 5) -> OnlineAdapta
         means[name] = np.array([step.mean() for step in steps])
         intervals[name] = np.transpose([bootstrap_interval(step, 0.95, result.seed) for step in steps])
     smoothed = smooth(means["reward"], window)
-    first_level = float(smoothed[0])
+    first_level = float(means["reward"][0])
     final_level = float(means["reward"][-max(1, horizon // 4) :].mean())
     return OnlineAdaptation(
         means=means,

@@ -75,7 +75,7 @@ def refinement_of(memories: np.ndarray, actions: np.ndarray, tasks: np.ndarray, 
         raise ValueError(f"`n_train_tasks` must leave some of the {len(names)} tasks to test on, got {n_train_tasks}")
     memories = memories.astype(np.float64)
     unit = memories / np.maximum(np.linalg.norm(memories, axis=-1, keepdims=True), _EPSILON)
-    dissimilarity = 1 - np.einsum("mld,md->ml", unit, unit[:, -1])
+    dissimilarity = np.maximum(1 - np.einsum("mld,md->ml", unit, unit[:, -1]), 0)  # which rounding may miss
     train = np.isin(tasks, names[:n_train_tasks])
     errors = np.empty_like(dissimilarity)
     for layer in range(memories.shape[1]):
@@ -101,20 +101,21 @@ def plot_refinement(
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     frame = result.to_frame()
     for axes, (name, rows) in zip(figure.subplots(1, 2), frame.groupby("measure", sort=False), strict=True):
-        errors = (rows["mean"] - rows["low"], rows["high"] - rows["mean"])
+        # Where all tasks agree, rounding may leave the mean outside
+        errors = np.maximum((rows["mean"] - rows["low"], rows["high"] - rows["mean"]), 0)
         n_tasks = len(getattr(result, str(name)))
         label = f"mean of {n_tasks} tasks, 95 % interval"
         axes.errorbar(rows["layer"], rows["mean"], errors, fmt="o-", color=COLOURS[0], capsize=4, label=label)
         axes.set_xlabel("layer (0: working memories)")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     left, right = figure.axes
-    left.set(title="representation error", ylabel="1 - cosine similarity to the last layer")
-    right.set(title="linear regression on the actions", ylabel="mean squared error, test tasks")
+    left.set(title="representation error", ylabel="1 - cosine similarity to the last layer", ylim=(0, None))
+    right.set(title="linear regression on the actions", ylabel="mean squared error, test tasks", yscale="log")
     constant = result.constant_error.mean()
     right.axhline(constant, color=COLOURS[1], linestyle="--", label=f"mean action of the train tasks, {constant:.3g}")
+    right.margins(y=0.35)  # room for the key
     for axes in figure.axes:
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper right")
     figure.suptitle(title)
     figure.savefig(path, dpi=150)

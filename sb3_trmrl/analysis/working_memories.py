@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
@@ -41,7 +41,10 @@ class WorkingMemories:
 
     @property
     def share_between_tasks(self) -> float:
-        """Share of the variance in the three components that lies between the tasks' means; the rest is within tasks"""
+        """
+        Share of the variance in the three components that lies between the tasks' means; clouds around one centre, such
+        as rings of different size, may be told apart without it
+        """
         centred = self.coordinates - self.coordinates.mean(axis=0)
         total = (centred**2).sum()
         between = sum(
@@ -97,23 +100,22 @@ def plot_working_memories(
     :param title: Its title
     :param max_points: Number of steps to draw, evenly spaced if there are more
     """
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    solid = figure.add_subplot(1, 2, 1, projection="3d")
-    flat = figure.add_subplot(1, 2, 2)
-    names = [f"component {i + 1} ({100 * share:.0f} %)" for i, share in enumerate(result.explained)]
+    figure = Figure(figsize=(9, 4.2))
+    # By hand, as no layout of matplotlib leaves room for the labels of three dimensions
+    solid = figure.add_axes((0.0, 0.1, 0.42, 0.78), projection="3d")
+    flat = figure.add_axes((0.54, 0.13, 0.33, 0.74))
     shown = np.unique(np.linspace(0, len(result.tasks) - 1, max_points).astype(int))
-    colours = _colours(result.labels)
-    points, tasks = result.coordinates[shown], result.tasks[shown]
-    for task in np.unique(tasks):
-        of_task = points[tasks == task].T
-        style = {"s": 5, "color": colours[task], "linewidths": 0, "label": str(result.labels[task])}
-        solid.scatter(*of_task, **style)
-        flat.scatter(*of_task[:2], **style)
-    solid.set(xlabel=names[0], ylabel=names[1], zlabel=names[2])
+    # In any order, so that no task lies on top of the others
+    shown = np.random.default_rng(0).permutation(shown)
+    points, colours = result.coordinates[shown].T, np.array(_colours(result.labels))[result.tasks[shown]]
+    solid.scatter(*points, s=5, c=colours, linewidths=0)
+    flat.scatter(*points[:2], s=5, c=colours, linewidths=0)
+    names = [f"component {i + 1} ({100 * share:.0f} %)" for i, share in enumerate(result.explained)]
+    solid.set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=True)))
     flat.set(xlabel=names[0], ylabel=names[1])
     flat.grid(alpha=0.3)
     _draw_key(flat, result.labels)
-    figure.suptitle(f"{title}: {100 * result.share_between_tasks:.0f} % of the variance shown lies between tasks")
+    figure.suptitle(f"{title} of {len(result.labels)} tasks")
     figure.savefig(path, dpi=150)
 
 
@@ -127,7 +129,7 @@ def _colours(labels: Sequence[Any]) -> list[Any]:
     :return: A colour for each: along a scale if they are numbers or too many to tell apart
     """
     if not _are_numbers(labels) and len(labels) <= len(COLOURS):
-        return list(COLOURS[: len(labels)])
+        return [to_rgba(colour) for colour in COLOURS[: len(labels)]]
     return list(_scale(labels).to_rgba(_values(labels)))
 
 
@@ -142,11 +144,13 @@ def _scale(labels: Sequence[Any]) -> ScalarMappable:
 
 def _draw_key(axes: Axes, labels: Sequence[Any]) -> None:
     """
-    :param axes: Where the points are
+    :param axes: Where the points are; the key stands to their right
     :param labels: The tasks
     """
-    if not _are_numbers(labels) and len(labels) <= len(COLOURS):
-        axes.legend(title="task", fontsize="small", markerscale=3)
+    if _are_numbers(labels) or len(labels) > len(COLOURS):
+        place = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
+        axes.figure.colorbar(_scale(labels), cax=place, label="task" if _are_numbers(labels) else "index of the task")
         return
-    figure = axes.figure
-    figure.colorbar(_scale(labels), ax=axes, label="task" if _are_numbers(labels) else "index of the task")
+    for label, colour in zip(labels, COLOURS, strict=False):
+        axes.scatter([], [], color=colour, label=str(label))
+    axes.legend(title="task", fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)

@@ -112,7 +112,7 @@ def _online(job: _Job) -> _Found:
         n_envs=_N_ENVS,
         after_task=job.after_task,
     )
-    found = online_adaptation(result)
+    found = online_adaptation(result, options.window)
     targets = {"x_velocity": float(np.mean(result.tasks))} if agent.env_id == "HalfCheetahVel-v0" else None
     plot_online_adaptation(found, job.picture(), f"{job.title}: online adaptation", targets)
     text = f"Reward per step: first level {found.first_level:.3f}, final level {found.final_level:.3f}. "
@@ -155,7 +155,7 @@ def _memories(job: _Job) -> _Found:
     plot_working_memories(found, job.picture(), f"{job.title}: working memories")
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.explained)
     text = f"The three components hold {shares} of the variance; {100 * found.share_between_tasks:.1f} % of what they "
-    text += "hold together lies between tasks. The table has the mean of each task."
+    text += "hold together lies between the means of the tasks, which are in the table."
     frame = found.to_frame()
     return _Found(frame, frame.drop(columns="step").groupby("task", sort=False).mean().reset_index(), text)
 
@@ -167,7 +167,8 @@ def _attention(job: _Job) -> _Found:
     ages = found.look_back
     layers = np.arange(1, len(ages) + 1)
     of_heads = {"mean_age": ages.mean(axis=1), "lowest_head": ages.min(axis=1), "highest_head": ages.max(axis=1)}
-    text = "Mean age, in steps, of the memories that a layer's heads attend to. The whole map is in attention.npz."
+    text = "Mean age, in steps, of the memories that a layer's heads attend to; with equal weights it would be "
+    text += f"{found.uniform_look_back:.2f}. The whole map is in attention.npz."
     return _Found(found.to_frame(), pd.DataFrame({"layer": layers, **of_heads}), text)
 
 
@@ -228,6 +229,8 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
     default = dict.fromkeys(counts[kinds[0]], "each analysis its own") if kind == "all" else counts[kind]
     if kind != "attention":
         parser.add_argument("--n-tasks", type=int, help=f"number of tasks (default: {default['n_tasks']})")
+    if "online" in kinds:
+        parser.add_argument("--window", type=int, default=11, help="steps to smooth rewards over, odd (default: 11)")
     if kind != "online":
         parser.add_argument("--n-episodes", type=int, help=f"episodes of each task (default: {default['n_episodes']})")
     parser.add_argument("--split", choices=SPLITS, default="test", help="which tasks (default: test)")

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from sb3_trmrl.analysis.adaptation import plot_adaptation
 from sb3_trmrl.cli.agents import agent_of, agent_parser
 from sb3_trmrl.common.adaptation_result import AdaptationResult
-from sb3_trmrl.common.evaluation import SPLITS, evaluate_adaptation
+from sb3_trmrl.common.evaluation import evaluate_adaptation
+from sb3_trmrl.common.trials import SPLITS
 
 
 def evaluate(arguments: Sequence[str]) -> None:

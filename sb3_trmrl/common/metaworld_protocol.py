@@ -11,7 +11,8 @@ import numpy as np
 
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.checks import check_option, check_positive_int
-from sb3_trmrl.common.evaluation import Agent, evaluate_adaptation
+from sb3_trmrl.common.evaluation import evaluate_adaptation
+from sb3_trmrl.common.trials import Agent
 
 
 @dataclass(frozen=True)

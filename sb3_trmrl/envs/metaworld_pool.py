@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import pickle
 from functools import cache
-from typing import Any
 
-import mujoco
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
@@ -30,23 +28,9 @@ MAX_IDLE = 10
 
 class Simulation(SawyerXYZEnv):
     """
-    Lies over one of MetaWorld's classes. Every reset starts from the model as it was made, so that what comes after
-    depends on the task and the actions alone; and the test for contacts is vectorised.
+    Lies over one of MetaWorld's classes, whose test for contacts it makes quick. After ``set_goal`` and ``reset``, what
+    comes depends on the actions alone: MetaWorld puts everything back that it or the robot has moved.
     """
-
-    def __init__(self, reward_function_version: str) -> None:
-        super().__init__(reward_function_version=reward_function_version)
-        # What MetaWorld moves about in the model, where `mj_resetData` does not reach
-        self._made = [(array, array.copy()) for array in (self.model.body_pos, self.model.site_pos)]
-
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        for array, made in self._made:
-            array[:] = made
-        mujoco.mj_resetData(self.model, self.data)
-        mujoco.mj_forward(self.model, self.data)
-        return super().reset(seed=seed, options=options)
 
     def set_goal(self, task: MetaWorldTask) -> None:
         """

@@ -12,7 +12,7 @@ import numpy as np
 
 from sb3_trmrl.common.checks import check_positive_int
 
-#: Most numbers (states times arms) that a table may hold; takes some hundred MB while it is made
+#: Most numbers (states times arms) that a table may hold: seconds, and 100 MB while it is made
 MAX_SIZE = 8_000_000
 #: Longest problem of ``gittins_indices``: 200 MB
 MAX_GITTINS_PULLS = 200
