@@ -108,8 +108,8 @@ def plot_working_memories(
     # In any order, so that no task lies on top of the others
     shown = np.random.default_rng(0).permutation(shown)
     points, colours = result.coordinates[shown].T, np.array(_colours(result.labels))[result.tasks[shown]]
-    solid.scatter(*points, s=5, c=colours, linewidths=0)
-    flat.scatter(*points[:2], s=5, c=colours, linewidths=0)
+    solid.scatter(points[0], points[1], zs=points[2], s=5, c=colours, linewidths=0)
+    flat.scatter(points[0], points[1], s=5, c=colours, linewidths=0)
     names = [f"component {i + 1} ({100 * share:.0f} %)" for i, share in enumerate(result.explained)]
     solid.set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=True)))
     flat.set(xlabel=names[0], ylabel=names[1])

@@ -30,9 +30,9 @@ _IMAGE_SIZE = 480
 
 def _observation_space() -> spaces.Box:
     """
-    :return: That of every class, (39,): position of the hand (3), opening of the gripper (1), positions and orientations
-        of the objects (14), the same of the step before, goal (3). The goal is always zero; bounds that say so would
-        make Gymnasium warn
+    :return: That of every class, (39,): position of the hand (3), opening of the gripper (1), positions and
+        orientations of the objects (14), the same of the step before, goal (3). The goal is always zero; bounds that
+        say so would make Gymnasium warn
     """
     hand = Simulation._HAND_SPACE
     low, high = ([*bound, end, *[end * np.inf] * 14] for bound, end in ((hand.low, -1.0), (hand.high, 1.0)))
