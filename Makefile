@@ -14,10 +14,11 @@ ARGS ?=
 export PYTHONUNBUFFERED = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install train test test-slow lint type format doc bench clean
+.PHONY: help install train demo test test-slow lint type format doc bench clean
 
 help:
 	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl ARGS=...]  install, train, report before and after"
+	@echo "make demo  the adaptation picture of the trained agent in docs/demo"
 	@echo "make test | test-slow | lint | type | format | doc | bench | clean"
 
 install: $(STAMP)
@@ -31,6 +32,9 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 train: $(STAMP)
 	$(BIN)/python -m sb3_trmrl train --algo $(ALGO) --env $(ENV) --n-timesteps $(STEPS) --seed $(SEED) --progress --report $(ARGS)
+
+demo: $(STAMP)
+	$(BIN)/python -m sb3_trmrl analyze online docs/demo/HalfCheetahVel-v0_1 --output demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+import weakref
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
@@ -25,9 +27,9 @@ metaworld = pytest.importorskip("metaworld")
 from metaworld.evaluation import metalearning_evaluation  # noqa: E402
 from metaworld.policies import ENV_POLICY_MAP  # noqa: E402
 
-from sb3_trmrl.envs import metaworld_pool, metaworld_tasks  # noqa: E402
+from sb3_trmrl.envs import metaworld_tasks  # noqa: E402
 from sb3_trmrl.envs.metaworld import MetaWorldEnv, ML45TrainEnv  # noqa: E402
-from sb3_trmrl.envs.metaworld_pool import ALL_V3_ENVIRONMENTS, SimulationPool  # noqa: E402
+from sb3_trmrl.envs.metaworld_simulation import ALL_V3_ENVIRONMENTS, new_simulation  # noqa: E402
 from sb3_trmrl.envs.metaworld_tasks import MetaWorldTask, TaskLists, class_names, task_lists  # noqa: E402
 
 N_GOALS = 20
@@ -43,7 +45,6 @@ def few_goals(tmp_path_factory):
         task_lists.cache_clear()
         yield
         task_lists.cache_clear()
-        metaworld_pool.POOL._idle.clear()
 
 
 @pytest.fixture
@@ -375,75 +376,60 @@ def test_infos_are_small():
     env.close()
 
 
-# --- simulations are shared ---------------------------------------------------------------------------------------
+# --- simulations share models -------------------------------------------------------------------------------------
+
+# Some that move parts of the model at a reset, and some that do not
+MOVING = ["basketball-v3", "box-close-v3", "drawer-close-v3", "pick-place-v3"]
 
 
-@pytest.mark.parametrize("name", ["basketball-v3", "box-close-v3", "drawer-close-v3", "pick-place-v3"])
-def test_a_used_simulation_is_as_good_as_new(name):
-    """Bit for bit, also where MetaWorld moves parts of the model."""
-    env = gym.make("MetaWorldML1-v0", task_name=name).unwrapped
-    first, second = env.tasks_of("train")[:2]
-    pool = SimulationPool()
-    new = pool.take(name, "v2")
-    new.set_goal(second)
-    expected = trajectory(new, 40, 1)
-    used = pool.take(name, "v2")
-    assert used is not new
-    for episode in range(3):
-        used.set_goal(first)
-        trajectory(used, 30, episode)
-    pool.give_back(name, used)
-    again = pool.take(name, "v2")
-    assert again is used
-    for _ in range(2):
-        again.set_goal(second)
-        np.testing.assert_array_equal(trajectory(again, 40, 1), expected)
+@pytest.mark.parametrize("name", MOVING)
+def test_nothing_is_left_of_other_episodes_tasks_and_environments(name):
+    """Bit for bit as in MetaWorld's environment when it is new."""
+    envs = [gym.make("MetaWorldML1-v0", task_name=name).unwrapped for _ in range(2)]
+    tasks = envs[0].tasks_of("train")[:3]
+    expected = [trajectory(bare(task), 40, seed) for seed, task in enumerate(tasks)]
 
+    def steps(env, seed):
+        """The trajectory, step by step"""
+        env.set_task(tasks[seed])
+        rng = np.random.default_rng(seed)
+        numbers = [env.reset()[0]]
+        for action in rng.uniform(-1, 1, size=(40, 4)).astype(np.float32):
+            yield None
+            observation, reward, _, _, info = env.step(action)
+            numbers += [observation, reward, *(info[key] for key in ("success", "obj_to_target", "grasp_success"))]
+        yield np.hstack(numbers)
 
-def test_the_pool_is_bounded_and_hands_each_out_once():
-    pool = SimulationPool(max_idle=2)
-    reach, other, old_reward = (pool.take("reach-v3", version) for version in ("v2", "v2", "v1"))
-    assert len({id(each) for each in (reach, other, old_reward)}) == 3
-    for each in (reach, other, old_reward):
-        pool.give_back("reach-v3", each)
-    assert len(pool) == 2  # the oldest has gone
-    assert pool.take("reach-v3", "v2") is other
-    assert pool.take("reach-v3", "v2") not in (reach, other, old_reward)
-    assert pool.take("reach-v3", "v1") is old_reward
-    assert len(pool) == 0
-    nothing = SimulationPool(max_idle=0)
-    nothing.give_back("reach-v3", reach)
-    assert len(nothing) == 0
-
-
-def test_environments_share_simulations_but_never_at_once():
-    metaworld_pool.POOL._idle.clear()
-    envs = [gym.make("MetaWorldML10-v0", horizon=2).unwrapped for _ in range(2)]
-    by_name = {task.name: task for task in envs[0].tasks_of("train")}
+    for seeds in ((0, 1), (1, 2), (2, 2), (2, 0)):
+        # Turn by turn
+        for seed, numbers in zip(seeds, list(zip(*map(steps, envs, seeds), strict=True))[-1], strict=True):
+            np.testing.assert_array_equal(numbers, expected[seed])
+    assert envs[0]._simulation.model is envs[1]._simulation.model
     for env in envs:
-        env.set_task(by_name["reach-v3"])
-        env.reset()
-    first, second = (env._simulation for env in envs)
-    assert first is not second
-    envs[0].set_task(by_name["push-v3"])
-    assert envs[0]._simulation is first  # the episode goes on as it was
-    envs[0].step(np.zeros(4, dtype=np.float32))
-    envs[0].reset()
-    third = gym.make("MetaWorldML1-v0").unwrapped
-    third.set_task(third.tasks_of("train")[0])
-    third.reset()
-    assert third._simulation is first
-    for env in (*envs, third):
         env.close()
-        env.close()
-    assert len(metaworld_pool.POOL) == 3
+
+
+def test_an_environment_holds_one_simulation():
+    env = gym.make("MetaWorldML10-v0", horizon=2).unwrapped
+    by_name = {task.name: task for task in env.tasks_of("train")}
+    env.set_task(by_name["reach-v3"])
+    env.reset()
+    first = weakref.ref(env._simulation)
+    env.set_task(by_name["push-v3"])
+    env.step(np.zeros(4, dtype=np.float32))
+    assert env._simulation is first()  # the episode goes on as it was
+    env.reset()
+    assert env._simulation.class_name == "push-v3" and first() is None
+    env.close()
+    env.close()
+    assert env._simulation is None
 
 
 @pytest.mark.parametrize("name", ["push-v3", "pick-place-v3", "soccer-v3"])
 def test_contacts_are_found_as_metaworld_finds_them(name):
     """Fingers around the object, then near misses: the loop of MetaWorld and the vectorised test always agree."""
     env = gym.make("MetaWorldML1-v0", task_name=name).unwrapped
-    simulation = SimulationPool().take(name, "v2")
+    simulation = new_simulation(name, "v2")
     simulation.set_goal(env.tasks_of("train")[0])
     observation, _ = simulation.reset()
     policy, rng = ENV_POLICY_MAP[name](), np.random.default_rng(0)
@@ -513,6 +499,25 @@ def test_without_metaworld_it_says_what_to_install():
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "DependencyNotInstalled" in errors and 'pip install "sb3_trmrl[metaworld]"' in errors
+
+
+@pytest.mark.slow  # MetaWorld takes half a minute to make the list
+def test_ml45_starts_at_once_and_45_environments_fit_in_2_gb(tmp_path):
+    make = "start = time.time(); gym.make('MetaWorldML45-v0'); print(time.time() - start)\n"
+    fill = (
+        "import numpy as np\n"
+        "from stable_baselines3.common.env_util import make_vec_env\n"
+        "env = make_vec_env('MetaWorldML45Train-v0', 45, env_kwargs=dict(horizon=2, episodes_per_trial=1), seed=0)\n"
+        "env.reset()\n"
+        "for _ in range(20): env.step(np.zeros((45, 4)))\n"  # ten tasks each
+        "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)\n"
+    )
+    for code in (make, make + fill):
+        process = start_without_the_agent("import time\n" + code, SB3_TRMRL_CACHE=str(tmp_path))
+        output, errors = process.communicate(timeout=500)
+        assert process.returncode == 0, errors
+    seconds, gigabytes = map(float, output.split())
+    assert seconds < 3 and gigabytes < 2
 
 
 # --- MetaWorld's protocol -----------------------------------------------------------------------------------------
@@ -635,3 +640,21 @@ def test_classes_count_alike():
         metaworld_protocol(Still(), "MetaWorldML1-v0", n_goals=0)
     with pytest.raises(ValueError, match=r"split.*'train'"):
         metaworld_protocol(Still(), "MetaWorldML1-v0", split="train")
+
+
+# --- hyperparameters ----------------------------------------------------------------------------------------------
+
+
+def test_the_paper_file_has_the_released_numbers():
+    th = pytest.importorskip("torch")
+    path = Path(sb3_trmrl.envs.__file__).parents[2] / "hyperparams" / "trmrl_paper.yml"
+    released = {key: entry for key, entry in yaml.safe_load(path.read_text()).items() if key.startswith("MetaWorld")}
+    assert set(released) == {"MetaWorldML1-v0", "MetaWorldML1Push-v0", "MetaWorldML45Train-v0"}
+    for env_id, entry in released.items():
+        kwargs = eval(entry["policy_kwargs"], {"th": th})
+        sizes = dict(n_layers=4, n_heads=4, d_model=32, dim_feedforward=128, context_length=5, log_std_init=0.0)
+        assert {key: kwargs[key] for key in sizes} == sizes
+        assert (entry["n_envs"], entry["n_steps"], entry["batch_size"], entry["n_epochs"]) == (25, 10 * 500, 32, 10)
+        assert (entry["gamma"], entry["gae_lambda"], entry["clip_range"]) == (0.9, 0.95, 0.2)
+        assert entry["learning_rate"] == entry["vf_learning_rate"] == 5e-5
+        assert gym.spec(env_id).entry_point

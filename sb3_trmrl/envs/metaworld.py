@@ -16,7 +16,7 @@ from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_option, check_positive_int
-from sb3_trmrl.envs.metaworld_pool import ALL_V3_ENVIRONMENTS, POOL, Simulation
+from sb3_trmrl.envs.metaworld_simulation import ALL_V3_ENVIRONMENTS, Simulation, new_simulation
 from sb3_trmrl.envs.metaworld_tasks import VALIDATION_SEED_OFFSET, MetaWorldTask, TaskLists, class_names, task_lists
 from sb3_trmrl.envs.tasks import N_HELD_OUT, SPLITS, TaskEnv, held_out_rng, in_trials
 
@@ -74,7 +74,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         reward_function_version: str = "v2",
         horizon: int = MAX_HORIZON,
         render_mode: str | None = None,
-        camera_name: str = "corner2",
+        camera_name: str = "corner4",
     ) -> None:
         self.benchmark = check_option("benchmark", benchmark, ("ML1", "ML10", "ML45"))
         if benchmark == "ML1":
@@ -102,7 +102,6 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         self._class_names, self._n_numbers = class_names(both), max(len(task.rand_vec) for task in both)
         self._task = self._lists.train[0]
         self._simulation: Simulation | None = None
-        self._simulated = ""  # class of the simulation
         self._renderer: MujocoRenderer | None = None
         self._steps_left = 0
 
@@ -153,13 +152,12 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        if self._simulated != self._task.name:
-            self._give_back()
-        if self._simulation is None:
-            self._simulation = POOL.take(self._task.name, self.reward_function_version)
-            self._simulated = self._task.name
-        self._simulation.set_goal(self._task)
-        observation, _ = self._simulation.reset()
+        simulation = self._simulation
+        if simulation is None or simulation.class_name != self._task.name:
+            self.close()
+            simulation = self._simulation = new_simulation(self._task.name, self.reward_function_version)
+        simulation.set_goal(self._task)
+        observation, _ = simulation.reset()
         self._steps_left = self.horizon
         return observation, {}
 
@@ -193,15 +191,9 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         return np.ascontiguousarray(frame[::-1, ::-1]) if up < -0.1 else frame
 
     def close(self) -> None:
-        self._give_back()
-
-    def _give_back(self) -> None:
         if self._renderer is not None:
             self._renderer.close()
-            self._renderer = None
-        if self._simulation is not None:
-            POOL.give_back(self._simulated, self._simulation)
-            self._simulation, self._simulated, self._steps_left = None, "", 0
+        self._renderer = self._simulation = None
 
 
 class ML45TrainEnv(MetaWorldEnv):

@@ -84,7 +84,8 @@ def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskL
     path = cache_folder() / "metaworld" / f"{name}.json"
     lists = _read(path)
     if lists is None:
-        print(f"Making MetaWorld's task list {name}, once; ML45 takes about half a minute", file=sys.stderr)
+        duration = " (half a minute)" if benchmark == "ML45" else ""
+        print(f"Making MetaWorld's task list {name}, once{duration}", file=sys.stderr)
         lists = _make(benchmark, seed, task_name)
         _write(path, lists)
     return lists
