@@ -1,7 +1,7 @@
 """
 The update alone: transitions per second of forward pass, backward pass and optimiser step, with the window memory and
-with the full memory, over context, width and heads. 2 layers, hidden units 4 times the width, minibatches of some 1,000
-transitions, all windows filled.
+with the full memory, over context, width and heads. 2 layers, hidden units 4 times the width, minibatches of 1,000
+transitions (of 16,000 slots, where windows are long), all windows filled.
 
     python benchmarks/update.py
 """
@@ -20,7 +20,7 @@ from sb3_trmrl.common.sequences import Sequences
 from sb3_trmrl.common.torch_layers import TransformerExtractor
 from sb3_trmrl.common.windows import Windows
 
-N_FEATURES, N_TRANSITIONS, N_LAYERS = 25, 1000, 2
+N_FEATURES, N_TRANSITIONS, N_SLOTS, N_LAYERS = 25, 1_000, 16_000, 2
 
 
 def make_update(memory: str, context: int, d_model: int, n_heads: int, device: str) -> tuple[Any, int]:
@@ -37,14 +37,14 @@ def make_update(memory: str, context: int, d_model: int, n_heads: int, device: s
     extractor.to(device)
     optimizer = th.optim.Adam(extractor.parameters(), lr=1e-5)
     n_sequences = max(1, N_TRANSITIONS // context)
-    tokens = th.randn(N_TRANSITIONS * context, N_FEATURES, device=device)
+    n_windows = min(N_TRANSITIONS, N_SLOTS // context)
+    tokens = th.randn((n_sequences if memory == "full" else n_windows) * context, N_FEATURES, device=device)
     if memory == "full":
-        tokens = tokens[: n_sequences * context]
         positions = th.arange(context, device=device).repeat(n_sequences)
         rows = th.arange(len(tokens), device=device)
         batch: Any = Sequences(tokens, (context,) * n_sequences, positions, rows)
     else:
-        batch = Windows(tokens, (N_TRANSITIONS,) * context)
+        batch = Windows(tokens, (n_windows,) * context)
 
     def update() -> None:
         forward = extractor.forward_sequences if memory == "full" else extractor
@@ -52,7 +52,7 @@ def make_update(memory: str, context: int, d_model: int, n_heads: int, device: s
         forward(tokens, batch).square().mean().backward()
         optimizer.step()
 
-    return update, n_sequences * context if memory == "full" else N_TRANSITIONS
+    return update, n_sequences * context if memory == "full" else n_windows
 
 
 def main() -> None:
