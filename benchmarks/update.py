@@ -58,7 +58,7 @@ def make_update(memory: str, context: int, d_model: int, n_heads: int, device: s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--contexts", type=int, nargs="+", default=[1, 5, 16, 50, 200])
+    parser.add_argument("--contexts", type=int, nargs="+", default=[1, 5, 16, 50, 200, 1000])
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 128, 256])
     parser.add_argument("--heads", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--device", default="cpu")
