@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from harness import encoder_operations, interleaved, matrix_product_rate, save, seconds_of
+from harness import encoder_operations, interleaved, matrix_product_rate, save, seconds_of, variant
 
 from sb3_trmrl.common.sequences import Sequences
 from sb3_trmrl.common.torch_layers import TransformerExtractor
@@ -79,8 +79,7 @@ def main() -> None:
             operations = 3 * encoder_operations(seen, d_model, N_LAYERS, 4 * d_model, N_FEATURES, memory)
             row |= {f"{memory}_per_s": per_s, f"{memory}_share_of_limit": per_s * operations / rate}
         rows.append(row)
-    name = "update_cpu" if args.device == "cpu" else f"update_{args.device}_{args.precision}"
-    save(name, rows, args.device, repeats=args.repeats)
+    save(variant("update", args.device, args.precision), rows, args.device, repeats=args.repeats)
 
 
 if __name__ == "__main__":
