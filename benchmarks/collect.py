@@ -1,6 +1,7 @@
 """
 Collecting alone, and the latency of acting: environment steps per second while a rollout is collected, over the number
-of environments, and milliseconds of ``predict`` for one environment. The paper's sizes on HalfCheetahVel.
+of environments, with environments in this process or in their own, and milliseconds of ``predict`` for one environment.
+The paper's sizes on HalfCheetahVel.
 
     python benchmarks/collect.py
 """
@@ -16,6 +17,7 @@ from learn import SIDES
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 NAMES = {
     "window": "TransformerPPO window, 250",
@@ -25,15 +27,17 @@ NAMES = {
 }
 
 
-def make_model(side: str, n_envs: int, n_steps: int) -> BaseAlgorithm:
+def make_model(side: str, n_envs: int, n_steps: int, vec_env: type[VecEnv] = DummyVecEnv) -> BaseAlgorithm:
     """
     :param side: One of ``NAMES``
     :param n_envs: Number of environments
     :param n_steps: Steps of each in a rollout
+    :param vec_env: Where the environments run
     :return: The model, ready to collect
     """
     model_class, policy, _, policy_kwargs = SIDES[NAMES[side]]
-    env = make_vec_env("HalfCheetahVel-v0", n_envs, seed=0, env_kwargs=dict(trial_end="terminated"))
+    env_id, env_kwargs = "sb3_trmrl:HalfCheetahVel-v0", dict(trial_end="terminated")
+    env = make_vec_env(env_id, n_envs, seed=0, env_kwargs=env_kwargs, vec_env_cls=vec_env)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # n_steps * n_envs is no multiple of the minibatch, which is not used
         model = model_class(policy, env, policy_kwargs=policy_kwargs, n_steps=n_steps, seed=0, device="cpu")  # type: ignore[call-arg]
@@ -41,13 +45,16 @@ def make_model(side: str, n_envs: int, n_steps: int) -> BaseAlgorithm:
     return model
 
 
-def collecting(model: Any) -> Any:
+def collecting(model: Any, all_threads: bool = False) -> Any:
     """
+    :param model: Model
+    :param all_threads: Whether PyTorch keeps all its threads beside the workers of a SubprocVecEnv
     :return: A function that collects one rollout and returns its steps per second
     """
     callback = CallbackList([])
     callback.init_callback(model)
-    measure = seconds_of(lambda: model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps))
+    collect = model._collect if all_threads else model.collect_rollouts
+    measure = seconds_of(lambda: collect(model.env, callback, model.rollout_buffer, model.n_steps))
     return lambda: model.n_steps * model.n_envs / measure()
 
 
@@ -78,6 +85,16 @@ def main() -> None:
         interleaved(sides, 1)
         rates = interleaved(sides, args.repeats)
         rows.append({"n_envs": n_envs, **{f"{side}_steps_per_s": statistics.median(r) for side, r in rates.items()}})
+    worker: dict[str, Any] = {"vec_env": SubprocVecEnv}
+    sides = {
+        "dummy": collecting(make_model("window", 8, 200)),
+        "subproc": collecting(make_model("window", 8, 200, **worker)),
+        "subproc_all_threads": collecting(make_model("window", 8, 200, **worker), all_threads=True),
+    }
+    interleaved(sides, 1)
+    rates = interleaved(sides, args.repeats)
+    where = {f"{side}_steps_per_s": statistics.median(r) for side, r in rates.items()}
+    rows.append({"processes": "8 environments, window", **where})
     latencies = interleaved({side: acting(make_model(side, 1, 200), 200) for side in NAMES}, args.repeats)
     rows.append({"predict": "1 environment", **{f"{side}_ms": statistics.median(ms) for side, ms in latencies.items()}})
     save("collect", rows, gflops=matrix_product_rate() / 1e9, repeats=args.repeats)

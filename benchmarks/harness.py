@@ -145,6 +145,16 @@ def median_ratio(numerators: list[float], denominators: list[float]) -> float:
     return statistics.median(n / d for n, d in zip(numerators, denominators, strict=True))
 
 
+def variant(name: str, device: str, precision: str) -> str:
+    """
+    :param name: Name of the benchmark
+    :param device: PyTorch device
+    :param precision: PyTorch's precision of float32 matrix products, ``"highest"`` by default
+    :return: Name of the file for its figures
+    """
+    return "_".join([name, device, *([] if precision == "highest" else [precision])])
+
+
 def save(name: str, rows: list[dict[str, Any]], device: str = "cpu", **about: Any) -> None:
     """
     Print rows and write them with a description of the machine.

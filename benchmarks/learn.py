@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
-from harness import Stopwatch, encoder_operations, interleaved, matrix_product_rate, median_ratio, save
+from harness import Stopwatch, encoder_operations, interleaved, matrix_product_rate, median_ratio, save, variant
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -137,7 +137,7 @@ def main() -> None:
             row[f"{section}_s"] = statistics.median(run.get(section, 0.0) for run in side)
         rows.append(row)
     save(
-        f"learn_{args.device}" if args.device == "cpu" else f"learn_{args.device}_{args.precision}",
+        variant("learn", args.device, args.precision),
         rows,
         args.device,
         gflops=rate / 1e9,

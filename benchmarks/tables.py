@@ -14,6 +14,7 @@ IMAGES = FOLDER.parent / "images"
 #: File, heading, command, picture
 SECTIONS = (
     ("learn_cpu", "One iteration of learn()", "python benchmarks/learn.py", "benchmark_learn.png"),
+    ("learn_cpu_medium", "The same with bfloat16 products", "python benchmarks/learn.py --precision medium", None),
     ("update_cpu", "The update alone", "python benchmarks/update.py", "benchmark_update.png"),
     ("collect", "Collecting and acting", "python benchmarks/collect.py", None),
     ("storage", "Rollout storage", "python benchmarks/storage.py", None),

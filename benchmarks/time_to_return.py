@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=-60.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--sides", nargs="+", default=["window", "full", "recurrent"])
-    parser.add_argument("--n-steps", type=int, default=500_000)
+    parser.add_argument("--n-steps", type=int, default=750_000)
     parser.add_argument("--every", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=900.0, help="give up after so much training")
     parser.add_argument("--name", default="time_to_return", help="of the JSON file")

@@ -1,7 +1,7 @@
 """
 The update alone: transitions per second of forward pass, backward pass and optimiser step, with the window memory and
-with the full memory, over context, width and heads. 2 layers, hidden units 4 times the width, minibatches of some 1,000
-transitions, all windows filled.
+with the full memory, over context, width and heads. 2 layers, hidden units 4 times the width, minibatches of 1,000
+transitions (of 16,000 slots, where windows are long), all windows filled.
 
     python benchmarks/update.py
 """
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from harness import encoder_operations, interleaved, matrix_product_rate, save, seconds_of
+from harness import encoder_operations, interleaved, matrix_product_rate, save, seconds_of, variant
 
 from sb3_trmrl.common.sequences import Sequences
 from sb3_trmrl.common.torch_layers import TransformerExtractor
 from sb3_trmrl.common.windows import Windows
 
-N_FEATURES, N_TRANSITIONS, N_LAYERS = 25, 1000, 2
+N_FEATURES, N_TRANSITIONS, N_SLOTS, N_LAYERS = 25, 1_000, 16_000, 2
 
 
 def make_update(memory: str, context: int, d_model: int, n_heads: int, device: str) -> tuple[Any, int]:
@@ -37,14 +37,14 @@ def make_update(memory: str, context: int, d_model: int, n_heads: int, device: s
     extractor.to(device)
     optimizer = th.optim.Adam(extractor.parameters(), lr=1e-5)
     n_sequences = max(1, N_TRANSITIONS // context)
-    tokens = th.randn(N_TRANSITIONS * context, N_FEATURES, device=device)
+    n_windows = min(N_TRANSITIONS, N_SLOTS // context)
+    tokens = th.randn((n_sequences if memory == "full" else n_windows) * context, N_FEATURES, device=device)
     if memory == "full":
-        tokens = tokens[: n_sequences * context]
         positions = th.arange(context, device=device).repeat(n_sequences)
         rows = th.arange(len(tokens), device=device)
         batch: Any = Sequences(tokens, (context,) * n_sequences, positions, rows)
     else:
-        batch = Windows(tokens, (N_TRANSITIONS,) * context)
+        batch = Windows(tokens, (n_windows,) * context)
 
     def update() -> None:
         forward = extractor.forward_sequences if memory == "full" else extractor
@@ -52,13 +52,13 @@ def make_update(memory: str, context: int, d_model: int, n_heads: int, device: s
         forward(tokens, batch).square().mean().backward()
         optimizer.step()
 
-    return update, n_sequences * context if memory == "full" else N_TRANSITIONS
+    return update, n_sequences * context if memory == "full" else n_windows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--contexts", type=int, nargs="+", default=[1, 5, 16, 50, 200])
+    parser.add_argument("--contexts", type=int, nargs="+", default=[1, 5, 16, 50, 200, 1000])
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 128, 256])
     parser.add_argument("--heads", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--device", default="cpu")
@@ -79,8 +79,7 @@ def main() -> None:
             operations = 3 * encoder_operations(seen, d_model, N_LAYERS, 4 * d_model, N_FEATURES, memory)
             row |= {f"{memory}_per_s": per_s, f"{memory}_share_of_limit": per_s * operations / rate}
         rows.append(row)
-    name = "update_cpu" if args.device == "cpu" else f"update_{args.device}_{args.precision}"
-    save(name, rows, args.device, repeats=args.repeats)
+    save(variant("update", args.device, args.precision), rows, args.device, repeats=args.repeats)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,23 @@ def test_bad_schedule_string(text: str) -> None:
         schedule_from_string(text)
 
 
+# Folders
+
+
+def test_runs_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:
+    managers = [make_manager(tmp_path, "trmrl", "BernoulliBandit-v0") for _ in range(3)]
+    assert len({manager.save_path for manager in managers}) == 1
+    for manager in managers:
+        manager.create_log_folder()
+    folders = [tmp_path / "trmrl" / f"BernoulliBandit-v0_{number}" for number in (1, 2, 3)]
+    assert [Path(manager.save_path) for manager in managers] == folders
+    assert all(
+        Path(manager.params_path) == folder / "BernoulliBandit-v0"
+        for manager, folder in zip(managers, folders, strict=True)
+    )
+    assert all(Path(manager.params_path).is_dir() for manager in managers)
+
+
 # Which hyperparameters
 
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from rl_zoo3 import ALGOS
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import get_latest_run_id
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -60,6 +61,7 @@ class TrMRLExperimentManager(ExperimentManager):
     * ``env_kwargs`` of yml and command line are merged and reach evaluation, ``enjoy`` and ``record_video`` too
     * environments with held-out tasks are evaluated on those for validation, each visited once; the evaluation
       environment has a seed of its own
+    * runs that start at the same moment get folders of their own
     * the best model has its VecNormalize statistics beside it
     * evaluations and training returns are also logged by the episode of a trial
     * ``-i`` goes on with the run's own hyperparameters and step count
@@ -78,6 +80,18 @@ class TrMRLExperimentManager(ExperimentManager):
             # Not among the runs, where enjoy would take the folder for the newest one and find no model in it
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
             self.params_path = f"{self.save_path}/{self.env_name}"
+
+    def create_log_folder(self) -> None:
+        # Runs that start at the same moment have all found the same number free.
+        folder, name = os.path.dirname(self.save_path), self.env_name
+        while True:
+            try:
+                os.makedirs(self.save_path)
+                break
+            except FileExistsError:
+                self.save_path = os.path.join(folder, f"{name}_{get_latest_run_id(folder, name) + 1}")
+        self.params_path = f"{self.save_path}/{name}"
+        super().create_log_folder()
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.continue_training:
