@@ -156,3 +156,32 @@ def _draw_adaptation(axes: Axes, result: OnlineAdaptation) -> None:
     if result.adapted_at is not None:
         label = f"within 5 % from step {result.adapted_at} on (smoothed over {result.window} steps)"
         axes.axvline(result.adapted_at, color=COLOURS[1], label=label)
+
+
+def plot_targets(
+    result: AdaptationResult, name: str, path: str | Path, title: str = "Online adaptation", n_shown: int = 5
+) -> None:
+    """
+    How a number of ``info`` comes to what the task asks for, in the first episode of some tasks.
+
+    :param result: Evaluation whose tasks are target values of that number, for example HalfCheetahVel's speeds
+    :param name: Name of the number, among ``result.infos``
+    :param path: Picture to write
+    :param title: Its title
+    :param n_shown: Number of tasks shown, from the lowest target to the highest
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    values = result.infos[name][:, 0]
+    order = np.argsort(result.tasks)
+    shown = np.unique(order[np.linspace(0, len(order) - 1, n_shown).round().astype(int)])
+    for index, colour in zip(sorted(shown, key=lambda task: result.tasks[task]), COLOURS, strict=False):
+        steps = values[index][~np.isnan(values[index])]
+        target = float(result.tasks[index])
+        axes.plot(np.arange(1, len(steps) + 1), smooth(steps, 11), color=colour, label=f"target {target:.2f}")
+        axes.axhline(target, color=colour, linestyle=":", linewidth=1)
+    axes.set(xlabel="step of the first episode", ylabel=f"{_LABELS.get(name, name)}, mean of 11 steps")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)

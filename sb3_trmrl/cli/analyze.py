@@ -19,7 +19,7 @@ from rl_zoo3.utils import StoreDict
 from sb3_trmrl.analysis.ablations import GRID, ablation_runs, plot_ablations, read_ablations, train_ablations
 from sb3_trmrl.analysis.attention import attention_map, plot_attention
 from sb3_trmrl.analysis.consensus import consensus, plot_consensus
-from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation
+from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation, plot_targets
 from sb3_trmrl.analysis.refinement import plot_refinement, refinement
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
 from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories
@@ -113,7 +113,12 @@ def _online(job: _Job) -> _Found:
         after_task=job.after_task,
     )
     found = online_adaptation(result, options.window)
-    targets = {"x_velocity": float(np.mean(result.tasks))} if agent.env_id == "HalfCheetahVel-v0" else None
+    targets = None
+    if agent.env_id == "HalfCheetahVel-v0":
+        targets = {"x_velocity": float(np.mean(result.tasks))}
+        plot_targets(
+            result, "x_velocity", job.stem.with_name("online_tasks.png"), f"{job.title}: frozen weights, new tasks"
+        )
     plot_online_adaptation(found, job.picture(), f"{job.title}: online adaptation", targets)
     text = f"Reward per step: first level {found.first_level:.3f}, final level {found.final_level:.3f}. "
     if found.adapted_at is None:
