@@ -148,6 +148,8 @@ def _entries() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("file", "entry"), _entries())
 def test_every_entry_trains(file: str, entry: str, tmp_path: Path) -> None:
+    if entry.startswith("MetaWorld"):
+        pytest.importorskip("metaworld")
     algo = file.removesuffix(".yml").removesuffix("_paper")
     manager = make_manager(
         tmp_path,
@@ -175,6 +177,8 @@ def test_the_paper_file_has_the_released_numbers() -> None:
     register()
     released = yaml.safe_load((hyperparams_folder() / "trmrl_paper.yml").read_text())
     for env_id, entry in released.items():
+        if env_id.startswith("MetaWorld"):
+            continue  # see test_metaworld.py
         kwargs = eval(entry["policy_kwargs"], {"th": th})
         sizes = dict(n_layers=4, n_heads=16, d_model=128, dim_feedforward=512, context_length=5)
         assert kwargs.items() >= sizes.items()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.common.adaptation_result import AdaptationResult
@@ -29,7 +30,7 @@ def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -
         label = f"{name}: mean of {len(result.tasks)} tasks, 95 % interval over tasks"
         axes.errorbar(episodes, result.mean_returns, errors, fmt="o-", color=colour, capsize=4, label=label)
     axes.set(xlabel="episode of the trial", ylabel="return of the episode")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="best")
     figure.savefig(path, dpi=150)

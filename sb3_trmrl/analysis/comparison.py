@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rliable import library, metrics
 
 from sb3_trmrl.analysis.colours import COLOURS
@@ -130,7 +131,7 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str) -
         draw(profile, thresholds, (returns[:, :, -1, None] > thresholds).mean(axis=1))
     learning.set(xlabel="environment steps", ylabel="return per episode, validation tasks", title="learning")
     adaptation.set(xlabel="episode of the trial", ylabel="return, test tasks", title="adaptation")
-    adaptation.xaxis.get_major_locator().set_params(integer=True)
+    adaptation.xaxis.set_major_locator(MaxNLocator(integer=True))
     profile.set(xlabel="return of the last episode", ylabel="share of test tasks above", title="performance profile")
     for axes in (learning, adaptation, profile):
         axes.grid(alpha=0.3)

@@ -143,8 +143,8 @@ def _frame(groups: dict[str, Group], lower: str | None, oracle: str | None) -> p
             middle, (low, high) = interquartile_mean(numbers(group))
             row |= {heading: float(middle), f"{heading}, low": float(low), f"{heading}, high": float(high)}
         if lower is not None and oracle is not None:
-            last = (groups[each].returns()[:, :, -1] for each in (name, lower, oracle))
-            share, (low, high) = share_of_gap(*last)
+            agent, worst, best = (groups[each].returns()[:, :, -1] for each in (name, lower, oracle))
+            share, (low, high) = share_of_gap(agent, worst, best)
             row |= {"share of gap": share, "share of gap, low": low, "share of gap, high": high}
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -106,7 +106,7 @@ class AdaptationResult:
         """
         names = ("env_id", "split", "held_out", "deterministic", "seed")
         about = {name: getattr(self, name) for name in names}
-        arrays = {f"info_{key}": values for key, values in self.infos.items()}
+        arrays: dict[str, Any] = {f"info_{key}": values for key, values in self.infos.items()}
         if self.successes is not None:
             arrays["successes"] = self.successes
         tasks = json.dumps(self.tasks, default=repr)

@@ -63,7 +63,7 @@ class AdaptationEvalCallback(EvalCallback):
     def __init__(
         self,
         eval_env: str | gym.Env | VecEnv,
-        *args: Any,
+        *,
         n_eval_episodes: int = N_HELD_OUT_TASKS,
         env_kwargs: dict[str, Any] | None = None,
         seed: int = 0,
@@ -77,7 +77,7 @@ class AdaptationEvalCallback(EvalCallback):
             eval_env = make_vec_env(eval_env, n_copies, seed=seed_of_split, env_kwargs=arguments)
             if arguments.get("split", "train") != "train":
                 eval_env = share_tasks(eval_env)
-        super().__init__(eval_env, *args, n_eval_episodes=n_eval_episodes, **kwargs)
+        super().__init__(eval_env, n_eval_episodes=n_eval_episodes, **kwargs)
         self._episode_returns: list[tuple[float, ...]] = []
         self._episode_successes: list[tuple[bool, ...]] = []
         self._history: dict[str, list[Any]] = {"timesteps": [], "returns": [], "successes": []}
@@ -119,6 +119,6 @@ class AdaptationEvalCallback(EvalCallback):
             self._history["timesteps"].append(self.num_timesteps)
             self._history["returns"].append(self._episode_returns)
             self._history["successes"].append(self._episode_successes)
-            arrays = {key: np.array(values) for key, values in self._history.items() if values[0] != []}
+            arrays: dict[str, Any] = {key: np.array(values) for key, values in self._history.items() if values[0] != []}
             np.savez(os.path.join(os.path.dirname(self.log_path), HISTORY), **arrays)
         return continue_training
