@@ -1,7 +1,7 @@
 """
 Wall time to a return of -60 on HalfCheetahVel: deterministic actions, mean of both episodes of a trial, 20 validation
 tasks, looked at every 20,000 steps, which the time does not count. All sides get the environment, the normalisation and
-the PPO arguments of hyperparams/trmrl.yml.
+the PPO arguments of hyperparams/trmrl.yml, but for the full memory, whose minibatches are whole episodes.
 
     python benchmarks/time_to_return.py --seeds 0
 """
@@ -33,6 +33,10 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "window": dict(context_length=5),
     "full": dict(memory="full"),
 }
+#: PPO arguments that differ from the yml file, by side
+OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "full": dict(batch_size=800, learning_rate=LinearSchedule(3e-4, 0.0, 1.0)),
+}
 
 
 def normalized(env: VecEnv, training: bool = True) -> VecNormalize:
@@ -52,6 +56,7 @@ def make_model(side: str, seed: int) -> BaseAlgorithm:
     env = normalized(env)
     arguments: dict[str, Any] = {name: SETTINGS[name] for name in PPO_ARGUMENTS}
     arguments |= dict(learning_rate=LinearSchedule(4e-4, 0.0, 1.0), seed=seed, device="cpu")
+    arguments |= OWN_ARGUMENTS.get(side, {})
     if side == "recurrent":
         policy_kwargs = dict(enable_critic_lstm=False, log_std_init=SETTINGS["policy_kwargs"]["log_std_init"])
         return RecurrentPPO("MultiInputLstmPolicy", env, policy_kwargs=policy_kwargs, **arguments)
