@@ -58,6 +58,17 @@ def collecting(model: Any, all_threads: bool = False) -> Any:
     return lambda: model.n_steps * model.n_envs / measure()
 
 
+def median_rates(sides: dict[str, Any], repeats: int) -> dict[str, float]:
+    """
+    :param sides: What :func:`collecting` returned, by name
+    :param repeats: Measurements of each, after one that does not count
+    :return: Median steps per second of each
+    """
+    interleaved(sides, 1)
+    rates = interleaved(sides, repeats)
+    return {f"{side}_steps_per_s": statistics.median(of_side) for side, of_side in rates.items()}
+
+
 def acting(model: Any, n_steps: int) -> Any:
     """
     :return: A function that acts for some steps in one environment and returns the milliseconds of a step
@@ -82,19 +93,13 @@ def main() -> None:
     rows = []
     for n_envs in args.n_envs:
         sides = {side: collecting(make_model(side, n_envs, 200)) for side in NAMES}
-        interleaved(sides, 1)
-        rates = interleaved(sides, args.repeats)
-        rows.append({"n_envs": n_envs, **{f"{side}_steps_per_s": statistics.median(r) for side, r in rates.items()}})
-    worker: dict[str, Any] = {"vec_env": SubprocVecEnv}
+        rows.append({"n_envs": n_envs, **median_rates(sides, args.repeats)})
     sides = {
         "dummy": collecting(make_model("window", 8, 200)),
-        "subproc": collecting(make_model("window", 8, 200, **worker)),
-        "subproc_all_threads": collecting(make_model("window", 8, 200, **worker), all_threads=True),
+        "subproc": collecting(make_model("window", 8, 200, SubprocVecEnv)),
+        "subproc_all_threads": collecting(make_model("window", 8, 200, SubprocVecEnv), all_threads=True),
     }
-    interleaved(sides, 1)
-    rates = interleaved(sides, args.repeats)
-    where = {f"{side}_steps_per_s": statistics.median(r) for side, r in rates.items()}
-    rows.append({"processes": "8 environments, window", **where})
+    rows.append({"processes": "8 environments, window", **median_rates(sides, args.repeats)})
     latencies = interleaved({side: acting(make_model(side, 1, 200), 200) for side in NAMES}, args.repeats)
     rows.append({"predict": "1 environment", **{f"{side}_ms": statistics.median(ms) for side, ms in latencies.items()}})
     save("collect", rows, gflops=matrix_product_rate() / 1e9, repeats=args.repeats)

@@ -19,7 +19,12 @@ SECTIONS = (
     ("collect", "Collecting and acting", "python benchmarks/collect.py", None),
     ("storage", "Rollout storage", "python benchmarks/storage.py", None),
     ("stock", "Stock environments, default settings", "python benchmarks/stock.py", None),
-    ("time_to_return", "Wall time to -60 on HalfCheetahVel", "python benchmarks/time_to_return.py", None),
+    (
+        "time_to_return",
+        "Wall time to -60 on HalfCheetahVel",
+        "OMP_NUM_THREADS=1 python benchmarks/time_to_return.py --seconds 600",
+        None,
+    ),
 )
 HEAD = """# Benchmarks
 

@@ -19,11 +19,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.common.held_out import share_tasks
+from sb3_trmrl.common.schedules import schedule_from_string
 
 ENV = "HalfCheetahVel-v0"
 SETTINGS = yaml.safe_load((pathlib.Path(__file__).parent.parent / "hyperparams" / "trmrl.yml").read_text())[ENV]
@@ -35,7 +35,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
 }
 #: PPO arguments that differ from the yml file, by side
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "full": dict(batch_size=800, learning_rate=LinearSchedule(3e-4, 0.0, 1.0)),
+    "full": dict(batch_size=800, learning_rate=schedule_from_string("lin_3e-4")),
 }
 
 
@@ -55,7 +55,7 @@ def make_model(side: str, seed: int) -> BaseAlgorithm:
     env = make_vec_env(ENV, SETTINGS["n_envs"], seed=seed, env_kwargs=SETTINGS["env_kwargs"])
     env = normalized(env)
     arguments: dict[str, Any] = {name: SETTINGS[name] for name in PPO_ARGUMENTS}
-    arguments |= dict(learning_rate=LinearSchedule(4e-4, 0.0, 1.0), seed=seed, device="cpu")
+    arguments |= dict(learning_rate=schedule_from_string(SETTINGS["learning_rate"]), seed=seed, device="cpu")
     arguments |= OWN_ARGUMENTS.get(side, {})
     if side == "recurrent":
         policy_kwargs = dict(enable_critic_lstm=False, log_std_init=SETTINGS["policy_kwargs"]["log_std_init"])

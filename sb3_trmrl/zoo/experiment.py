@@ -79,7 +79,6 @@ class TrMRLExperimentManager(ExperimentManager):
         if self.optimize_hyperparameters:
             # Not among the runs, where enjoy would take the folder for the newest one and find no model in it
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
-            self.params_path = f"{self.save_path}/{self.env_name}"
 
     def create_log_folder(self) -> None:
         # Runs that start at the same moment have all found the same number free.
