@@ -319,8 +319,7 @@ def test_held_out_tasks_come_in_any_number_and_are_always_the_same(env_id, split
     assert gym.make(env_id, split=split).get_wrapper_attr("tasks") == tuple(env.held_out_tasks(split))
 
 
-# There are two directions, whatever the split.
-@pytest.mark.parametrize("env_id", [env_id for env_id in FAMILIES if not env_id.endswith("Dir-v0")])
+@pytest.mark.parametrize("env_id", FAMILIES)
 @pytest.mark.parametrize("split", ["train", "eval", None])
 def test_held_out_tasks_of_no_such_split(env_id, split):
     with pytest.raises(ValueError, match=f"split.*{split}"):

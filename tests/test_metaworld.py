@@ -32,19 +32,9 @@ from sb3_trmrl.envs.metaworld import MetaWorldEnv, ML45TrainEnv  # noqa: E402
 from sb3_trmrl.envs.metaworld_simulation import ALL_V3_ENVIRONMENTS, new_simulation  # noqa: E402
 from sb3_trmrl.envs.metaworld_tasks import MetaWorldTask, TaskLists, class_names, task_lists  # noqa: E402
 
-N_GOALS = 20
+pytestmark = pytest.mark.usefixtures("few_goals")
+N_GOALS = 20  # of few_goals
 CLASSES = {"ML1": (1, 1), "ML10": (10, 5), "ML45": (45, 5)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_goals(tmp_path_factory):
-    """MetaWorld makes 20 goals of each class instead of 50, and the lists go into a folder of these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metaworld, "_N_GOALS", N_GOALS)
-        patch.setenv("SB3_TRMRL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        task_lists.cache_clear()
-        yield
-        task_lists.cache_clear()
 
 
 @pytest.fixture

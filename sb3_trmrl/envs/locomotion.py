@@ -17,8 +17,17 @@ import numpy as np
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
-from sb3_trmrl.common.checks import check_positive_int
-from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, check_range, held_out_rng, in_trials, stratified
+from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.envs.tasks import (
+    N_HELD_OUT,
+    SPLITS,
+    TaskEnv,
+    check_number,
+    check_range,
+    held_out_rng,
+    in_trials,
+    stratified,
+)
 
 
 class _LocomotionEnv(TaskEnv):
@@ -71,6 +80,7 @@ class _DirectionTasks(TaskEnv):
         return [self.directions[i] for i in rng.integers(len(self.directions), size=n)]
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[int]:
+        check_option("split", split, SPLITS[1:])
         # Every direction in turn, as often as the others
         return [self.directions[i % len(self.directions)] for i in range(n)]
 
