@@ -3,8 +3,18 @@
 from collections.abc import Iterator
 
 import pytest
+import torch as th
 
 N_GOALS = 20
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch uses one thread: tiny models are quicker so."""
+    threads = th.get_num_threads()
+    th.set_num_threads(1)
+    yield
+    th.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

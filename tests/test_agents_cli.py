@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch as th
 from PIL import Image
 from rliable import metrics
+from zoo_helpers import TINY
 
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.analysis.comparison import Group, interquartile_mean, share_of_gap
@@ -17,16 +17,8 @@ from sb3_trmrl.cli.agents import load_agent
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 
-TINY = ["n_envs:2", "n_steps:20", "batch_size:20", "n_epochs:1"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 ENV = "BernoulliBandit-v0"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = th.get_num_threads()
-    th.set_num_threads(1)
-    yield
-    th.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch as th
 import yaml
 from matplotlib import pyplot as plt
+from zoo_helpers import TINY
 
 import sb3_trmrl
 from sb3_trmrl.__main__ import COMMANDS, main
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(sb3_trmrl.__file__).parents[1]
 ENV = "BernoulliBandit-v0"
-TINY = ["n_envs:2", "n_steps:20", "batch_size:20", "n_epochs:1"]
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,6 @@ def folder(tmp_path_factory: Any) -> Path:
     # The progress bar
     assert "80/80" in done.stdout
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = th.get_num_threads()
-    th.set_num_threads(1)
-    yield
-    th.set_num_threads(threads)
 
 
 def test_help_lists_the_commands(capsys: Any) -> None:

@@ -1,7 +1,6 @@
 """rl-zoo3 with our hyperparameters, environments and schedules. Runs are a few dozen steps, in this process."""
 
 import argparse
-import json
 import pickle
 import shutil
 import subprocess
@@ -20,8 +19,8 @@ from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import VecNormalize
+from zoo_helpers import TINY, train
 
 import sb3_trmrl
 from sb3_trmrl.__main__ import main
@@ -32,26 +31,8 @@ from sb3_trmrl.zoo.experiment import TrMRLExperimentManager, find_config, hyperp
 from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
 from sb3_trmrl.zoo.registration import register
 
-TINY = ["n_envs:2", "n_steps:20", "batch_size:20", "n_epochs:1"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 OUR_ENVS = ["HalfCheetahVel-v0", "HalfCheetahDir-v0", "AntDir-v0", "BernoulliBandit-v0", "TabularMDP-v0"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = th.get_num_threads()
-    th.set_num_threads(1)
-    yield
-    th.set_num_threads(threads)
-
-
-def train(folder: Path, *arguments: str, params: list[str] = TINY, env: str = "BernoulliBandit-v0") -> Path:
-    """
-    :return: Folder of the run
-    """
-    before = set(folder.glob("*/*"))
-    assert main(["train", "--env", env, "-f", str(folder), "--seed", "3", *arguments, "-params", *params]) == 0
-    (run,) = {path for path in folder.glob("*/*") if path.is_dir()} - before
-    return run
 
 
 def make_manager(folder: Path, algo: str, env_id: str, **kwargs: Any) -> TrMRLExperimentManager:
@@ -400,85 +381,6 @@ def test_search_keeps_the_architecture_and_leaves_no_empty_run(tmp_path: Path, m
     assert seen == [settings, settings]
     assert len(list(tmp_path.glob("trmrl/report_*.csv"))) == 1
     assert not list(tmp_path.glob("trmrl/BernoulliBandit-v0_*"))
-
-
-# The report
-
-
-def _returns_by_hand(model: TransformerPPO, n_episodes: int, **env_kwargs: Any) -> list[float]:
-    """
-    :return: Mean return of an episode on each test task, one environment and one step at a time
-    """
-    env = gym.make("HalfCheetahVel-v0", split="test", episodes_per_trial=n_episodes, **env_kwargs)
-    returns = []
-    for _ in range(N_HELD_OUT_TASKS):
-        observation, _ = env.reset()
-        state, start, total, done = None, np.array([True]), 0.0, False
-        while not done:
-            action, state = model.predict(observation, state, start, deterministic=True)
-            observation, reward, terminated, truncated, _ = env.step(action)
-            total, done, start = total + float(reward), terminated or truncated, np.array([False])
-        returns.append(total / n_episodes)
-    env.close()
-    return returns
-
-
-def test_report_compares_before_and_after_on_the_test_tasks(tmp_path: Path, capsys: Any) -> None:
-    arguments = ["-n", "80", "--eval-freq", "40", "--report", "--env-kwargs", "horizon:10"]
-    run = train(tmp_path, *arguments, env="HalfCheetahVel-v0")
-    printed = capsys.readouterr().out
-    figures = json.loads((run / "report.json").read_text())
-    returns = figures["returns"]
-    assert set(returns) == {"before training", "best on validation"}
-    for name, path in (("before training", "initial_model.zip"), ("best on validation", "best_model.zip")):
-        model = TransformerPPO.load(run / path)
-        for row, n_episodes in (("first episode", 1), ("mean of all 2 episodes of a trial", 2)):
-            by_hand = _returns_by_hand(model, n_episodes, horizon=10)
-            entry = returns[name][row]
-            # Tasks and models are the same, initial states are not: in ten steps that makes little difference.
-            assert entry["mean"] == pytest.approx(np.mean(by_hand), abs=1.0)
-            assert entry["mean"] == pytest.approx(np.mean(entry["each"]))
-            assert entry["standard_error"] == pytest.approx(np.std(entry["each"], ddof=1) / np.sqrt(20))
-            assert f"{entry['mean']:.1f} +- {entry['standard_error']:.1f}" in printed
-    assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
-    initial = TransformerPPO.load(run / "initial_model.zip")
-    assert initial.num_timesteps == 0
-    assert np.load(run / "evaluations.npz")["results"].shape == (2, N_HELD_OUT_TASKS)
-    # Whole trials: two episodes of ten steps
-    assert set(load_results(str(run))["l"]) == {20}
-
-
-def test_report_on_a_plain_environment_with_normalisation(tmp_path: Path) -> None:
-    params = [*TINY, "normalize:True"]
-    run = train(tmp_path, "-n", "80", "--eval-freq", "40", "--report", params=params, env="CartPoleNoVel-v1")
-    returns = json.loads((run / "report.json").read_text())["returns"]
-    assert set(returns) == {"before training", "best on validation"}
-    assert all(set(rows) == {"episode"} and len(rows["episode"]["each"]) == 20 for rows in returns.values())
-    # Not normalised: CartPole pays 1 for each step.
-    assert all(value == int(value) >= 1 for rows in returns.values() for value in rows["episode"]["each"])
-    assert (run / "learning_curve.png").is_file()
-
-
-def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, monkeypatch: Any) -> None:
-    env_id = "CartPoleNoVel-v1"
-    run = train(tmp_path, "-n", "120", "--eval-freq", "40", params=[*TINY, "normalize:True"], env=env_id)
-    for folder, model in ((run, run / "best_model.zip"), (run / env_id, run / f"{env_id}.zip")):
-        statistics = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(env_id))
-        # Every step of the two environments counts, and their first observation
-        assert statistics.obs_rms.count == pytest.approx(TransformerPPO.load(model).num_timesteps + 2, abs=0.01)
-
-    loaded, load = [], VecNormalize.load
-    monkeypatch.setattr(VecNormalize, "load", lambda path, env: loaded.append(Path(path).parent) or load(path, env))
-    assert main(["report", str(run)]) == 0
-    assert loaded == [run]  # there is no model before training without --report
-    (run / "best_model.zip").unlink()
-    assert main(["report", str(run)]) == 0
-    assert loaded == [run, run / env_id]
-
-
-def test_report_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="not the folder of a run"):
-        main(["report", str(tmp_path)])
 
 
 # The package

@@ -127,7 +127,7 @@ class AdaptationResult:
             return cls(tasks=tasks, rewards=data["rewards"], successes=successes, infos=infos, **about)
 
 
-def bootstrap_interval(values: np.ndarray, confidence: float, seed: int) -> np.ndarray:
+def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> np.ndarray:
     """
     :param values: One row for each task, (T, ...)
     :param confidence: Of the interval

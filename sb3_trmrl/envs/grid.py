@@ -23,7 +23,7 @@ MOVES: tuple[Cell, ...] = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
 
 class _GridEnv(TextRender, TaskEnv):
     """
-    An agent that sees its own cell (x, y) of a square grid and nothing else; it stays where a wall is.
+    An agent that sees its own cell (x, y) of a square grid and nothing else, x and y one-hot; it stays where a wall is.
 
     :param size: Cells along each side, at least 3
     :param horizon: Steps of an episode, after which it terminates: the problem is the sum of rewards until then
@@ -38,8 +38,10 @@ class _GridEnv(TextRender, TaskEnv):
             raise ValueError(f"`size` must be at least 3, got {size}")
         self.horizon = check_positive_int("horizon", horizon)
         self.start = start
-        self.observation_space = spaces.MultiDiscrete([size, size])
+        # Not MultiDiscrete: RecurrentPPO cannot build its LSTM for that (SB3 gives it a NumPy integer as width).
+        self.observation_space = spaces.Box(0.0, 1.0, (2 * size,), np.float32)
         self.action_space = spaces.Discrete(len(MOVES))
+        self._rows = np.eye(size, dtype=np.float32)
         self._cell = start
         self._steps_left = 0
 
@@ -66,13 +68,13 @@ class _GridEnv(TextRender, TaskEnv):
 
     def _one_hot(self, *cells: Cell) -> np.ndarray:
         numbers = [number for cell in cells for number in cell]
-        return np.eye(self.size, dtype=np.float32)[numbers].ravel()
+        return self._rows[numbers].ravel()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self._cell, self._steps_left = self.start, self.horizon
         self._show("new episode")
-        return np.array(self._cell), {}
+        return self._one_hot(self._cell), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self._steps_left == 0:
@@ -84,7 +86,7 @@ class _GridEnv(TextRender, TaskEnv):
         self._steps_left -= 1
         reward = self._reward()
         self._show(f"reward {reward:g}")
-        return np.array(self._cell), reward, self._steps_left == 0, False, {}
+        return self._one_hot(self._cell), reward, self._steps_left == 0, False, {}
 
     def _show(self, event: str) -> None:
         self.show(f"{event}, at {self._cell}", partial(grid, self.size, self._colours(), self._cell))

@@ -69,7 +69,8 @@ class GridNaviOracle(ScriptedAgent):
 
     def _act(self, rows: dict[str, np.ndarray], memory: np.ndarray) -> np.ndarray:
         (goal,) = _cells(rows["task"], 1)
-        return _step_towards(rows["observation"], goal)
+        (cell,) = _cells(rows["observation"], 1)
+        return _step_towards(cell, goal)
 
 
 class DarkKeyToDoorOracle(ScriptedAgent):
@@ -86,7 +87,7 @@ class DarkKeyToDoorOracle(ScriptedAgent):
 
     def _act(self, rows: dict[str, np.ndarray], memory: np.ndarray) -> np.ndarray:
         key, door = _cells(rows["task"], 2)
-        cell = rows["observation"]
+        (cell,) = _cells(rows["observation"], 1)
         # In an episode's first observation nothing can have been found
         memory[rows["prev_done"][:, 0] == 1] = False
         memory[:, 1] |= memory[:, 0] & (cell == key).all(axis=1)
@@ -94,13 +95,13 @@ class DarkKeyToDoorOracle(ScriptedAgent):
         return _step_towards(cell, np.where(memory[:, 1:], door, key))
 
 
-def _cells(task: np.ndarray, n: int) -> np.ndarray:
+def _cells(one_hot: np.ndarray, n: int) -> np.ndarray:
     """
-    :param task: One-hot coordinates of n cells, (E, n * 2 * size)
+    :param one_hot: One-hot coordinates of n cells, (E, n * 2 * size)
     :param n: Number of cells
     :return: Each cell, (n, E, 2)
     """
-    return task.reshape(len(task), n, 2, -1).argmax(axis=-1).swapaxes(0, 1)
+    return one_hot.reshape(len(one_hot), n, 2, -1).argmax(axis=-1).swapaxes(0, 1)
 
 
 def _step_towards(cell: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
+from sb3_trmrl.analysis.learning_curve import LearningCurve, plot_learning_curve
 from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, share_tasks
 from sb3_trmrl.zoo.runs import INITIAL_MODEL, Run
 
@@ -56,14 +57,21 @@ def _test_env(run: Run, model: Path, **env_kwargs: Any) -> VecEnv:
     return share_tasks(env) if run.has_splits else env
 
 
-def _test_returns(run: Run, path: Path, before_training: bool, **env_kwargs: Any) -> list[float]:
+def _test(run: Run, path: Path, before_training: bool, **env_kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     :param run: The run
     :param path: Zip of the model
     :param before_training: Whether statistics of VecNormalize, if any, are to be left out: they are those of training
     :param env_kwargs: Further arguments of the environment
-    :return: Return of one episode (trial) on each test task, deterministic actions, not normalised
+    :return: Return of one episode (trial) on each test task, deterministic actions, not normalised, (tasks,); and
+        whether there was success in each of its episodes, (tasks, episodes), empty where the environment does not tell
     """
+    successes = []
+
+    def remember_success(locals_: dict[str, Any], _: dict[str, Any]) -> None:
+        if locals_["done"] and "episode_successes" in locals_["info"]:
+            successes.append(locals_["info"]["episode_successes"])
+
     env = _test_env(run, path, **env_kwargs)
     try:
         if before_training and isinstance(env, VecNormalize) and env.norm_obs:
@@ -73,9 +81,9 @@ def _test_returns(run: Run, path: Path, before_training: bool, **env_kwargs: Any
         custom_objects = {"learning_rate": 0.0, "clip_range": 0.0}
         model: BaseAlgorithm = ALGOS[run.algo].load(path, device="cpu", custom_objects=custom_objects)
         returns, _ = evaluate_policy(
-            model, env, n_eval_episodes=N_HELD_OUT_TASKS, deterministic=True, return_episode_rewards=True
+            model, env, N_HELD_OUT_TASKS, deterministic=True, callback=remember_success, return_episode_rewards=True
         )
-        return [float(value) for value in returns]  # type: ignore[union-attr]
+        return np.array(returns, dtype=np.float64), np.array(successes, dtype=bool)
     finally:
         env.close()
 
@@ -122,15 +130,25 @@ def write_report(folder: str | Path) -> dict[str, Any]:
         for row, env_kwargs in rows.items():
             if not run.has_splits:
                 env_kwargs = {}
-            returns = np.array(_test_returns(run, path, name == "before training", **env_kwargs))
+            returns, successes = _test(run, path, name == "before training", **env_kwargs)
             returns /= env_kwargs.get("episodes_per_trial", 1)
             mean, error = _mean_and_error(returns)
             entry = {"mean": mean, "standard_error": error, "each": returns.tolist()}
+            line = f"  {name + ', ' + row:<60}{mean:10.1f} +- {error:.1f}"
+            if successes.size:
+                entry["success_rates"] = successes.mean(axis=0).tolist()
+                line += f", success {successes.mean():.0%}"
             figures["returns"].setdefault(name, {})[row] = entry
-            print(f"  {name + ', ' + row:<60}{mean:10.1f} +- {error:.1f}")
+            print(line)
 
     (run.folder / FIGURES).write_text(json.dumps(figures, indent=2))
-    plot_learning_curve(run.folder, figures, episodes)
+    rows_shown = {name: next(iter(rows.items())) for name, rows in figures["returns"].items()}
+    levels = {
+        f"test, {row}: {name} ({entry['mean']:.0f} ± {entry['standard_error']:.0f})": entry["mean"]
+        for name, (row, entry) in rows_shown.items()
+    }
+    title = f"{run.algo} on {run.env_id}"
+    plot_learning_curve(_learning_curve(run, episodes), levels, run.folder / PICTURE, title)
     print(f"Learning curve: {run.folder / PICTURE}")
     print(f"All figures:    {run.folder / FIGURES}")
     for name, path in models.items():
@@ -138,43 +156,19 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     return figures
 
 
-def plot_learning_curve(folder: Path, figures: dict[str, Any], episodes: int) -> None:
+def _learning_curve(run: Run, episodes: int) -> LearningCurve:
     """
-    :param folder: Folder of the run: training returns from ``*.monitor.csv``, evaluations from ``evaluations.npz``
-    :param figures: What :func:`write_report` found; its first row becomes horizontal lines
+    :param run: The run
     :param episodes: Episodes per trial; returns of trials are divided by it
+    :return: Training returns from ``*.monitor.csv``, and the evaluations
     """
-    # Without pyplot there is no window and no change of the user's backend.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-
-    training = load_results(str(folder))
-    if len(training):
-        window = max(1, min(100, len(training) // 5))
-        smooth = training["r"].rolling(window).mean() / episodes
-        label = f"training, sampled actions (mean of {window} episodes)"
-        if episodes > 1:
-            label = f"training tasks, sampled actions (mean of {window} trials)"
-        axes.plot(training["l"].cumsum(), smooth, color="0.65", label=label)
-    evaluations = folder / "evaluations.npz"
-    if evaluations.is_file():
-        with np.load(evaluations) as data:
-            timesteps, results = data["timesteps"], data["results"] / episodes
-        mean = results.mean(axis=1)
-        error = results.std(axis=1, ddof=1) / np.sqrt(results.shape[1]) if results.shape[1] > 1 else 0 * mean
-        subject = f"{results.shape[1]} validation tasks" if figures["held_out_tasks"] else "evaluation"
-        label = f"{subject}, deterministic (mean and standard error)"
-        axes.plot(timesteps, mean, "o-", markersize=3, color="tab:blue", label=label)
-        axes.fill_between(timesteps, mean - error, mean + error, color="tab:blue", alpha=0.2, linewidth=0)
-    for (name, rows), colour in zip(figures["returns"].items(), ("tab:red", "tab:green"), strict=False):
-        row, entry = next(iter(rows.items()))
-        axes.axhline(entry["mean"], linestyle="--", color=colour, label=f"test, {row}: {name} ({entry['mean']:.0f})")
-
-    axes.set_title(f"{figures['algo']} on {figures['env']}")
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel("return per episode" + (f" (mean over the {episodes} of a trial)" if episodes > 1 else ""))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="best", fontsize="small")
-    figure.savefig(folder / PICTURE, dpi=150)
+    training = load_results(str(run.folder))
+    timesteps, returns = run.evaluations() or (np.zeros(0), np.zeros((0, 0)))
+    return LearningCurve(
+        training=np.stack([training["l"].cumsum().to_numpy(), training["r"].to_numpy() / episodes]),
+        timesteps=timesteps,
+        returns=returns / episodes,
+        successes=run.successes(),
+        episodes=episodes,
+        held_out=run.has_splits,
+    )

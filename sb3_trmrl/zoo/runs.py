@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from sb3_trmrl.common.callbacks import HISTORY
 from sb3_trmrl.common.held_out import has_splits
 
 #: Files of a run
@@ -69,3 +70,14 @@ class Run:
             return None
         with np.load(path) as data:
             return data["timesteps"], data["results"]
+
+    def successes(self) -> np.ndarray | None:
+        """
+        :return: Whether there was success in each episode of the trials of these evaluations, (K, n, episodes), if the
+            environment tells
+        """
+        path = self.folder / HISTORY
+        if not path.is_file():
+            return None
+        with np.load(path) as data:
+            return data.get("successes")

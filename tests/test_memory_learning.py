@@ -1,0 +1,1 @@
+"""Tasks that need a memory across episodes, for minutes: `make test-slow`."""
