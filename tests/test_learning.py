@@ -9,28 +9,17 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from zoo_helpers import train
 
 from sb3_trmrl import TransformerPPO
-from sb3_trmrl.__main__ import main
 
 pytestmark = pytest.mark.slow
-
-
-def train(folder: Path, env_id: str, *arguments: str) -> Path:
-    """
-    :param folder: Where logs go
-    :param env_id: Environment
-    :param arguments: Further arguments of the command line
-    :return: Folder of the run
-    """
-    assert main(["train", "--env", env_id, "--log-folder", str(folder), "--seed", "0", *arguments]) == 0
-    return folder / "trmrl" / f"{env_id}_1"
 
 
 def test_cartpole_without_velocities_needs_memory(tmp_path: Path) -> None:
     """TransformerPPO balances for 400 of 500 steps or more; PPO with as many steps and the same settings does not."""
     env_id, n_steps = "CartPoleNoVel-v1", 60_000
-    run = train(tmp_path, env_id, "--n-timesteps", str(n_steps), "--eval-freq", "-1")
+    run = train(tmp_path, "--seed", "0", "-n", str(n_steps), "--eval-freq", "-1", params=[], env=env_id)
 
     def evaluation_env() -> VecEnv:
         return make_vec_env(env_id, 4, seed=1_000)
@@ -74,7 +63,7 @@ def bandit_returns(model: TransformerPPO, n_tasks: int, deterministic: bool) -> 
 
 def test_bandit_beats_what_one_transition_can_tell(tmp_path: Path) -> None:
     """Sampled actions, 20,000 tasks: 6.4 or more (random 5.0, optimum 6.66), with a standard error of 0.017."""
-    run = train(tmp_path, "BernoulliBandit-v0", "--eval-freq", "-1")
+    run = train(tmp_path, "--seed", "0", "--eval-freq", "-1", params=[], env="BernoulliBandit-v0")
     model = TransformerPPO.load(run / "BernoulliBandit-v0.zip")
     sampled, greedy = (bandit_returns(model, 20_000, deterministic).mean() for deterministic in (False, True))
     print(f"BernoulliBandit-v0, 20,000 tasks: sampled {sampled:.3f}, greedy {greedy:.3f}")

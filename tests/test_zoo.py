@@ -272,6 +272,15 @@ def test_stock_algorithms_train_on_our_environments(algo: str, env_id: str, poli
     assert model.num_timesteps >= 20
 
 
+@pytest.mark.parametrize(("algo", "policy"), [("ppo", "MlpPolicy"), ("ppo_lstm", "MlpLstmPolicy")])
+def test_the_lower_reference_trains_with_our_settings(algo: str, policy: str, tmp_path: Path) -> None:
+    arguments = ["--algo", algo, "-n", "40", "--eval-freq", "20", "--env-kwargs", "previous_transition:False"]
+    run = train(tmp_path, *arguments, env="HalfCheetahVel-v0")
+    model = ALGOS[algo].load(run / "best_model.zip")
+    assert model.observation_space.shape == (17,)
+    assert yaml.unsafe_load((run / "HalfCheetahVel-v0" / "config.yml").read_text())["policy"] == policy
+
+
 def test_stock_algorithms_elsewhere_use_the_zoos_settings(tmp_path: Path, capfd: Any) -> None:
     run = train(tmp_path, "--algo", "a2c", "-n", "20", "--eval-freq", "-1", params=["n_envs:2"], env="CartPole-v1")
     assert yaml.unsafe_load((run / "CartPole-v1" / "config.yml").read_text())["policy"] == "MlpPolicy"

@@ -56,7 +56,8 @@ class TrMRLExperimentManager(ExperimentManager):
     What it does otherwise than the zoo's, for every algorithm:
 
     * without ``--conf-file``, hyperparameters come from our yml file if that has the environment or a default
-    * Dict observations select the ``MultiInput`` policy, and VecNormalize leaves flags and one-hot actions alone
+    * Dict observations select the ``MultiInput`` policy, others the ``Mlp`` policy instead of it, and VecNormalize leaves
+      flags and one-hot actions alone
     * ``learning_rate`` and ``vf_learning_rate`` may be any string of :func:`schedule_from_string`
     * ``env_kwargs`` of yml and command line are merged and reach evaluation, ``enjoy`` and ``record_video`` too
     * environments with held-out tasks are evaluated on those for validation, each visited once; the evaluation
@@ -136,11 +137,14 @@ class TrMRLExperimentManager(ExperimentManager):
     ) -> dict[str, Any]:
         # Called with the finished environment, so this is where its observations are known.
         policy = hyperparams.get("policy")
-        if isinstance(policy, str) and isinstance(env.observation_space, spaces.Dict):
-            multi_input = policy.replace("Mlp", "MultiInput").replace("Cnn", "MultiInput")
-            if multi_input != policy and multi_input in ALGOS[self.algo].policy_aliases:
-                print(f"Dict observations: using {multi_input} instead of {policy}")
-                hyperparams["policy"] = saved_hyperparams["policy"] = multi_input
+        if isinstance(policy, str):
+            if isinstance(env.observation_space, spaces.Dict):
+                suited = policy.replace("Mlp", "MultiInput").replace("Cnn", "MultiInput")
+            else:
+                suited = policy.replace("MultiInput", "Mlp")
+            if suited != policy and suited in ALGOS[self.algo].policy_aliases:
+                print(f"{type(env.observation_space).__name__} observations: using {suited} instead of {policy}")
+                hyperparams["policy"] = saved_hyperparams["policy"] = suited
         return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
