@@ -56,8 +56,8 @@ class TrMRLExperimentManager(ExperimentManager):
     What it does otherwise than the zoo's, for every algorithm:
 
     * without ``--conf-file``, hyperparameters come from our yml file if that has the environment or a default
-    * Dict observations select the ``MultiInput`` policy, others the ``Mlp`` policy instead of it, and VecNormalize leaves
-      flags and one-hot actions alone
+    * Dict observations select the ``MultiInput`` policy, others the ``Mlp`` policy instead of it
+    * VecNormalize leaves flags and one-hot actions alone
     * ``learning_rate`` and ``vf_learning_rate`` may be any string of :func:`schedule_from_string`
     * ``env_kwargs`` of yml and command line are merged and reach evaluation, ``enjoy`` and ``record_video`` too
     * environments with held-out tasks are evaluated on those for validation, each visited once; the evaluation
