@@ -10,15 +10,17 @@ import pandas as pd
 import pytest
 import torch as th
 from agent_helpers import tiny_model
+from matplotlib.axes import Axes
 from matplotlib.image import imread
+from matplotlib.text import Text
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.analysis import ablations
 from sb3_trmrl.analysis.attention import attention_map, plot_attention
-from sb3_trmrl.analysis.consensus import FORMS, bayes_risks, consensus, plot_consensus
-from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation
+from sb3_trmrl.analysis.consensus import FORMS, Consensus, bayes_risks, consensus, plot_consensus
+from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation, plot_targets
 from sb3_trmrl.analysis.refinement import plot_refinement, refinement, refinement_of
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
 from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories, working_memories_of
@@ -67,6 +69,14 @@ def assert_picture(path):
     inked = (picture < 0.95).any(axis=-1)
     assert inked.mean() > 0.01
     assert inked.any(axis=0).mean() > 0.5 and inked.any(axis=1).mean() > 0.3
+
+
+@pytest.fixture
+def drawn_texts(monkeypatch):
+    """What is written on the pictures that are drawn."""
+    texts, draw = set(), Text.draw
+    monkeypatch.setattr(Text, "draw", lambda self, renderer: texts.add(self.get_text()) or draw(self, renderer))
+    return texts
 
 
 def steps_of(attention, values=None, memories=None, slots=None, **kwargs):
@@ -260,6 +270,26 @@ def test_online_adaptation_takes_any_agent(tmp_path):
     assert_picture(tmp_path / "online.png")
 
 
+def test_pictures_tell_the_unit_of_tasks(tmp_path, drawn_texts):
+    speeds = np.ones((3, 1, 12))
+    result = AdaptationResult("Env-v0", [0.05, 1.5, 3.0], speeds, infos={"x_velocity": speeds, "height": speeds})
+    plot_targets(result, "x_velocity", tmp_path / "targets.png")
+    assert {"target 0.05 m/s", "target 3.00 m/s", "x velocity (m/s), mean of 11 steps"} <= drawn_texts
+    plot_targets(result, "height", tmp_path / "targets.png")
+    assert {"target 0.05", "height, mean of 11 steps"} <= drawn_texts
+    found = online_adaptation(result)
+    plot_online_adaptation(found, tmp_path / "online.png", targets={"x_velocity": 1.5})
+    assert {"mean target, 1.50 m/s", "reward per step", "x velocity (m/s)", "height"} <= drawn_texts
+    unit = Trials("HalfCheetahVel-v0", n_tasks=1, env_kwargs={"horizon": 1}).task_unit
+    assert unit == "m/s" and Trials("HalfCheetahDir-v0", n_tasks=1, env_kwargs={"horizon": 1}).task_unit == ""
+    points = np.random.default_rng(0).normal(size=(9, 4))
+    seen = working_memories_of(points, np.arange(9) % 3, np.arange(9), result.tasks)
+    plot_working_memories(seen, tmp_path / "memories.png")
+    assert "task" in drawn_texts and "task (m/s)" not in drawn_texts
+    plot_working_memories(seen, tmp_path / "memories.png", task_unit=unit)
+    assert "task (m/s)" in drawn_texts
+
+
 # --- refinement ---------------------------------------------------------------------------------------------------
 
 
@@ -445,6 +475,34 @@ def test_consensus_averages_heads_then_steps_then_tasks():
     np.testing.assert_allclose(found.minimum_risk[:, 0, 0], -(0.9 + 0.5) / 2)
     with pytest.raises(ValueError, match="context_length 1"):
         consensus([steps_of(weights, values, slots=[0, 0, 0])])
+
+
+def test_a_single_memory_is_no_consensus():
+    """The slot's number does not tell how far it can see: here the second and the third one see themselves only."""
+    weights, values = np.zeros((2, 2, 3, 3)), np.tile(np.eye(3), (2, 2, 1, 1))
+    weights[:, :, 0, 0] = weights[:, :, 1, 1] = weights[:, :, 2, 2] = 1
+    with pytest.raises(ValueError, match="context_length 1"):
+        consensus([steps_of(weights, values, slots=[1, 2])])
+    # One of its heads looks at one memory, the other at two: this step can see two
+    weights[0, 1, 1] = [0.9, 0.1, 0]
+    found = consensus([steps_of(weights, values, slots=[1, 2])])
+    np.testing.assert_allclose(found.output_risk[0, 0, 0], -(1 + 0.82) / 2)
+    np.testing.assert_allclose(found.holds[0, :, 0], [0.5, 0.5, 1, 1])
+
+
+@pytest.mark.parametrize("memory", ["window", "full"])
+def test_without_a_second_memory_there_is_no_consensus(make_model, trials, memory):
+    agent = make_model(memory=memory, context_length=1)
+    with pytest.raises(ValueError, match="context_length 1"):
+        consensus(traced_steps(agent, trials))
+
+
+def test_the_picture_does_not_round_up_to_all(tmp_path, monkeypatch):
+    texts = []
+    monkeypatch.setattr(Axes, "annotate", lambda self, text, *args, **kwargs: texts.append(text))
+    risks, holds = -np.ones((2, 4, 1)), np.tile([[0.0], [0.5], [0.9963], [1.0]], (2, 1, 1))
+    plot_consensus(Consensus(risks, risks, holds), tmp_path / "consensus.png")
+    assert texts == ["0.0 %", "50.0 %", "99.6 %", "100.0 %"]
 
 
 # --- from an agent to pictures ------------------------------------------------------------------------------------

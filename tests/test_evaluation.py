@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 import torch as th
 from agent_helpers import TINY
-from families import early_end
+from families import EarlyEnd, early_end
 from sb3_contrib import RecurrentPPO
 from scipy import stats
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_trmrl  # noqa: F401
-from sb3_trmrl import TransformerPPO
+from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation, TransformerPPO
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.common.evaluation import evaluate_adaptation
-from sb3_trmrl.common.held_out import evaluation_seed
+from sb3_trmrl.common.held_out import evaluation_seed, share_tasks
 
 ENVS: dict[str, tuple[str | Callable[..., gym.Env], dict[str, Any]]] = {
     "cheetah": ("HalfCheetahVel-v0", dict(horizon=12)),
@@ -204,12 +205,40 @@ def test_interval_over_tasks() -> None:
         (dict(env="CartPole-v1"), TypeError, "MultiEpisodeTrial"),
         (dict(info_keys=["height"]), ValueError, "'height'"),
         (dict(env_kwargs=dict(reveal_task=True)), ValueError, "task.*env_kwargs"),
+        (dict(env_kwargs=dict(previous_transition=False)), ValueError, r"`env` has .*Box\(.*Dict\(.*env_kwargs"),
+        (dict(seed=-1), ValueError, "`seed`.*-1"),
+        (dict(seed=None), TypeError, "`seed`.*None"),
+        (dict(seed=1.0), TypeError, "`seed`.*1.0"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     model = make_model("window", "HalfCheetahVel-v0", {})
     with pytest.raises(error, match=message):
         evaluate_adaptation(model, **{"env": "HalfCheetahVel-v0", "n_eval_tasks": 2, "n_eval_episodes": 1, **arguments})
+
+
+def test_an_agent_without_a_dict_is_refused_on_a_dict() -> None:
+    plain = make_vec_env("HalfCheetahVel-v0", 1, env_kwargs=dict(previous_transition=False))
+    model = PPO("MlpPolicy", plain, n_steps=8, batch_size=8, device="cpu")
+    with pytest.raises(ValueError, match=r"`env` has .*Dict\(.*trained with Box"):
+        evaluate_adaptation(model, "HalfCheetahVel-v0", 2, 1)
+    result = evaluate_adaptation(
+        model, "HalfCheetahVel-v0", 2, 1, env_kwargs=dict(previous_transition=False, horizon=2)
+    )
+    assert result.rewards.shape == (2, 1, 2)
+
+
+def test_a_module_may_stand_before_the_id() -> None:
+    model = make_model("window", "HalfCheetahVel-v0", dict(horizon=2))
+    arguments: dict[str, Any] = dict(n_eval_tasks=3, n_eval_episodes=1, env_kwargs=dict(horizon=2))
+    prefixed = evaluate_adaptation(model, "sb3_trmrl:HalfCheetahVel-v0", **arguments)
+    plain = evaluate_adaptation(model, "HalfCheetahVel-v0", **arguments)
+    assert prefixed.tasks == plain.tasks and prefixed.held_out
+    assert np.array_equal(prefixed.rewards, plain.rewards)
+    callback = AdaptationEvalCallback("sb3_trmrl:HalfCheetahVel-v0", env_kwargs=dict(horizon=2))
+    visited = [task for tasks in callback.eval_env.get_attr("tasks") for task in tasks]
+    held_out = gym.make("HalfCheetahVel-v0", split="validation").get_wrapper_attr("tasks")
+    assert sorted(visited) == sorted(held_out) and callback.n_eval_episodes == len(held_out)
 
 
 def test_info_by_step() -> None:
@@ -257,6 +286,35 @@ def test_evaluation_callback(tmp_path: Path) -> None:
                 assert written[f"eval/episode_{episode + 1}_success_rate"] == pytest.approx(rate)
             assert written["eval/success_rate"] == pytest.approx(history["successes"][index, :, -1].mean())
     assert (tmp_path / "best_model.zip").is_file()
+
+
+class AsLongAsItsTask(EarlyEnd):
+    """Pays 1 at each step, for as many steps as the task says: an episode's return is its task."""
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        return self._observe(), 1.0, self.time == self.task, False, {}
+
+
+def test_the_history_knows_the_task_of_each_trial(tmp_path: Path) -> None:
+    """Trials are in the order in which they end, here not that of the tasks."""
+    tasks = (4, 1, 3, 2, 5)
+
+    def make() -> gym.Env:
+        trials = MultiEpisodeTrial(AsLongAsItsTask(), episodes_per_trial=2, tasks=tasks)
+        return PreviousTransitionObservation(trials)
+
+    model = make_model("window", make, {})
+    eval_env = share_tasks(make_vec_env(make, 2))
+    model.learn(32, AdaptationEvalCallback(eval_env, n_eval_episodes=5, eval_freq=8, log_path=str(tmp_path), verbose=0))
+    with np.load(tmp_path / "adaptation.npz") as history:  # without pickle
+        assert "successes" not in history
+        visited, returns = history["task_names"][history["tasks"]], history["returns"]
+    assert returns.shape == (2, 5, 2) and visited.shape == (2, 5)
+    assert not np.array_equal(visited[0], [str(task) for task in tasks])
+    assert all(sorted(each) == ["1", "2", "3", "4", "5"] for each in visited)
+    assert np.array_equal(visited.astype(float), returns[:, :, 0])
+    assert np.array_equal(visited.astype(float), returns[:, :, 1])
 
 
 def test_evaluation_callback_from_an_id() -> None:

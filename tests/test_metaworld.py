@@ -18,8 +18,10 @@ import pytest
 import yaml
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from zoo_helpers import train
 
 import sb3_trmrl.envs
+from sb3_trmrl.__main__ import main
 from sb3_trmrl.common.metaworld_protocol import ProtocolResult, metaworld_protocol
 
 metaworld = pytest.importorskip("metaworld")
@@ -28,7 +30,7 @@ from metaworld.evaluation import metalearning_evaluation  # noqa: E402
 from metaworld.policies import ENV_POLICY_MAP  # noqa: E402
 
 from sb3_trmrl.envs import metaworld_tasks  # noqa: E402
-from sb3_trmrl.envs.metaworld import MetaWorldEnv, ML45TrainEnv  # noqa: E402
+from sb3_trmrl.envs.metaworld import _INFO_KEYS, MetaWorldEnv, ML45TrainEnv, _observation_space  # noqa: E402
 from sb3_trmrl.envs.metaworld_simulation import ALL_V3_ENVIRONMENTS, new_simulation  # noqa: E402
 from sb3_trmrl.envs.metaworld_tasks import MetaWorldTask, TaskLists, class_names, task_lists  # noqa: E402
 
@@ -205,6 +207,49 @@ def test_ml45_train_is_evaluated_on_its_training_tasks(invented):
     assert not env.holds_tasks_out
     assert len({task.name for task in env.held_out_tasks("test", 45)}) == 45
     assert gym.make("MetaWorldML45Train-v0").unwrapped.holds_tasks_out is False
+    for split in ("validation", "test"):
+        in_turn = gym.make("MetaWorldML45Train-v0", split=split).get_wrapper_attr("tasks")
+        assert len(in_turn) == 45 == len({task.name for task in in_turn})
+        assert len(gym.make("MetaWorldML45-v0", split=split).get_wrapper_attr("tasks")) == 20
+
+
+class Nothing:
+    """In the place of a simulation, where only tasks matter."""
+
+    def __init__(self, class_name, *_):
+        self.class_name = class_name
+        space = _observation_space()
+        self.observation = np.clip(np.zeros(39), space.low, space.high)
+
+    def set_goal(self, task):
+        assert task.name == self.class_name
+
+    def reset(self):
+        return self.observation.copy(), {}
+
+    def step(self, action):
+        return self.observation.copy(), 0.0, False, False, dict.fromkeys(_INFO_KEYS, 0.0)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--n-eval-envs", "4"]], ids=["default", "fewer copies"])
+def test_the_zoo_evaluates_ml45_train_once_on_each_class(arguments, invented, monkeypatch, capsys):
+    """In validation during training, and in the report."""
+    monkeypatch.setattr("sb3_trmrl.envs.metaworld.new_simulation", Nothing)
+    env_id = "MetaWorldML45Train-v0"
+    options = ["--env-kwargs", "horizon:1", "episodes_per_trial:2", "-n", "40", "--eval-freq", "20", *arguments]
+    run = train(invented, "--algo", "ppo", *options, env=env_id)
+    names = set(metaworld.env_dict.ML45_V3["train"])
+    with np.load(run / "adaptation.npz") as history:
+        visited = [text.split("'")[1] for text in history["task_names"]]
+        assert history["returns"].shape == (2, 45, 2)  # two evaluations
+        assert all(sorted(each) == list(range(45)) for each in history["tasks"])
+    assert set(visited) == names and len(visited) == len(names) == 45
+
+    capsys.readouterr()
+    assert main(["report", str(run)]) == 0
+    assert "Returns on 45 test tasks" in capsys.readouterr().out
+    (returns,) = json.loads((run / "report.json").read_text())["returns"].values()
+    assert len(returns["first episode"]["each"]) == 45
 
 
 def test_an_oracle_is_told_class_and_numbers(invented):

@@ -246,6 +246,12 @@ def test_evaluation_has_a_seed_of_its_own(tmp_path: Path) -> None:
 def test_which_environments_have_splits() -> None:
     assert all(has_splits(env_id) for env_id in OUR_ENVS)
     assert not any(has_splits(env_id) for env_id in ("CartPole-v1", "CartPoleNoVel-v1", "HalfCheetah-v5"))
+    # As in gym.make, a module to import first may stand before the id
+    assert has_splits("sb3_trmrl:HalfCheetahVel-v0") and not has_splits("gymnasium:CartPole-v1")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        has_splits("no_such_module:HalfCheetahVel-v0")
+    with pytest.raises(gym.error.NameNotFound):
+        has_splits("sb3_trmrl:NoSuchEnv-v0")
 
 
 # Stock algorithms

@@ -42,8 +42,8 @@ _EPSILON = 1e-12
 @dataclass(frozen=True)
 class Consensus:
     """
-    Means over steps and heads for each task, form (see ``FORMS``) and layer: (tasks, forms, L) each. Steps with a
-    single candidate, which is its own consensus, are left out.
+    Means over steps and heads for each task, form (see ``FORMS``) and layer: (tasks, forms, L) each. Steps at
+    which a single memory can be seen, which is its own consensus, are left out.
 
     :param output_risk: Bayes risk of the attention output
     :param minimum_risk: Minimum of the Bayes risk over the candidates
@@ -110,12 +110,14 @@ def consensus(steps: Iterable[TracedSteps]) -> Consensus:
     """
     :param steps: What the agent held in memory
     :return: Bayes risks in each layer
-    :raises ValueError: if there is never more than one candidate
+    :raises ValueError: if never more than one memory can be seen
     """
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     for step in steps:
         risks = [_newest_risks(step, layer) for layer in range(len(step.trace.values))]
-        parts.append((step.tasks, np.stack(risks, axis=2)))  # (M,), (M, 3, L, 4)
+        numbers = np.stack(risks, axis=2)  # (M, 3, L, 4)
+        numbers[_n_visible(step) == 1] = np.nan
+        parts.append((step.tasks, numbers))
     tasks, numbers = (np.concatenate(part) for part in zip(*parts, strict=True))
     known = ~np.isnan(numbers[:, 0, 0, 0])
     if not known.any():
@@ -126,19 +128,25 @@ def consensus(steps: Iterable[TracedSteps]) -> Consensus:
     return Consensus(output_risk, minimum_risk, holds)
 
 
+def _n_visible(step: TracedSteps) -> np.ndarray:
+    """
+    :param step: Some steps
+    :return: Number of memories that the newest slot can see: those with any weight in any layer and head, (M,)
+    """
+    return (step.attention() > 0).any(axis=(1, 2)).sum(axis=-1)
+
+
 def _newest_risks(step: TracedSteps, layer: int) -> np.ndarray:
     """
     :param step: Some steps
     :param layer: Index of the layer
     :return: Risk of the output, minimum risk, whether the claim holds, means over heads, in each of ``FORMS``,
-        (M, 3, 4); NaN with a single candidate
+        (M, 3, 4)
     """
     weights = step.trace.attention[layer].cpu().numpy()  # (B, H, N, N)
     output, minimum = bayes_risks(weights, step.trace.values[layer].cpu().numpy())  # (4, B, H, N)
     holds = output <= minimum + _TOLERANCE * np.maximum(np.abs(output), np.abs(minimum))
-    numbers = np.stack([output, minimum, holds])[:, :, step.rows, :, step.slots].mean(axis=-1)  # (M, 3, 4)
-    numbers[step.slots == 0] = np.nan
-    return numbers
+    return np.stack([output, minimum, holds])[:, :, step.rows, :, step.slots].mean(axis=-1)  # (M, 3, 4)
 
 
 def plot_consensus(
@@ -162,7 +170,7 @@ def plot_consensus(
             axes.errorbar(rows["layer"] + shift, rows[name], errors, fmt=marker, color=colour, capsize=3, label=label)
         for layer, holds in zip(rows["layer"], rows["holds"], strict=True):
             place = (layer, 1.0)
-            text = f"{100 * holds:.0f} %"
+            text = f"{100 * holds:.1f} %"
             offset = {"xytext": (0, -11), "textcoords": "offset points"}
             axes.annotate(text, place, xycoords=("data", "axes fraction"), ha="center", fontsize="x-small", **offset)
         axes.margins(x=0.15, y=0.2)

@@ -14,8 +14,9 @@ from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.common.adaptation_result import AdaptationResult, bootstrap_interval
 from sb3_trmrl.common.checks import check_positive_int
 
-#: Names of numbers in ``info`` as pictures show them
-_LABELS = {"reward": "reward", "x_velocity": "x velocity (m/s)", "y_velocity": "y velocity (m/s)"}
+#: Names of numbers in ``info`` as pictures show them, and their units
+_NAMES = {"x_velocity": "x velocity", "y_velocity": "y velocity"}
+_UNITS = {"x_velocity": "m/s", "y_velocity": "m/s"}
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,10 @@ def plot_online_adaptation(
             steps, *result.intervals[name], color=COLOURS[0], alpha=0.2, linewidth=0, label="95 % interval over tasks"
         )
         if targets is not None and name in targets:
-            axes.axhline(targets[name], color="black", linestyle=":", label=f"mean target, {targets[name]:.2f}")
-        axes.set_ylabel(f"{_LABELS.get(name, name)} per step" if name == "reward" else _LABELS.get(name, name))
+            axes.axhline(
+                targets[name], color="black", linestyle=":", label=f"mean target, {_with_unit(targets[name], name)}"
+            )
+        axes.set_ylabel("reward per step" if name == "reward" else _label(name))
         axes.grid(alpha=0.3)
     _draw_adaptation(rows[0], result)
     for axes in rows:
@@ -144,6 +147,23 @@ def plot_online_adaptation(
     rows[-1].set_xlabel("step of the first episode")
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
+
+
+def _label(name: str) -> str:
+    """
+    :param name: Name of a number of ``info``
+    :return: What its axis is called
+    """
+    return _NAMES.get(name, name) + (f" ({_UNITS[name]})" if name in _UNITS else "")
+
+
+def _with_unit(value: float, name: str) -> str:
+    """
+    :param value: A value of the number
+    :param name: Its name
+    :return: What a legend says
+    """
+    return f"{value:.2f} {_UNITS.get(name, '')}".rstrip()
 
 
 def _draw_adaptation(axes: Axes, result: OnlineAdaptation) -> None:
@@ -178,9 +198,11 @@ def plot_targets(
     for index, colour in zip(sorted(shown, key=lambda task: result.tasks[task]), COLOURS, strict=False):
         steps = values[index][~np.isnan(values[index])]
         target = float(result.tasks[index])
-        axes.plot(np.arange(1, len(steps) + 1), smooth(steps, 11), color=colour, label=f"target {target:.2f}")
+        axes.plot(
+            np.arange(1, len(steps) + 1), smooth(steps, 11), color=colour, label=f"target {_with_unit(target, name)}"
+        )
         axes.axhline(target, color=colour, linestyle=":", linewidth=1)
-    axes.set(xlabel="step of the first episode", ylabel=f"{_LABELS.get(name, name)}, mean of 11 steps")
+    axes.set(xlabel="step of the first episode", ylabel=f"{_label(name)}, mean of 11 steps")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.suptitle(title)

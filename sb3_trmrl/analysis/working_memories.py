@@ -92,13 +92,18 @@ def working_memories_of(
 
 
 def plot_working_memories(
-    result: WorkingMemories, path: str | Path, title: str = "Working memories", max_points: int = 4_000
+    result: WorkingMemories,
+    path: str | Path,
+    title: str = "Working memories",
+    max_points: int = 4_000,
+    task_unit: str = "",
 ) -> None:
     """
     :param result: What :func:`working_memories` returned
     :param path: Picture to write
     :param title: Its title
     :param max_points: Number of steps to draw, evenly spaced if there are more
+    :param task_unit: Unit of the tasks, ``trials.task_unit``
     """
     figure = Figure(figsize=(9, 4.2))
     # By hand, as no layout of matplotlib leaves room for the labels of three dimensions
@@ -114,7 +119,7 @@ def plot_working_memories(
     solid.set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=True)))
     flat.set(xlabel=names[0], ylabel=names[1])
     flat.grid(alpha=0.3)
-    _draw_key(flat, result.labels)
+    _draw_key(flat, result.labels, task_unit)
     figure.suptitle(f"{title} of {len(result.labels)} tasks")
     figure.savefig(path, dpi=150)
 
@@ -142,15 +147,17 @@ def _scale(labels: Sequence[Any]) -> ScalarMappable:
     return ScalarMappable(Normalize(values.min(), values.max()), cmap="viridis")
 
 
-def _draw_key(axes: Axes, labels: Sequence[Any]) -> None:
+def _draw_key(axes: Axes, labels: Sequence[Any], unit: str) -> None:
     """
     :param axes: Where the points are; the key stands to their right
     :param labels: The tasks
+    :param unit: Their unit
     """
+    name = f"task ({unit})" if unit else "task"
     if _are_numbers(labels) or len(labels) > len(COLOURS):
         place = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
-        axes.figure.colorbar(_scale(labels), cax=place, label="task" if _are_numbers(labels) else "index of the task")
+        axes.figure.colorbar(_scale(labels), cax=place, label=name if _are_numbers(labels) else "index of the task")
         return
     for label, colour in zip(labels, COLOURS, strict=False):
         axes.scatter([], [], color=colour, label=str(label))
-    axes.legend(title="task", fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)
+    axes.legend(title=name, fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)

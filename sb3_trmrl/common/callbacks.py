@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, share_tasks
+from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 
 #: File of the evaluations' returns by episode, beside SB3's evaluations.npz
 HISTORY = "adaptation.npz"
@@ -48,13 +48,16 @@ class InnerEpisodeCallback(BaseCallback):
 class AdaptationEvalCallback(EvalCallback):
     """
     SB3's ``EvalCallback`` for trials. Also logs the mean return of each episode of a trial,
-    ``eval/episode_1_mean_reward``, ..., with ``eval/episode_1_success_rate``, ... where there is success, and writes
-    the returns of every evaluation by task and episode to ``adaptation.npz`` beside ``evaluations.npz``. The best model
-    is the one with the best mean over tasks of a whole trial.
+    ``eval/episode_1_mean_reward``, ..., with ``eval/episode_1_success_rate``, ... where there is success. The best
+    model is the one with the best mean over tasks of a whole trial.
+
+    K evaluations of n trials are kept in ``adaptation.npz`` beside ``evaluations.npz``: ``timesteps``, (K,),
+    ``returns`` and, where there is success, ``successes``, (K, n, episodes). Trials are in the order in which they
+    ended; ``tasks``, (K, n), are indices into ``task_names``, what ``repr`` says of each task.
 
     :param eval_env: Evaluation environment, or a registered id: then its validation tasks, each in a copy of its own,
         normalised if the training environment is
-    :param n_eval_episodes: Number of trials
+    :param n_eval_episodes: Number of trials, by default one for each validation task if an id was given, else 20
     :param env_kwargs: Arguments of the environment if an id was given, on top of ``split="validation"``
     :param seed: Seed of the environment if an id was given
     :param kwargs: Further arguments of ``EvalCallback``
@@ -64,7 +67,7 @@ class AdaptationEvalCallback(EvalCallback):
         self,
         eval_env: str | gym.Env | VecEnv,
         *,
-        n_eval_episodes: int = N_HELD_OUT_TASKS,
+        n_eval_episodes: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
         seed: int = 0,
         **kwargs: Any,
@@ -72,15 +75,20 @@ class AdaptationEvalCallback(EvalCallback):
         self._is_own_env = isinstance(eval_env, str)
         if isinstance(eval_env, str):
             arguments = {**({"split": "validation"} if has_splits(eval_env) else {}), **(env_kwargs or {})}
-            n_copies = min(n_eval_episodes, N_HELD_OUT_TASKS)
+            n_tasks = n_tasks_in_turn(eval_env, arguments)
+            n_eval_episodes = n_tasks if n_eval_episodes is None else n_eval_episodes
             seed_of_split = evaluation_seed(seed, "validation")
-            eval_env = make_vec_env(eval_env, n_copies, seed=seed_of_split, env_kwargs=arguments)
+            eval_env = make_vec_env(eval_env, min(n_eval_episodes, n_tasks), seed=seed_of_split, env_kwargs=arguments)
             if arguments.get("split", "train") != "train":
                 eval_env = share_tasks(eval_env)
-        super().__init__(eval_env, n_eval_episodes=n_eval_episodes, **kwargs)
+        super().__init__(
+            eval_env, n_eval_episodes=N_HELD_OUT_TASKS if n_eval_episodes is None else n_eval_episodes, **kwargs
+        )
         self._episode_returns: list[tuple[float, ...]] = []
         self._episode_successes: list[tuple[bool, ...]] = []
-        self._history: dict[str, list[Any]] = {"timesteps": [], "returns": [], "successes": []}
+        self._tasks: list[int] = []
+        self._task_indices: dict[str, int] = {}
+        self._history: dict[str, list[Any]] = {"timesteps": [], "returns": [], "successes": [], "tasks": []}
 
     def _init_callback(self) -> None:
         statistics = self.model.get_vec_normalize_env()
@@ -102,6 +110,7 @@ class AdaptationEvalCallback(EvalCallback):
         info = locals_["info"]
         if not (locals_["done"] and info.get("episode_returns")):
             return
+        self._tasks.append(self._task_indices.setdefault(repr(info["task"]), len(self._task_indices)))
         self._episode_returns.append(info["episode_returns"])
         self._record("reward", np.array(self._episode_returns, dtype=np.float64), "mean_reward")
         if "episode_successes" in info:
@@ -113,12 +122,14 @@ class AdaptationEvalCallback(EvalCallback):
             self.logger.record(f"eval/episode_{index + 1}_{name}", float(mean))
 
     def _on_step(self) -> bool:
-        self._episode_returns, self._episode_successes = [], []
+        self._episode_returns, self._episode_successes, self._tasks = [], [], []
         continue_training = super()._on_step()
         if self._episode_returns and self.log_path is not None:
             self._history["timesteps"].append(self.num_timesteps)
             self._history["returns"].append(self._episode_returns)
             self._history["successes"].append(self._episode_successes)
+            self._history["tasks"].append(self._tasks)
             arrays: dict[str, Any] = {key: np.array(values) for key, values in self._history.items() if values[0] != []}
+            arrays["task_names"] = np.array(list(self._task_indices))
             np.savez(os.path.join(os.path.dirname(self.log_path), HISTORY), **arrays)
         return continue_training

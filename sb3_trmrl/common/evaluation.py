@@ -35,7 +35,7 @@ def evaluate_adaptation(
     :param model: Agent; its ``predict`` gets the observations of all tasks at once
     :param env: Registered id of a family of tasks, or what makes one environment when called with ``env_kwargs``; it
         contains a ``MultiEpisodeTrial``
-    :param n_eval_tasks: Number of tasks T
+    :param n_eval_tasks: Number of tasks T; 45 for ``MetaWorldML45Train-v0``, one of each class
     :param n_eval_episodes: Episodes of each trial, whatever the environment was made with
     :param deterministic: Whether actions are the likeliest ones or sampled
     :param seed: Seed of initial states and sampled actions, and of tasks where none are held out
@@ -47,8 +47,9 @@ def evaluate_adaptation(
     :param n_envs: Tasks at a time, by default all
     :param after_task: Called with the number of finished tasks, for a progress bar
     :return: Rewards and what else was asked for
-    :raises TypeError: if the environment is no family of tasks in trials
-    :raises ValueError: if a number is below 1, an option is unknown, or the model has other observations
+    :raises TypeError: if the environment is no family of tasks in trials, or a number is no integer
+    :raises ValueError: if a number is below 1, the seed is negative, an option is unknown, or the model has other
+        observations
     """
     n_tasks = check_positive_int("n_eval_tasks", n_eval_tasks)
     n_episodes = check_positive_int("n_eval_episodes", n_eval_episodes)

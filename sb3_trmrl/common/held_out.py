@@ -1,24 +1,42 @@
 """Held-out tasks: which environments have them, and how several copies share them."""
 
+import importlib
 import inspect
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.vec_env import VecEnv
 
-#: Number of held-out tasks of a split of our environments, and so of evaluation episodes
+#: Number of held-out tasks of a split, and so of evaluation episodes, of all our environments but one
 N_HELD_OUT_TASKS = 20
 
 
 def has_splits(env_id: str) -> bool:
     """
-    :param env_id: Registered id
+    :param env_id: Registered id; as in ``gym.make``, a module to import first may stand before it, and a colon
     :return: Whether the environment takes ``split="train"|"validation"|"test"``, as those of this package do
     """
-    entry_point = gym.spec(env_id).entry_point
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    entry_point = gym.spec(name).entry_point
     creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     return creator is not None and "split" in inspect.signature(creator).parameters
+
+
+def n_tasks_in_turn(env_id: str, env_kwargs: dict[str, Any]) -> int:
+    """
+    :param env_id: Registered id
+    :param env_kwargs: Its arguments, among them the split
+    :return: Number of tasks that the environment visits in turn, 20 if it draws them or has none: how many episodes an
+        evaluation takes
+    """
+    env = gym.make(env_id, **env_kwargs)
+    tasks = env.get_wrapper_attr("tasks") if env.has_wrapper_attr("tasks") else None
+    env.close()
+    return N_HELD_OUT_TASKS if tasks is None else len(tasks)
 
 
 def share_tasks(env: VecEnv) -> VecEnv:
@@ -46,6 +64,12 @@ def evaluation_seed(seed: int, purpose: str) -> int:
     :param seed: Seed of the run
     :param purpose: Tells evaluations apart: ``"validation"`` or ``"test"``
     :return: Seed, below 2 ** 31
+    :raises TypeError: if ``seed`` is not an integer
+    :raises ValueError: if it is negative
     """
-    entropy = [seed, *purpose.encode()]
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"`seed` must be an integer, got {seed!r} of type {type(seed).__name__}")
+    if seed < 0:
+        raise ValueError(f"`seed` must not be negative, got {seed}")
+    entropy = [int(seed), *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)

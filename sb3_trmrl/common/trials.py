@@ -70,8 +70,8 @@ class Trials:
     :param split: ``"test"``, ``"validation"`` or ``"train"``
     :param seed: Seed of initial states and sampled actions, and of tasks where none are held out
     :param env_kwargs: Arguments of the environment, for example another task range
-    :raises TypeError: if the environment is no family of tasks in trials
-    :raises ValueError: if a number is below 1 or the split is unknown
+    :raises TypeError: if the environment is no family of tasks in trials, or a number is no integer
+    :raises ValueError: if a number is below 1, the seed is negative or the split is unknown
     """
 
     def __init__(
@@ -95,6 +95,8 @@ class Trials:
         first = self.make()
         self.observation_space = first.observation_space
         self.action_space = first.action_space
+        #: Unit of the tasks, if they are numbers and the family says so
+        self.task_unit: str = first.get_wrapper_attr("task_unit") if first.has_wrapper_attr("task_unit") else ""
         #: The tasks, and whether training never meets them; None where that is not known
         n_tasks = check_positive_int("n_tasks", n_tasks)
         self.tasks, self.held_out = _tasks(first, self.split, n_tasks, self.seed_of_split)
@@ -181,11 +183,13 @@ def _check_observations(model: Agent, space: spaces.Space) -> None:
     """
     :param model: Agent
     :param space: Observations of the environment
-    :raises ValueError: if the agent was trained with other keys or sizes
+    :raises ValueError: if the agent was trained with other keys or sizes, or only one of both is a Dict
     """
     own = getattr(model, "observation_space", None)
-    if not (isinstance(own, spaces.Dict) and isinstance(space, spaces.Dict)):
+    if own is None or not (isinstance(own, spaces.Dict) or isinstance(space, spaces.Dict)):
         return  # SB3 turns images round, and says itself what does not fit
+    if not (isinstance(own, spaces.Dict) and isinstance(space, spaces.Dict)):
+        raise ValueError(f"`env` has the observations {space}, the model was trained with {own}: look at env_kwargs")
     sizes, needed = ({key: part.shape for key, part in both.spaces.items()} for both in (space, own))
     if sizes.keys() != needed.keys() or any(sizes[key] != needed[key] for key in needed if len(sizes[key] or ()) == 1):
         raise ValueError(f"`env` has the observations {sizes}, the model was trained with {needed}: look at env_kwargs")

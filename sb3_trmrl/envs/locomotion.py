@@ -110,6 +110,8 @@ class HalfCheetahVelEnv(_LocomotionEnv, HalfCheetahEnv):
     :param render_mode: As in HalfCheetah-v5
     """
 
+    task_unit = "m/s"
+
     def __init__(
         self,
         velocity_range: tuple[float, float] = (0.0, 3.0),

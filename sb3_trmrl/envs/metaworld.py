@@ -200,12 +200,14 @@ class ML45TrainEnv(MetaWorldEnv):
     """
     The paper's simplified ML45 (appendix B.2): evaluated on the 45 training classes, on training tasks.
 
-    ``"validation"`` and ``"test"`` are two halves of the training tasks, which training meets too.
+    ``"validation"`` and ``"test"`` are two halves of the training tasks, which training meets too. One task of each
+    class is visited.
 
     :param kwargs: Arguments of :class:`MetaWorldEnv` but for the benchmark, which is ML45
     """
 
     holds_tasks_out = False
+    n_held_out = 45
 
     def tasks_of(self, split: str) -> tuple[MetaWorldTask, ...]:
         check_option("split", split, SPLITS)

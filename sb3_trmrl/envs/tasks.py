@@ -12,7 +12,7 @@ from gymnasium import spaces
 from sb3_trmrl.common.checks import check_option
 from sb3_trmrl.common.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
 
-#: Number of tasks in each held-out split
+#: Number of tasks in each held-out split, where a family says no other
 N_HELD_OUT = 20
 #: Entropy of the held-out tasks. With their own spawn keys they have nothing in common with the stream of any seed.
 _HELD_OUT_ENTROPY = 15_340_206_614
@@ -29,6 +29,10 @@ class TaskEnv(gym.Env):
 
     #: Whether training never meets the held-out tasks; not so where there are only a few tasks in all
     holds_tasks_out: ClassVar[bool] = True
+    #: Number of tasks in each held-out split, that registered environments visit in turn
+    n_held_out: ClassVar[int] = N_HELD_OUT
+    #: Unit of tasks that are numbers, for pictures
+    task_unit: ClassVar[str] = ""
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[Any]:
         """
@@ -116,7 +120,7 @@ def in_trials(
     :param env_class: Class of the environment
     :param episodes_per_trial: Episodes of one task that make a trial
     :param split: ``"train"`` draws a new task for each trial; ``"validation"`` (choose a model with it) and ``"test"``
-        (report with it) visit 20 held-out tasks of the same distribution in turn, one per trial
+        (report with it) visit the family's ``n_held_out`` (20) held-out tasks in turn, one per trial
     :param trial_end: ``"terminated"``, ``"truncated"`` or None, see ``MultiEpisodeTrial``
     :param across_episodes: ``"keep"`` or ``"zero"``, see ``PreviousTransitionObservation``
     :param previous_transition: Whether the observation tells the last action, reward and end of episode; without, it is
@@ -127,7 +131,7 @@ def in_trials(
     """
     check_option("split", split, SPLITS)
     env = env_class(**env_kwargs)
-    tasks = None if split == "train" else env.held_out_tasks(split)
+    tasks = None if split == "train" else env.held_out_tasks(split, env.n_held_out)
     made: gym.Env = MultiEpisodeTrial(env, episodes_per_trial=episodes_per_trial, trial_end=trial_end, tasks=tasks)
     if previous_transition:
         made = PreviousTransitionObservation(made, across_episodes=across_episodes)

@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
-from sb3_trmrl.common.held_out import evaluation_seed, has_splits, share_tasks
+from sb3_trmrl.common.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.common.schedules import schedule_from_string
 from sb3_trmrl.zoo.report import write_report
 from sb3_trmrl.zoo.runs import INITIAL_MODEL
@@ -60,8 +60,9 @@ class TrMRLExperimentManager(ExperimentManager):
     * VecNormalize leaves flags and one-hot actions alone
     * ``learning_rate`` and ``vf_learning_rate`` may be any string of :func:`schedule_from_string`
     * ``env_kwargs`` of yml and command line are merged and reach evaluation, ``enjoy`` and ``record_video`` too
-    * environments with held-out tasks are evaluated on those for validation, each visited once; the evaluation
-      environment has a seed of its own
+    * environments with held-out tasks are evaluated on those for validation; the evaluation environment has a seed of
+      its own
+    * 0 evaluation episodes or environments are as many as there are such tasks, so that each is visited once
     * runs that start at the same moment get folders of their own
     * the best model has its VecNormalize statistics beside it
     * evaluations and training returns are also logged by the episode of a trial
@@ -170,6 +171,10 @@ class TrMRLExperimentManager(ExperimentManager):
         return share_tasks(env) if self.eval_env_kwargs.get("split", "train") != "train" else env
 
     def create_callbacks(self) -> None:
+        if 0 in (self.n_eval_episodes, self.n_eval_envs):
+            n_tasks = n_tasks_in_turn(self.env_name.gym_id, self.eval_env_kwargs)
+            self.n_eval_episodes = self.args.eval_episodes = self.n_eval_episodes or n_tasks
+            self.n_eval_envs = self.args.n_eval_envs = self.n_eval_envs or n_tasks
         super().create_callbacks()
         self.callbacks = [self._by_episode(each) if type(each) is EvalCallback else each for each in self.callbacks]
         self.callbacks.append(InnerEpisodeCallback())

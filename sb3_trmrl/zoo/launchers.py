@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, has_splits
+from sb3_trmrl.common.held_out import has_splits
 from sb3_trmrl.zoo.registration import ALGO, register
 
 #: Where the zoo's train writes; its enjoy and record_video look for downloaded agents elsewhere
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 def train(arguments: Sequence[str]) -> None:
     """
     ``rl_zoo3.train``, with ``--report`` of our own. Environments with held-out tasks are evaluated once on each of
-    the 20.
+    them.
 
     :param arguments: The zoo's arguments and ``--report``
     """
@@ -67,11 +67,12 @@ def train(arguments: Sequence[str]) -> None:
     if "algo" not in known:
         rest = ["--algo", ALGO, *rest]
     if _is_registered_with_splits(known.get("env")):
+        # 0: the experiment manager, which knows the environment's arguments, makes the number of tasks of it
         if "eval_episodes" not in known:
-            rest += ["--eval-episodes", str(N_HELD_OUT_TASKS)]
+            rest += ["--eval-episodes", "0"]
         # One batched forward for all tasks; as many processes would cost more than they give.
         if "n_eval_envs" not in known and known.get("vec_env", "dummy") == "dummy":
-            rest += ["--n-eval-envs", str(N_HELD_OUT_TASKS)]
+            rest += ["--n-eval-envs", "0"]
 
     register(report=options.report)
     _call("train", rl_zoo3.train.train, rest)

@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_trmrl.analysis.learning_curve import LearningCurve, plot_learning_curve
-from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, share_tasks
+from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, n_tasks_in_turn, share_tasks
 from sb3_trmrl.zoo.runs import INITIAL_MODEL, Run
 
 #: Files of a report, in the folder of the run
@@ -33,6 +33,14 @@ def _models(run: Run) -> dict[str, Path]:
     return {name: path for name, path in candidates.items() if path is not None}
 
 
+def _n_test_tasks(run: Run) -> int:
+    """
+    :param run: The run
+    :return: Number of its environment's test tasks; without splits, of episodes
+    """
+    return n_tasks_in_turn(run.env_id, {**run.env_kwargs, "split": "test"}) if run.has_splits else N_HELD_OUT_TASKS
+
+
 def _test_env(run: Run, model: Path, **env_kwargs: Any) -> VecEnv:
     """
     :param run: The run
@@ -46,7 +54,7 @@ def _test_env(run: Run, model: Path, **env_kwargs: Any) -> VecEnv:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints where statistics come from, between the figures
         env = create_test_env(
             run.env_id,
-            n_envs=N_HELD_OUT_TASKS,
+            n_envs=_n_test_tasks(run),
             stats_path=str(statistics.parent) if statistics else stats_path,
             seed=evaluation_seed(run.seed, "test"),
             should_render=False,
@@ -81,7 +89,7 @@ def _test(run: Run, path: Path, before_training: bool, **env_kwargs: Any) -> tup
         custom_objects = {"learning_rate": 0.0, "clip_range": 0.0}
         model: BaseAlgorithm = ALGOS[run.algo].load(path, device="cpu", custom_objects=custom_objects)
         returns, _ = evaluate_policy(
-            model, env, N_HELD_OUT_TASKS, deterministic=True, callback=remember_success, return_episode_rewards=True
+            model, env, env.num_envs, deterministic=True, callback=remember_success, return_episode_rewards=True
         )
         return np.array(returns, dtype=np.float64), np.array(successes, dtype=bool)
     finally:
@@ -98,7 +106,7 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 def write_report(folder: str | Path) -> dict[str, Any]:
     """
-    Evaluate the models of a run on the 20 test tasks (deterministic actions), print the mean returns with their
+    Evaluate the models of a run on each test task (deterministic actions), print the mean returns with their
     standard errors, and write them and the learning curve into the folder of the run. Everything is read from that
     folder, so it also works for a run that was interrupted. Environments without held-out tasks get 20 episodes of
     seeds not used in training.
@@ -123,8 +131,8 @@ def write_report(folder: str | Path) -> dict[str, Any]:
 
     figures: dict[str, Any] = {"env": run.env_id, "algo": run.algo, "held_out_tasks": run.has_splits}
     figures |= {"returns": {}, "models": {}}
-    subject = "held-out test tasks" if run.has_splits else "episodes with seeds of their own"
-    print(f"\nReturns on {N_HELD_OUT_TASKS} {subject}, deterministic actions, mean +- standard error:")
+    subject = "test tasks" if run.has_splits else "episodes with seeds of their own"
+    print(f"\nReturns on {_n_test_tasks(run)} {subject}, deterministic actions, mean +- standard error:")
     for name, path in models.items():
         figures["models"][name] = str(path)
         for row, env_kwargs in rows.items():
