@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    for (name, result), colour in zip(results.items(), COLOURS, strict=False):
+    for (name, result), colour in zip(results.items(), cycle(COLOURS), strict=False):
         episodes = np.arange(1, result.returns.shape[1] + 1)
         axes.plot(episodes, result.returns.T, color=colour, alpha=0.15, linewidth=0.8)
         low, high = result.interval().T
@@ -30,7 +31,7 @@ def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -
         label = f"{name}: mean of {len(result.tasks)} tasks, 95 % interval over tasks"
         axes.errorbar(episodes, result.mean_returns, errors, fmt="o-", color=colour, capsize=4, label=label)
     axes.set(xlabel="episode of the trial", ylabel="return of the episode")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="best")
     figure.savefig(path, dpi=150)

@@ -1,19 +1,22 @@
 """
-Several agents side by side, with intervals over training seeds (rliable, Agarwal et al. 2021).
+Several agents side by side, with intervals over training seeds, as Agarwal et al. (2021) and their rliable have them.
 
 A run is one unit: its test tasks share its weights, so tasks are averaged before runs are resampled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rliable import library, metrics
+from scipy import stats
 
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.common.adaptation_result import AdaptationResult
@@ -30,12 +33,14 @@ class Group:
     :param timesteps: Steps of the evaluations during training, (K,)
     :param curves: Mean return per episode at each of them on validation tasks, (runs, K)
     :param results: Evaluations of each run by what they are of: ``"selected"`` and ``"last"`` model with the likeliest
-        actions, ``"selected, sampled"`` and ``"last, sampled"``
+        actions, ``"selected, sampled"`` and ``"last, sampled"``; without those that a run has no model for
+    :param success_curves: Share of episodes with success at each of ``timesteps``, (runs, K), if the environment tells
     """
 
     timesteps: np.ndarray
     curves: np.ndarray
     results: dict[str, list[AdaptationResult]]
+    success_curves: np.ndarray | None = None
 
     def returns(self, which: str = "selected") -> np.ndarray:
         """
@@ -43,6 +48,36 @@ class Group:
         :return: (runs, tasks, episodes)
         """
         return np.stack([result.returns for result in self.results[which]])
+
+    def mean_returns(self, episode: int, which: str = "selected") -> np.ndarray | None:
+        """
+        :param episode: Index of the episode
+        :param which: As in ``results``
+        :return: Mean of each run over tasks, (runs,), or None if not every run has that evaluation
+        """
+        known = len(self.results.get(which, ())) == len(self.curves)
+        return self.returns(which)[:, :, episode].mean(axis=1) if known else None
+
+    def success_rates(self, episode: int) -> np.ndarray | None:
+        """
+        :param episode: Index of the episode
+        :return: Success rate of each run's selected model, (runs,), or None if the environment does not tell
+        """
+        rates = [result.success_rates for result in self.results["selected"]]
+        known = [rate[episode] for rate in rates if rate is not None]
+        return np.array(known) if len(known) == len(rates) else None
+
+    def between(self, first: float, last: float) -> Group:
+        """
+        :param first: Step of the first evaluation that counts, not before the group's own
+        :param last: Step of the last one, not after the group's own
+        :return: The same runs with learning curves from ``first`` to ``last``, interpolated there
+        """
+        inner = self.timesteps[(self.timesteps > first) & (self.timesteps < last)]
+        steps = np.unique([first, *inner, last])
+        return replace(
+            self, timesteps=steps, curves=np.stack([np.interp(steps, self.timesteps, y) for y in self.curves])
+        )
 
     def areas(self) -> np.ndarray:
         """
@@ -55,6 +90,21 @@ class Group:
         return ((self.curves[:, 1:] + self.curves[:, :-1]) / 2 * widths).sum(axis=1) / (steps[-1] - steps[0])
 
 
+def common_steps(groups: Iterable[Group]) -> tuple[float, float]:
+    """
+    :param groups: Runs of several agents
+    :return: Largest first and smallest last step of their learning curves
+    :raises ValueError: if there is nothing between
+    """
+    steps = [group.timesteps for group in groups]
+    first, last = max(each[0] for each in steps), min(each[-1] for each in steps)
+    if first > last:
+        raise ValueError(
+            f"no part of training is common to all learning curves: one starts at {first}, one ends at {last}"
+        )
+    return first, last
+
+
 def interquartile_mean(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """
     :param scores: One row for each run, (runs, ...)
@@ -62,17 +112,35 @@ def interquartile_mean(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, n
     :return: Interquartile mean over runs, (...), and its 95 % percentile bootstrap interval, (2, ...), NaN for a single
         run
     """
-    flat = scores.reshape(len(scores), -1)
+    return _over_runs(scores, partial(stats.trim_mean, proportiontocut=0.25), seed)
 
-    def estimate(x: np.ndarray) -> np.ndarray:
-        return np.array([metrics.aggregate_iqm(x[:, :, k]) for k in range(x.shape[2])])
 
+def share_above(returns: np.ndarray, thresholds: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The performance profile: not an interquartile mean, which would leave out runs that fail.
+
+    :param returns: (runs, tasks)
+    :param thresholds: (K,)
+    :param seed: Seed of the bootstrap
+    :return: Share of runs and tasks with a return above each threshold, (K,), and its 95 % percentile bootstrap
+        interval over runs, (2, K), NaN for a single run
+    """
+    return _over_runs((returns[:, :, None] > thresholds).mean(axis=1), np.mean, seed)
+
+
+def _over_runs(scores: np.ndarray, statistic: Callable, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param scores: One row for each run, (runs, ...)
+    :param statistic: What is to be known of the runs, a function with the argument ``axis``
+    :param seed: Seed of the bootstrap
+    :return: Its value, (...), and its interval, (2, ...)
+    """
+    value = np.asarray(statistic(scores, axis=0))
     if len(scores) < 2:
-        return scores[0], np.full((2, *scores.shape[1:]), np.nan)
-    points, intervals = library.get_interval_estimates(
-        {"": flat[:, None]}, estimate, reps=_N_RESAMPLES, random_state=np.random.RandomState(seed)
-    )
-    return points[""].reshape(scores.shape[1:]), intervals[""].reshape(2, *scores.shape[1:])
+        return value, np.full((2, *value.shape), np.nan)
+    rng = np.random.default_rng(seed)
+    found = stats.bootstrap((scores,), statistic, axis=0, method="percentile", n_resamples=_N_RESAMPLES, rng=rng)
+    return value, np.stack(found.confidence_interval)
 
 
 def share_of_gap(
@@ -85,7 +153,8 @@ def share_of_gap(
     :param lower: Likewise, of the lower reference on the same tasks
     :param upper: Likewise, of the upper reference
     :param seed: Seed of the bootstrap
-    :return: The share, and the 95 % interval of the whole ratio: runs of each are resampled, and tasks of all together
+    :return: The share, of means over runs and tasks, and the 95 % interval of the whole ratio: runs of each are
+        resampled, and tasks of all together; NaN where there is no gap
     :raises ValueError: if the tasks are not the same number
     """
     groups = (agent, lower, upper)
@@ -100,52 +169,74 @@ def share_of_gap(
         means.append(group[runs[:, :, None], tasks[:, None]].mean(axis=(1, 2)))
     with np.errstate(divide="ignore", invalid="ignore"):  # where a resample leaves no gap
         shares = (means[0] - means[1]) / (means[2] - means[1])
-    point = (agent.mean() - lower.mean()) / (upper.mean() - lower.mean())
-    low, high = np.percentile(shares[np.isfinite(shares)], (2.5, 97.5))
+        point = (agent.mean() - lower.mean()) / (upper.mean() - lower.mean())
+    finite = shares[np.isfinite(shares)]
+    low, high = np.percentile(finite, (2.5, 97.5)) if len(finite) else (np.nan, np.nan)
     return float(point), (float(low), float(high))
 
 
-def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str) -> None:
+def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, split: str = "test") -> None:
     """
-    Learning curves, adaptation curves and performance profiles, bands over seeds.
+    Learning curves, adaptation curves and performance profiles, and success during training where it is known. Bands
+    are over seeds.
 
     :param groups: Runs by the agent's name
     :param path: Picture to write
     :param title: Its title
+    :param split: Whose tasks were played after training
     """
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    learning, adaptation, profile = figure.subplots(1, 3)
+    shows_success = any(group.success_curves is not None for group in groups.values())
+    n_panels = 4 if shows_success else 3
+    figure = Figure(figsize=(4 * n_panels, 4), layout="constrained")
+    learning, adaptation, profile, *further = figure.subplots(1, n_panels)
     all_returns = np.concatenate([group.returns()[:, :, -1].ravel() for group in groups.values()])
     thresholds = np.linspace(all_returns.min(), all_returns.max(), 101)
-    for (name, group), colour in zip(groups.items(), COLOURS, strict=False):
-        label = f"{name} ({len(group.curves)} seed{'s' if len(group.curves) > 1 else ''})"
-
-        def draw(axes, x: np.ndarray, y: np.ndarray, style: str = "-", *, label=label, colour=colour) -> None:  # type: ignore[no-untyped-def]
-            middle, interval = interquartile_mean(y)
-            axes.plot(x, middle, style, color=colour, label=label, markersize=4)
-            axes.fill_between(x, *interval, color=colour, alpha=0.2, linewidth=0)
-
-        draw(learning, group.timesteps, group.curves)
+    for (name, group), colour in zip(groups.items(), cycle(COLOURS), strict=False):
         returns = group.returns()
-        draw(adaptation, np.arange(1, returns.shape[2] + 1), returns.mean(axis=1), "o-")
-        draw(profile, thresholds, (returns[:, :, -1, None] > thresholds).mean(axis=1))
+        episodes = np.arange(1, returns.shape[2] + 1)
+        label = f"{name} ({len(group.curves)} seed{'s' if len(group.curves) > 1 else ''})"
+        _draw(learning, group.timesteps, interquartile_mean(group.curves), colour, label)
+        _draw(adaptation, episodes, interquartile_mean(returns.mean(axis=1)), colour, marker="o")
+        _draw(profile, thresholds, share_above(returns[:, :, -1], thresholds), colour)
+        if group.success_curves is not None:
+            _draw(further[0], group.timesteps, interquartile_mean(group.success_curves), colour)
     learning.set(xlabel="environment steps", ylabel="return per episode, validation tasks", title="learning")
-    adaptation.set(xlabel="episode of the trial", ylabel="return, test tasks", title="adaptation")
-    adaptation.xaxis.set_major_locator(MaxNLocator(integer=True))
-    profile.set(xlabel="return of the last episode", ylabel="share of test tasks above", title="performance profile")
-    for axes in (learning, adaptation, profile):
+    adaptation.set(xlabel="episode of the trial", ylabel=f"return, {split} tasks", title="adaptation")
+    adaptation.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    profile.set(xlabel="return of the last episode", ylabel=f"share of seeds and {split} tasks above")
+    profile.set_title("performance profile (no trimming)")
+    for axes in further:
+        axes.set(xlabel="environment steps", ylabel="success rate, validation tasks", title="learning: success")
+        axes.set_ylim(-0.02, 1.02)
+    for axes in figure.axes:
         axes.grid(alpha=0.3)
     learning.legend(fontsize="small")
-    figure.suptitle(f"{title}: interquartile mean and 95 % bootstrap interval over seeds", fontsize="medium")
+    about = "interquartile mean over seeds (profile: share of all), 95 % bootstrap interval over seeds"
+    figure.suptitle(f"{title}: {about}", fontsize="medium")
     figure.savefig(path, dpi=150)
 
 
-#: What the comparison's table holds: heading, and the numbers of each run
-COLUMNS: dict[str, Callable[[Group], np.ndarray]] = {
-    "first episode": lambda group: group.returns()[:, :, 0].mean(axis=1),
-    "last episode": lambda group: group.returns()[:, :, -1].mean(axis=1),
-    "last episode, sampled": lambda group: group.returns("selected, sampled")[:, :, -1].mean(axis=1),
-    "last episode, last model": lambda group: group.returns("last")[:, :, -1].mean(axis=1),
-    "last episode, last model, sampled": lambda group: group.returns("last, sampled")[:, :, -1].mean(axis=1),
+def _draw(
+    axes: Axes,
+    x: np.ndarray,
+    estimate: tuple[np.ndarray, np.ndarray],
+    colour: str,
+    label: str | None = None,
+    marker: str | None = None,
+) -> None:
+    middle, (low, high) = estimate
+    axes.plot(x, middle, color=colour, label=label, marker=marker, markersize=4)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+#: What the comparison's table holds: heading, and the numbers of each run, or None where they are not known
+COLUMNS: dict[str, Callable[[Group], np.ndarray | None]] = {
+    "first episode": lambda group: group.mean_returns(0),
+    "last episode": lambda group: group.mean_returns(-1),
+    "last episode, sampled": lambda group: group.mean_returns(-1, "selected, sampled"),
+    "last episode, last model": lambda group: group.mean_returns(-1, "last"),
+    "last episode, last model, sampled": lambda group: group.mean_returns(-1, "last, sampled"),
+    "success, first episode": lambda group: group.success_rates(0),
+    "success, last episode": lambda group: group.success_rates(-1),
     "area under learning curve": Group.areas,
 }

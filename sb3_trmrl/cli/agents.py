@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 from rl_zoo3 import ALGOS
 from rl_zoo3.utils import StoreDict
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.zoo.registration import ALGO, register
-from sb3_trmrl.zoo.runs import STATISTICS, Run
+from sb3_trmrl.zoo.runs import BEST_MODEL, STATISTICS, Run
+
+#: Tasks at a time: each batch that is done moves the progress bar
+N_ENVS = 10
 
 
 class LoadedAgent(NamedTuple):
@@ -48,9 +54,10 @@ def load_agent(
     :param env: Registered id, if not that of the run
     :param env_kwargs: Arguments of the environment, on top of those of the run
     :param algo: Name of the algorithm in rl-zoo3, if not that of the run; ``"trmrl"`` for a zip without a run
-    :param last: Of a run, take the model of the end instead of the best one on validation tasks
+    :param last: Of a run, take the model of the end instead of the best one on validation tasks; without evaluation
+        during training there is no best one, and the model of the end is taken
     :return: The agent
-    :raises FileNotFoundError: if there is no model
+    :raises FileNotFoundError: if there is no such model
     :raises ValueError: if it cannot be known which environment or algorithm it is
     """
     register()
@@ -60,10 +67,7 @@ def load_agent(
     run = _run_of(path)
     if path.is_dir():
         assert run is not None
-        candidates = (run.last_model, run.best_model) if last else (run.best_model, run.last_model)
-        model_path = next((candidate for candidate in candidates if candidate), None)
-        if model_path is None:
-            raise FileNotFoundError(f"{path} holds no model")
+        model_path = _model_of(run, last)
     else:
         model_path = path
     env = env or (run.env_id if run else None)
@@ -98,6 +102,45 @@ def _run_of(path: Path) -> Run | None:
     return Run(path.parent) if any(path.parent.glob("*/args.yml")) else None
 
 
+def _model_of(run: Run, last: bool) -> Path:
+    """
+    :param run: Run
+    :param last: See :func:`load_agent`
+    :return: Zip of the model
+    :raises FileNotFoundError: if there is none
+    """
+    last_path = f"{run.stats_path}.zip"
+    found = run.last_model if last else run.best_model or run.last_model
+    if found is None:
+        missing = f"{last_path}, the model of the end of training, is missing"
+        raise FileNotFoundError(missing if last else f"{run.folder / BEST_MODEL} is missing, and {last_path} too")
+    return found
+
+
+def positive_int(text: str) -> int:
+    """
+    :param text: What the user gave
+    :return: The number
+    :raises argparse.ArgumentTypeError: if it is no integer from 1 on
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer, 1 or more, got {text!r}")
+    return int(text)
+
+
+@contextmanager
+def argument_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """
+    What a user's arguments make fail becomes the parser's error, without a traceback.
+
+    :param parser: Parser of the command
+    """
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError, gym.error.Error) as error:
+        parser.error(str(error))
+
+
 def agent_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
     """
     :param command: Name of the command
@@ -111,7 +154,7 @@ def agent_parser(command: str, description: str, example: str) -> argparse.Argum
         epilog=f"example:\n  python -m sb3_trmrl {command} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", help="folder of a run, for example logs/trmrl/HalfCheetahVel-v0_1, or a zip")
+    parser.add_argument("model", help="folder of a run, for example docs/demo/HalfCheetahVel-v0_1, or a zip")
     parser.add_argument("--env", help="environment id, by default that of the run")
     parser.add_argument("--algo", help="algorithm of the zip, by default that of the run, or trmrl")
     parser.add_argument(

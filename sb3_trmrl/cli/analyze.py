@@ -23,13 +23,10 @@ from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation,
 from sb3_trmrl.analysis.refinement import plot_refinement, refinement
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
 from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories
-from sb3_trmrl.cli.agents import LoadedAgent, agent_of, agent_parser
+from sb3_trmrl.cli.agents import N_ENVS, LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.trials import SPLITS, Trials
 from sb3_trmrl.transformer_ppo import TransformerPPO
-
-#: Tasks at a time: each batch that is done moves the progress bar
-_N_ENVS = 10
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class _Job:
             trials,
             deterministic=not self.options.sampled,
             vec_normalize=self.agent.vec_normalize,
-            n_envs=_N_ENVS,
+            n_envs=N_ENVS,
             after_task=self.after_task,
         )
 
@@ -89,11 +86,13 @@ class _Found(NamedTuple):
     :param frame: For the CSV file
     :param table: What of it is printed
     :param text: What is said below
+    :param further: Names of the files written besides CSV and PNG
     """
 
     frame: pd.DataFrame
     table: pd.DataFrame
     text: str
+    further: tuple[str, ...] = ()
 
 
 def _online(job: _Job) -> _Found:
@@ -109,16 +108,16 @@ def _online(job: _Job) -> _Found:
         split=options.split,
         vec_normalize=agent.vec_normalize,
         info_keys=_velocities(job.trials()),
-        n_envs=_N_ENVS,
+        n_envs=N_ENVS,
         after_task=job.after_task,
     )
     found = online_adaptation(result, options.window)
     targets = None
+    further = []
     if agent.env_id == "HalfCheetahVel-v0":
         targets = {"x_velocity": float(np.mean(result.tasks))}
-        plot_targets(
-            result, "x_velocity", job.stem.with_name("online_tasks.png"), f"{job.title}: frozen weights, new tasks"
-        )
+        further.append("online_tasks.png")
+        plot_targets(result, "x_velocity", job.stem.with_name(further[0]), f"{job.title}: frozen weights, new tasks")
     plot_online_adaptation(found, job.picture(), f"{job.title}: online adaptation", targets)
     text = f"Reward per step: first level {found.first_level:.3f}, final level {found.final_level:.3f}. "
     if found.adapted_at is None:
@@ -127,7 +126,7 @@ def _online(job: _Job) -> _Found:
         text += f"Within 5 % of the final level from step {found.adapted_at} on, smoothed over {found.window} steps."
     frame = found.to_frame()
     shown = np.unique(np.geomspace(1, len(found.smoothed), 12).astype(int))
-    return _Found(frame, frame[frame["step"].isin(shown)], text)
+    return _Found(frame, frame[frame["step"].isin(shown)], text, tuple(further))
 
 
 def _velocities(trials: Trials) -> list[str]:
@@ -174,7 +173,7 @@ def _attention(job: _Job) -> _Found:
     of_heads = {"mean_age": ages.mean(axis=1), "lowest_head": ages.min(axis=1), "highest_head": ages.max(axis=1)}
     text = "Mean age, in steps, of the memories that a layer's heads attend to; with equal weights it would be "
     text += f"{found.uniform_look_back:.2f}. The whole map is in attention.npz."
-    return _Found(found.to_frame(), pd.DataFrame({"layer": layers, **of_heads}), text)
+    return _Found(found.to_frame(), pd.DataFrame({"layer": layers, **of_heads}), text, ("attention.npz",))
 
 
 def _consensus(job: _Job) -> _Found:
@@ -209,7 +208,7 @@ def analyze(arguments: Sequence[str]) -> None:
         + "".join(f"  {kind:<12}{text}\n" for kind, (*_, text) in KINDS.items())
         + "  all         all of these, for an agent with a TrMRL policy\n"
         "  ablations   train the grid of figures 10 to 13 and draw it\n\n"
-        "example:\n  python -m sb3_trmrl analyze all logs/trmrl/HalfCheetahVel-v0_1",
+        "example:\n  python -m sb3_trmrl analyze all docs/demo/HalfCheetahVel-v0_1 --output analysis",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     own.add_argument("kind", choices=[*KINDS, "all", "ablations"], metavar="KIND", help="see below")
@@ -228,21 +227,27 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
     """
     kinds = list(KINDS) if kind == "all" else [kind]
     description = "All analyses of an agent." if kind == "all" else f"{KINDS[kind][3]}."
-    example = f"logs/trmrl/HalfCheetahVel-v0_1{'' if kind == 'attention' else ' --n-tasks 6'} --output analysis"
+    example = f"docs/demo/HalfCheetahVel-v0_1{'' if kind == 'attention' else ' --n-tasks 6'} --output analysis"
     parser = agent_parser(f"analyze {kind}", description[0].upper() + description[1:], example)
     counts = {name: dict(zip(("n_tasks", "n_episodes"), KINDS[name][1:3], strict=True)) for name in kinds}
     default = dict.fromkeys(counts[kinds[0]], "each analysis its own") if kind == "all" else counts[kind]
     if kind != "attention":
-        parser.add_argument("--n-tasks", type=int, help=f"number of tasks (default: {default['n_tasks']})")
+        parser.add_argument("--n-tasks", type=positive_int, help=f"number of tasks (default: {default['n_tasks']})")
     if "online" in kinds:
         parser.add_argument("--window", type=int, default=11, help="steps to smooth rewards over, odd (default: 11)")
     if kind != "online":
-        parser.add_argument("--n-episodes", type=int, help=f"episodes of each task (default: {default['n_episodes']})")
+        episodes = f"episodes of each task (default: {default['n_episodes']})"
+        parser.add_argument("--n-episodes", type=positive_int, help=episodes)
     parser.add_argument("--split", choices=SPLITS, default="test", help="which tasks (default: test)")
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the likeliest ones")
     parser.add_argument("--output", type=Path, help="folder for the files, by default `analysis` in that of the run")
     options = parser.parse_args(arguments)
-    agent = agent_of(options)
+    if "refinement" in kinds and options.n_tasks == 1:
+        parser.error("--n-tasks must be 2 or more for refinement, which tests on other tasks than it fits, got 1")
+    if "online" in kinds and (options.window < 1 or options.window % 2 == 0):
+        parser.error(f"--window must be odd and 1 or more, got {options.window}")
+    with argument_errors(parser):
+        agent = agent_of(options)
     if kind != "online" and not isinstance(agent.model, TransformerPPO):
         parser.error(f"{kind} looks into a TransformerPPO, got a {type(agent.model).__name__}; online takes any agent")
     folder: Path = options.output or agent.folder / "analysis"
@@ -251,11 +256,11 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
         asked = {key: value for key, value in vars(options).items() if value is not None}
         fixed = {"online": {"n_episodes": 1}, "attention": {"n_tasks": 1}}.get(name, {})
         of_kind = argparse.Namespace(**{**counts[name], **asked, **fixed})
-        with _progress(name, of_kind.n_tasks) as after_task:
+        with argument_errors(parser), _progress(name, of_kind.n_tasks) as after_task:
             found = KINDS[name][0](_Job(agent, of_kind, folder / name, after_task))
         found.frame.to_csv(folder / f"{name}.csv", index=False)
         _print(found.table, f"{agent.env_id}: {name}, {options.split} tasks: {of_kind.n_tasks}", found.text)
-        print(f"Wrote {folder / name}.csv and .png")
+        print("Wrote " + ", ".join(str(folder / file) for file in (f"{name}.csv", f"{name}.png", *found.further)))
 
 
 @contextmanager
@@ -270,13 +275,15 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: progress.update(bar, completed=done)
 
 
-def _print(frame: pd.DataFrame, title: str, text: str) -> None:
+def _print(frame: pd.DataFrame, title: str, text: str, units: str = "tasks") -> None:
     """
     :param frame: What an analysis found
     :param title: What it is
     :param text: What to say below
+    :param units: What its intervals are over
     """
-    table = Table(title=title)
+    caption = f"low and high: 95 % bootstrap interval over {units}" if "low" in frame.columns else None
+    table = Table(title=title, caption=caption)
     for name in frame.columns:
         table.add_column(str(name), justify="left" if frame[name].dtype == object else "right")
     for row in frame.itertuples(index=False):
@@ -300,16 +307,17 @@ def _ablations(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--env", default="HalfCheetahVel-v0", help="environment id (default: HalfCheetahVel-v0)")
-    parser.add_argument("--n-timesteps", type=int, default=500_000, help="steps of each run (default: 500000)")
-    parser.add_argument("--n-evaluations", type=int, default=20, help="evaluations in each run (default: 20)")
+    parser.add_argument("--n-timesteps", type=positive_int, default=500_000, help="steps of each run (default: 500000)")
+    parser.add_argument("--n-evaluations", type=positive_int, default=20, help="evaluations in each run (default: 20)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each run (default: 0 1 2)")
     parser.add_argument(
         "--grid", nargs="+", action=StoreDict, default=GRID, metavar="NAME:VALUES", help=f"settings (default: {GRID})"
     )
     parser.add_argument("--output", type=Path, default=Path("ablations"), help="folder (default: ablations)")
     options, rest = parser.parse_known_args(arguments)
-    runs = ablation_runs(options.env, options.output / "runs", options.seeds, options.grid)
-    with _progress("runs", len(runs)) as after_run:
+    with argument_errors(parser):
+        runs = ablation_runs(options.env, options.output / "runs", options.seeds, options.grid)
+    with argument_errors(parser), _progress("runs", len(runs)) as after_run:
         training = train_ablations(runs, options.env, options.n_timesteps, options.n_evaluations, rest)
         for done, _ in enumerate(training, start=1):
             after_run(done)
@@ -318,5 +326,5 @@ def _ablations(arguments: Sequence[str]) -> None:
     frame.to_csv(options.output / "ablations.csv", index=False)
     plot_ablations(found, options.output / "ablations.png")
     last = frame[frame["timesteps"] == found.timesteps[-1]]
-    _print(last, f"{options.env}: ablations, last evaluation", "Returns of a trial on validation tasks, over seeds.")
+    _print(last, f"{options.env}: ablations, last evaluation", "Returns of a trial on validation tasks.", "seeds")
     print(f"Wrote {options.output}/ablations.csv and .png")

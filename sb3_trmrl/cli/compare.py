@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import argparse
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rl_zoo3.utils import StoreDict
 from tqdm import tqdm
 
-from sb3_trmrl.analysis.comparison import COLUMNS, Group, interquartile_mean, plot_comparison, share_of_gap
-from sb3_trmrl.cli.agents import load_agent
+from sb3_trmrl.analysis.comparison import (
+    COLUMNS,
+    Group,
+    common_steps,
+    interquartile_mean,
+    plot_comparison,
+    share_of_gap,
+)
+from sb3_trmrl.cli.agents import argument_errors, load_agent, positive_int
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
+from sb3_trmrl.common.trials import SPLITS, Trials
 from sb3_trmrl.common.wrappers import trials_of
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.runs import Run
 
+#: Heading of the share of the way from the lower reference to the oracle
+_SHARE = "share of gap"
+
 
 def compare(arguments: Sequence[str]) -> None:
     """
-    Print a table of agents with intervals over seeds; write it as CSV, with a picture of three panels.
+    Print a table of agents with intervals over seeds; write it as CSV, with a picture.
 
     :param arguments: See ``--help``
     """
@@ -37,34 +50,35 @@ def compare(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("agents", nargs="+", metavar="NAME=FOLDERS", help="name of an agent and its run folders")
-    parser.add_argument("--n-tasks", type=int, default=20, help="number of test tasks (default: 20)")
-    parser.add_argument("--n-episodes", type=int, default=3, help="episodes of each task (default: 3)")
+    parser.add_argument("--n-tasks", type=positive_int, default=20, help="number of tasks (default: 20)")
+    parser.add_argument("--n-episodes", type=positive_int, default=3, help="episodes of each task (default: 3)")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="which tasks (default: test)")
+    parser.add_argument(
+        "--env-kwargs",
+        nargs="+",
+        action=StoreDict,
+        default={},
+        metavar="NAME:VALUE",
+        help="environment arguments, on top of those of each run, for example 'velocity_range:(3, 4)'",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the evaluation (default: 0)")
     parser.add_argument("--lower", metavar="NAME", help="the agent that is the lower reference")
     parser.add_argument("--oracle", metavar="NAME", help="the agent that is told the task")
     parser.add_argument("--output", type=Path, default=Path("comparison"), help="folder (default: comparison)")
     options = parser.parse_args(arguments)
     folders = _folders(parser, options.agents)
-    for reference in (options.lower, options.oracle):
-        if reference is not None and reference not in folders:
-            parser.error(f"{reference!r} is not among the agents {', '.join(folders)}")
-    if (options.lower is None) != (options.oracle is None):
-        parser.error("--lower and --oracle are needed together")
+    _check_references(parser, options, folders)
     register()
-    groups: dict[str, Group] = {}
-    with tqdm(total=sum(map(len, folders.values())), desc="runs") as bar:
-        for name, runs in folders.items():
-            results: dict[str, list[AdaptationResult]] = {}
-            for run in runs:
-                for which, result in _evaluations(run, options).items():
-                    results.setdefault(which, []).append(result)
-                bar.update()
-            groups[name] = Group(*_curves(runs), results)
-    frame = _frame(groups, options.lower, options.oracle)
+    with argument_errors(parser):
+        env_id = _check_same_tasks(folders, options)
+        groups = _groups(folders, options)
+        first, last = common_steps(groups.values())
+    frame = _frame({name: group.between(first, last) for name, group in groups.items()}, options.lower, options.oracle)
     _print(frame, options)
+    print(f"Area under the learning curve: mean return on validation tasks from step {first:.0f} to step {last:.0f}.")
     options.output.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(options.output / "comparison.csv")
-    plot_comparison(groups, options.output / "comparison.png", Run(next(iter(folders.values()))[0]).env_id)
+    frame.to_csv(options.output / "comparison.csv", index_label="agent")
+    plot_comparison(groups, options.output / "comparison.png", env_id, options.split)
     print(f"Wrote {options.output}/comparison.csv and .png")
 
 
@@ -80,19 +94,78 @@ def _folders(parser: argparse.ArgumentParser, agents: Sequence[str]) -> dict[str
         found = sorted(path for path in glob.glob(pattern) if Path(path).is_dir())
         if not separator or not found:
             parser.error(f"an agent is given as NAME=FOLDERS, with a folder or more: got {agent!r}")
+        if name in folders:
+            parser.error(f"each agent needs a name of its own, got {name!r} twice")
         folders[name] = found
     return folders
+
+
+def _check_references(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, names: Mapping[str, object]
+) -> None:
+    """
+    :param parser: Parser, for errors
+    :param options: What was asked for
+    :param names: The agents
+    """
+    for reference in (options.lower, options.oracle):
+        if reference is not None and reference not in names:
+            parser.error(f"{reference!r} is not among the agents {', '.join(names)}")
+    if (options.lower is None) != (options.oracle is None):
+        parser.error("--lower and --oracle are needed together")
+    if options.lower is not None and options.lower == options.oracle:
+        parser.error(f"--lower and --oracle must be two agents, got {options.lower!r} for both")
+
+
+def _check_same_tasks(folders: Mapping[str, Sequence[str]], options: argparse.Namespace) -> str:
+    """
+    :param folders: Run folders by the agent's name
+    :param options: What was asked for
+    :return: Id of the environment of all runs
+    :raises ValueError: if two runs would be evaluated on other tasks
+    """
+    all_folders = [folder for runs in folders.values() for folder in runs]
+    first, env_id = all_folders[0], ""
+    tasks: list[Any] = []
+    for folder in all_folders:
+        run = Run(folder)
+        if env_id and run.env_id != env_id:
+            raise ValueError(f"all runs need one environment: {first} has {env_id}, {folder} has {run.env_id}")
+        env_id, kwargs = run.env_id, {**run.env_kwargs, **options.env_kwargs}
+        its_tasks = Trials(env_id, options.n_tasks, 1, options.split, options.seed, kwargs).tasks
+        tasks = tasks or its_tasks
+        if its_tasks != tasks:
+            raise ValueError(
+                f"all runs need the same tasks, {first} and {folder} have others: look at their env_kwargs"
+            )
+    return env_id
+
+
+def _groups(folders: Mapping[str, Sequence[str]], options: argparse.Namespace) -> dict[str, Group]:
+    """
+    :param folders: Run folders by the agent's name
+    :param options: What was asked for
+    :return: Learning curves and evaluations
+    """
+    groups = {name: _learning(runs) for name, runs in folders.items()}
+    with tqdm(total=sum(map(len, folders.values())), desc="runs") as bar:
+        for name, runs in folders.items():
+            for run in runs:
+                for which, result in _evaluations(run, options).items():
+                    groups[name].results.setdefault(which, []).append(result)
+                bar.update()
+    return groups
 
 
 def _evaluations(folder: str, options: argparse.Namespace) -> dict[str, AdaptationResult]:
     """
     :param folder: Folder of a run
     :param options: What was asked for
-    :return: Evaluations of its selected and last model, likeliest and sampled actions
+    :return: Evaluations of its selected and last model, if training came to an end, likeliest and sampled actions
     """
     results = {}
-    for which in ("selected", "last"):
-        agent = load_agent(folder, last=which == "last")
+    for which in ("selected", "last") if Run(folder).last_model else ("selected",):
+        agent = load_agent(folder, env_kwargs=options.env_kwargs, last=which == "last")
         for deterministic in (True, False):
             results[which if deterministic else f"{which}, sampled"] = evaluate_adaptation(
                 agent.model,
@@ -102,18 +175,19 @@ def _evaluations(folder: str, options: argparse.Namespace) -> dict[str, Adaptati
                 deterministic=deterministic,
                 seed=options.seed,
                 env_kwargs=agent.env_kwargs,
+                split=options.split,
                 vec_normalize=agent.vec_normalize,
             )
     return results
 
 
-def _curves(folders: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _learning(folders: Sequence[str]) -> Group:
     """
-    :param folders: Folders of runs
-    :return: Steps, (K,), and mean return per episode on validation tasks, (runs, K), as far as all of them got
+    :param folders: Folders of runs of one agent
+    :return: Their learning curves where all of them have one; no evaluations yet
     :raises FileNotFoundError: if a run was not evaluated while it trained
     """
-    found = []
+    timesteps, curves, successes = [], [], []
     for folder in folders:
         run = Run(folder)
         evaluations = run.evaluations()
@@ -122,59 +196,101 @@ def _curves(folders: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         env = gym.make(run.env_id, **run.env_kwargs)
         trials = trials_of(env)
         env.close()
-        timesteps, returns = evaluations
-        found.append((timesteps, returns.mean(axis=1) / (trials.episodes_per_trial if trials else 1)))
-    steps = found[0][0]
-    steps = steps[steps <= min(timesteps[-1] for timesteps, _ in found)]
-    return steps, np.stack([np.interp(steps, timesteps, curve) for timesteps, curve in found])
+        timesteps.append(evaluations[0])
+        curves.append(evaluations[1].mean(axis=1) / (trials.episodes_per_trial if trials else 1))
+        found = run.successes()
+        if found is not None and len(found) == len(timesteps[-1]):
+            successes.append(found.mean(axis=(1, 2)))
+    first, last = max(steps[0] for steps in timesteps), min(steps[-1] for steps in timesteps)
+    if first > last:
+        raise ValueError(f"no part of training is common to the learning curves of {', '.join(folders)}")
+    steps = np.unique([first, *(step for step in timesteps[0] if first < step < last), last])
+
+    def common(values: list[np.ndarray]) -> np.ndarray:
+        return np.stack([np.interp(steps, own, curve) for own, curve in zip(timesteps, values, strict=True)])
+
+    return Group(steps, common(curves), {}, common(successes) if len(successes) == len(folders) else None)
 
 
-def _frame(groups: dict[str, Group], lower: str | None, oracle: str | None) -> pd.DataFrame:
+def _frame(groups: Mapping[str, Group], lower: str | None, oracle: str | None) -> pd.DataFrame:
     """
     :param groups: Runs by the agent's name
     :param lower: Name of the lower reference
     :param oracle: Name of the oracle
-    :return: For each agent its number of seeds, and for each figure the estimate and the ends of its interval
+    :return: For each agent its number of seeds, and for each figure the estimate and the ends of its interval; NaN
+        where it is not known
     """
     rows = {}
     for name, group in groups.items():
         row: dict[str, float] = {"seeds": len(group.curves)}
-        for heading, numbers in COLUMNS.items():
-            middle, (low, high) = interquartile_mean(numbers(group))
-            row |= {heading: float(middle), f"{heading}, low": float(low), f"{heading}, high": float(high)}
+        for heading in _known(groups.values()):
+            of_runs = COLUMNS[heading](group)
+            middle, ends = (np.nan, (np.nan, np.nan)) if of_runs is None else interquartile_mean(of_runs)
+            row |= dict(zip(_headings(heading), map(float, (middle, *ends)), strict=True))
         if lower is not None and oracle is not None:
             agent, worst, best = (groups[each].returns()[:, :, -1] for each in (name, lower, oracle))
-            share, (low, high) = share_of_gap(agent, worst, best)
-            row |= {"share of gap": share, "share of gap, low": low, "share of gap, high": high}
+            share, interval = share_of_gap(agent, worst, best)
+            if name in (lower, oracle):  # whatever the resample, 0 or 1
+                interval = (np.nan, np.nan)
+            row |= dict(zip(_headings(_SHARE), (share, *interval), strict=True))
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def _known(groups: Iterable[Group]) -> list[str]:
+    """
+    :param groups: Runs of all agents
+    :return: Headings of the table: success only where the environment tells it
+    """
+    tells = any(group.success_rates(0) is not None for group in groups)
+    return [heading for heading in COLUMNS if tells or not heading.startswith("success")]
+
+
+def _headings(figure: str) -> tuple[str, str, str]:
+    """
+    :param figure: Name of a figure
+    :return: Names of its estimate and of the ends of its interval
+    """
+    return figure, f"{figure}, low", f"{figure}, high"
+
+
 def _print(frame: pd.DataFrame, options: argparse.Namespace) -> None:
     """
+    Figures are rows and agents columns, so that three agents fit into 80 characters.
+
     :param frame: What :func:`_frame` returned
     :param options: What was asked for
     """
-    headings = [column for column in frame.columns if not column.endswith((", low", ", high"))]
     table = Table(
-        title=f"{options.n_tasks} test tasks, {options.n_episodes} episodes of each: interquartile mean over seeds "
-        "(95 % bootstrap interval over seeds)"
+        title=f"{options.n_tasks} {options.split} tasks, {options.n_episodes} episodes of each: interquartile mean "
+        "over seeds (95 % bootstrap interval over seeds)"
     )
-    table.add_column("agent")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for name, row in frame.iterrows():
-        cells = [f"{row['seeds']:.0f}"]
-        for heading in headings[1:]:
-            digits = 2 if heading == "share of gap" else 1
-            low, high = row[f"{heading}, low"], row[f"{heading}, high"]
-            interval = "" if np.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
-            cells.append(f"{row[heading]:.{digits}f}{interval}")
-        table.add_row(str(name), *cells)
+    table.add_column("")
+    for name in frame.index:
+        table.add_column(str(name), justify="right")
+    table.add_row("seeds", *(f"{seeds:.0f}" for seeds in frame["seeds"]))
+    for figure in frame.columns[1:]:
+        if not figure.endswith((", low", ", high")):
+            table.add_row(figure, *(_cell(figure, row) for _, row in frame.iterrows()))
     console = Console()
     console.print(table)
     if options.lower is not None:
         console.print(
-            f"Share of gap: of the way from {options.lower} to {options.oracle} in the last episode; its interval is "
-            "that of the whole ratio, over seeds and tasks."
+            f"Share of gap: of the way from {options.lower} to {options.oracle} in the last episode, a ratio of means "
+            "over seeds and tasks; its interval is that of the whole ratio, over seeds and tasks.",
+            highlight=False,
         )
+
+
+def _cell(figure: str, row: pd.Series) -> str:
+    """
+    :param figure: Name of a figure
+    :param row: Figures of an agent
+    :return: Estimate, and the interval below
+    """
+    factor, digits = (100, 0) if figure.startswith("success") else (1, 2 if figure == _SHARE else 1)
+    middle, low, high = (f"{factor * row[name]:.{digits}f}" for name in _headings(figure))
+    if middle == "nan":
+        return "-"
+    unit = " %" if factor == 100 else ""
+    return f"{middle}{unit}" if low == "nan" else f"{middle}{unit}\n({low} to {high})"

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
 from sb3_trmrl.analysis.adaptation import plot_adaptation
-from sb3_trmrl.cli.agents import agent_of, agent_parser
+from sb3_trmrl.cli.agents import N_ENVS, LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
+from sb3_trmrl.common.metaworld_protocol import ProtocolResult, metaworld_protocol
 from sb3_trmrl.common.trials import SPLITS
+from sb3_trmrl.zoo.runs import BEST_MODEL
+
+#: Episodes that count in MetaWorld's protocol, the last ones of each task
+_N_EVALUATED = 3
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -24,17 +33,85 @@ def evaluate(arguments: Sequence[str]) -> None:
     :param arguments: See ``--help``
     """
     parser = agent_parser(
-        "evaluate", "Adaptation to new tasks, episode by episode.", "logs/trmrl/HalfCheetahVel-v0_1 --n-episodes 3"
+        "evaluate", "Adaptation to new tasks, episode by episode.", "docs/demo/HalfCheetahVel-v0_1 --n-episodes 3"
     )
-    parser.add_argument("--n-tasks", type=int, default=20, help="number of tasks (default: 20)")
-    parser.add_argument("--n-episodes", type=int, default=6, help="episodes of each task (default: 6)")
+    parser.add_argument(
+        "--protocol",
+        choices=["metaworld"],
+        help=f"metaworld: success by class, in the last {_N_EVALUATED} episodes of some tasks of each class",
+    )
+    parser.add_argument(
+        "--n-tasks", type=positive_int, help="number of tasks (default: 20; with --protocol, 10 of each class)"
+    )
+    parser.add_argument(
+        "--n-episodes", type=positive_int, help="episodes of each task (default: 6; with --protocol, 13)"
+    )
     parser.add_argument("--split", choices=SPLITS, default="test", help="which tasks (default: test)")
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the likeliest ones")
     parser.add_argument("--output", type=Path, help="folder for the files, by default that of the run")
     options = parser.parse_args(arguments)
-    agent = agent_of(options)
-    with tqdm(total=options.n_tasks, desc="tasks") as bar:
-        result = evaluate_adaptation(
+    in_protocol = options.protocol is not None
+    options.n_tasks = options.n_tasks or (10 if in_protocol else 20)
+    options.n_episodes = options.n_episodes or (10 + _N_EVALUATED if in_protocol else 6)
+    if in_protocol and options.n_episodes <= _N_EVALUATED:
+        parser.error(f"--n-episodes must be above {_N_EVALUATED} with --protocol, got {options.n_episodes}")
+    with argument_errors(parser):
+        agent = agent_of(options)
+        result = (_protocol if in_protocol else _adaptation)(agent, options)
+    folder = options.output or agent.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(result, ProtocolResult):
+        frame = print_protocol(result)
+        path = folder / f"{_stem('metaworld_protocol', agent, options)}.csv"
+        frame.to_csv(path, index=False)
+        print(f"Wrote {path}")
+        return
+    print_adaptation(result)
+    stem = folder / _stem("adaptation", agent, options)
+    result.save(f"{stem}.npz")
+    result.to_frame().to_csv(f"{stem}.csv", index=False)
+    plot_adaptation({agent.env_id: result}, f"{stem}.png")
+    print(f"Wrote {stem}.npz, .csv and .png")
+
+
+def _stem(name: str, agent: LoadedAgent, options: argparse.Namespace) -> str:
+    """
+    :param name: What was evaluated
+    :param agent: Agent
+    :param options: What was asked for
+    :return: Name of the files, which tells what is not by default, so that no evaluation replaces another kind's
+    """
+    path = Path(options.model)
+    parts = {
+        path.stem: path.suffix == ".zip" and path.name != BEST_MODEL,
+        "last": options.last,
+        "sampled": options.sampled,
+        f"seed={options.seed}": options.seed != 0,
+        agent.env_id: options.env is not None,
+        **{f"{key}={value}": True for key, value in options.env_kwargs.items()},
+    }
+    text = "_".join([name, options.split, *(part for part, is_other in parts.items() if is_other)])
+    return re.sub(r"[^\w.,=()\[\]-]", "", text)
+
+
+@contextmanager
+def _bar(total: int | None) -> Iterator[Callable[[int], None]]:
+    """
+    :param total: Number of tasks
+    :return: To be called with the number of those that are done
+    """
+    with tqdm(total=total, desc="tasks") as bar:
+        yield lambda done: bar.update(done - bar.n)
+
+
+def _adaptation(agent: LoadedAgent, options: argparse.Namespace) -> AdaptationResult:
+    """
+    :param agent: Agent
+    :param options: What was asked for
+    :return: Every reward
+    """
+    with _bar(options.n_tasks) as after_task:
+        return evaluate_adaptation(
             agent.model,
             agent.env_id,
             n_eval_tasks=options.n_tasks,
@@ -44,16 +121,55 @@ def evaluate(arguments: Sequence[str]) -> None:
             env_kwargs=agent.env_kwargs,
             split=options.split,
             vec_normalize=agent.vec_normalize,
-            after_task=lambda done: bar.update(done - bar.n),
+            n_envs=N_ENVS,
+            after_task=after_task,
         )
-    print_adaptation(result)
-    folder = options.output or agent.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / f"adaptation_{result.split}{'_sampled' if options.sampled else ''}"
-    result.save(stem.with_suffix(".npz"))
-    result.to_frame().to_csv(stem.with_suffix(".csv"), index=False)
-    plot_adaptation({agent.env_id: result}, stem.with_suffix(".png"))
-    print(f"Wrote {stem}.npz, .csv and .png")
+
+
+def _protocol(agent: LoadedAgent, options: argparse.Namespace) -> ProtocolResult:
+    """
+    :param agent: Agent
+    :param options: What was asked for
+    :return: Success and return by class
+    """
+    agent.model._vec_normalize_env = agent.vec_normalize  # where the protocol finds statistics, as after `set_env`
+    with _bar(None) as after_task:
+        return metaworld_protocol(
+            agent.model,
+            agent.env_id,
+            n_goals=options.n_tasks,
+            n_adaptation_episodes=options.n_episodes - _N_EVALUATED,
+            n_evaluation_episodes=_N_EVALUATED,
+            deterministic=not options.sampled,
+            seed=options.seed,
+            env_kwargs=agent.env_kwargs,
+            split=options.split,
+            n_envs=N_ENVS,
+            after_task=after_task,
+        )
+
+
+def print_protocol(result: ProtocolResult) -> pd.DataFrame:
+    """
+    :param result: What to print as a table, one row for each class
+    :return: The table, with the mean of all classes in its last row
+    """
+    of_class = {"success": result.success_per_class, "return": result.return_per_class}
+    frame = pd.DataFrame(of_class).rename_axis("class").reset_index()
+    frame.loc[len(frame)] = ["mean of classes", result.mean_success, result.mean_return]
+    adaptation = result.adaptation
+    table = Table(
+        title=f"{adaptation.env_id}: {len(adaptation.tasks)} tasks ({adaptation.split}), "
+        f"last {result.n_evaluated} of {adaptation.returns.shape[1]} episodes",
+        caption="Success at any step; return up to the first success.",
+    )
+    table.add_column("class")
+    table.add_column("success", justify="right")
+    table.add_column("return", justify="right")
+    for row in frame.itertuples(index=False):
+        table.add_row(str(row[0]), f"{100 * row[1]:.1f} %", f"{row[2]:.1f}")
+    Console().print(table)
+    return frame
 
 
 def print_adaptation(result: AdaptationResult) -> None:

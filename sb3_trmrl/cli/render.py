@@ -8,16 +8,20 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from sb3_trmrl.cli.agents import LoadedAgent, agent_of, agent_parser
-from sb3_trmrl.common.held_out import evaluation_seed, has_splits
+from sb3_trmrl.cli.agents import LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
+from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed
+from sb3_trmrl.common.trials import Trials
 from sb3_trmrl.common.wrappers import trials_of
 from sb3_trmrl.zoo.launchers import render_without_display
 
 #: Pixels of a video's shorter side at least: the grids are small
 _SHORT_SIDE = 320
+#: Kinds of video, by what their names end with
+_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx"}
 
 
 def render(arguments: Sequence[str]) -> None:
@@ -27,58 +31,98 @@ def render(arguments: Sequence[str]) -> None:
     :param arguments: See ``--help``
     """
     parser = agent_parser(
-        "render", "A video of one trial on a test task.", "logs/trmrl/HalfCheetahVel-v0_1 --output trial.mp4"
+        "render", "A video of one trial on a test task.", "docs/demo/HalfCheetahVel-v0_1 --output trial.mp4"
     )
-    parser.add_argument("--task", type=int, default=0, help="which of the test tasks, from 0 (default: 0)")
-    parser.add_argument("--n-episodes", type=int, default=2, help="episodes of the trial (default: 2)")
+    last_task = N_HELD_OUT_TASKS - 1
+    parser.add_argument("--task", type=int, default=0, help=f"which test task, from 0 to {last_task} (default: 0)")
+    parser.add_argument("--n-episodes", type=positive_int, default=2, help="episodes of the trial (default: 2)")
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the likeliest ones")
     parser.add_argument("--output", type=Path, default=Path("trial.mp4"), help="file to write (default: trial.mp4)")
     options = parser.parse_args(arguments)
-    if options.task < 0 or options.n_episodes < 1:
-        parser.error(f"--task must be 0 or more and --n-episodes 1 or more, got {options.task}, {options.n_episodes}")
+    if not 0 <= options.task <= last_task:
+        parser.error(f"--task must be from 0 to {last_task}, got {options.task}")
+    if options.output.suffix not in _CODECS:
+        parser.error(f"--output must end with one of {', '.join(_CODECS)}, got {options.output}")
     render_without_display()
-    agent = agent_of(options)
-    env = _make_env(agent, options.task, options.n_episodes)
+    with argument_errors(parser):
+        agent = agent_of(options)
+        env, seed = trial_on(agent, options.task, options.n_episodes, options.seed)
     try:
-        steps = trial(agent, env, options.seed, not options.sampled)
-        frames = [overlaid(frame, text) for frame, text in tqdm(steps, desc="steps")]
-        fps = env.metadata.get("render_fps", 30)
+        with th.random.fork_rng():
+            th.manual_seed(seed)  # of sampled actions
+            steps = tqdm(trial(agent, env, seed, not options.sampled), "steps", _n_steps(env, options.n_episodes))
+            frames = (overlaid(frame, text) for frame, text in steps)
+            n_frames = _write(frames, options.output, env.metadata.get("render_fps", 30))
     finally:
         env.close()
-    # Imported late, it takes a second
-    from moviepy import ImageSequenceClip
-
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    ImageSequenceClip(frames, fps=fps).write_videofile(str(options.output), logger=None)
-    print(f"Wrote {options.output}: {len(frames)} frames")
+    print(f"Wrote {options.output}: {n_frames} frames")
 
 
-def _make_env(agent: LoadedAgent, task: int, n_episodes: int) -> gym.Env:
+def trial_on(agent: LoadedAgent, task: int, n_episodes: int, seed: int) -> tuple[gym.Env, int]:
     """
+    A trial of the evaluation with the default number of tasks.
+
     :param agent: Agent
     :param task: Index of the test task
     :param n_episodes: Episodes of the trial
-    :return: Environment that draws its pictures
+    :param seed: Seed of the evaluation
+    :return: Environment that draws its pictures, and the seed to reset it with
     """
-    split = {"split": "test"} if has_splits(agent.env_id) else {}
-    env = gym.make(agent.env_id, render_mode="rgb_array", **{**agent.env_kwargs, **split})
-    trials = trials_of(env)
-    if trials is not None:
-        trials.episodes_per_trial = n_episodes
-        if split:
-            trials.tasks = (env.get_wrapper_attr("held_out_tasks")("test", task + 1)[task],)
-    return env
+    kwargs = {**agent.env_kwargs, "render_mode": "rgb_array"}
+    plain = gym.make(agent.env_id, **kwargs)
+    if trials_of(plain) is None:
+        return plain, evaluation_seed(seed, "test")
+    plain.close()
+    trials = Trials(agent.env_id, N_HELD_OUT_TASKS, n_episodes, "test", seed, kwargs)
+    env = trials.make()
+    layer = trials_of(env)
+    assert layer is not None
+    layer.tasks = (trials.tasks[task],)
+    return env, trials.seed_of_split + task
+
+
+def _n_steps(env: gym.Env, n_episodes: int) -> int | None:
+    """
+    :param env: Environment
+    :param n_episodes: Episodes of a trial
+    :return: Steps of a trial without an early end, if that is known
+    """
+    if trials_of(env) is None:
+        return env.spec.max_episode_steps if env.spec else None
+    return n_episodes * env.get_wrapper_attr("horizon") if env.has_wrapper_attr("horizon") else None
+
+
+def _write(frames: Iterator[np.ndarray], path: Path, fps: float) -> int:
+    """
+    :param frames: Pictures of one size
+    :param path: Video to write
+    :param fps: Pictures per second
+    :return: Number of pictures
+    """
+    # Imported late, it takes a second
+    from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = next(frames)
+    height, width, _ = first.shape
+    with FFMPEG_VideoWriter(str(path), (width, height), fps, codec=_CODECS[path.suffix]) as writer:
+        writer.write_frame(first)
+        n_frames = 1
+        for frame in frames:
+            writer.write_frame(frame)
+            n_frames += 1
+    return n_frames
 
 
 def trial(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> Iterator[tuple[np.ndarray, str]]:
     """
     :param agent: Agent
     :param env: Environment with render mode ``"rgb_array"``
-    :param seed: Seed of the trial
+    :param seed: Seed of its initial states
     :param deterministic: Whether actions are the likeliest ones
     :return: For each step the picture before it, (height, width, 3), and what to write over it
     """
-    observation, info = env.reset(seed=evaluation_seed(seed, "test"))
+    observation, info = env.reset(seed=seed)
     task, episode, total = info.get("task"), 0, 0.0
     state: Any = None
     done = False
