@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:
 	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl ARGS=...]  install, train, report before and after"
-	@echo "make demo  the adaptation picture of the trained agent in docs/demo"
+	@echo "make demo  how the trained agent in docs/demo adapts: a table and pictures, written to demo"
 	@echo "make test | test-slow | lint | type | format | doc | bench | clean"
 
 install: $(STAMP)
