@@ -82,15 +82,15 @@ def _stem(name: str, agent: LoadedAgent, options: argparse.Namespace) -> str:
     :return: Name of the files, which tells what is not by default, so that no evaluation replaces another kind's
     """
     path = Path(options.model)
-    parts = {
-        path.stem: path.suffix == ".zip" and path.name != BEST_MODEL,
-        "last": options.last,
-        "sampled": options.sampled,
-        f"seed={options.seed}": options.seed != 0,
-        agent.env_id: options.env is not None,
-        **{f"{key}={value}": True for key, value in options.env_kwargs.items()},
-    }
-    text = "_".join([name, options.split, *(part for part, is_other in parts.items() if is_other)])
+    parts = [
+        (path.stem, path.suffix == ".zip" and path.name != BEST_MODEL),
+        ("last", options.last),
+        ("sampled", options.sampled),
+        (f"seed={options.seed}", options.seed != 0),
+        (agent.env_id, options.env is not None),
+        *((f"{key}={value}", True) for key, value in options.env_kwargs.items()),
+    ]
+    text = "_".join([name, options.split, *(part for part, is_other in parts if is_other)])
     return re.sub(r"[^\w.,=()\[\]-]", "", text)
 
 
