@@ -364,6 +364,9 @@ def test_share_of_gap() -> None:
     lower, agent, upper = (level + of_task + rng.normal(scale=0.1, size=(3, 20)) for level in (-100.0, -40.0, -20.0))
     share, (low, high) = share_of_gap(agent, lower, upper)
     assert share == pytest.approx(0.75, abs=0.005)
+    assert str(share_of_gap(upper, upper, lower)[0]) == "0.0"
+    same = np.ones((2, 3))
+    assert np.isnan(share_of_gap(same, same, same)[0])
     assert low < share < high and high - low < 0.01
     with pytest.raises(ValueError, match="same tasks"):
         share_of_gap(agent[:, :5], lower, upper)

@@ -172,7 +172,7 @@ def share_of_gap(
         point = (agent.mean() - lower.mean()) / (upper.mean() - lower.mean())
     finite = shares[np.isfinite(shares)]
     low, high = np.percentile(finite, (2.5, 97.5)) if len(finite) else (np.nan, np.nan)
-    return float(point), (float(low), float(high))
+    return float(point) + 0.0, (float(low), float(high))  # no -0.0
 
 
 def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, split: str = "test") -> None:

@@ -75,7 +75,7 @@ def compare(arguments: Sequence[str]) -> None:
         first, last = common_steps(groups.values())
     frame = _frame({name: group.between(first, last) for name, group in groups.items()}, options.lower, options.oracle)
     _print(frame, options)
-    print(f"Area under the learning curve: mean return on validation tasks from step {first:.0f} to step {last:.0f}.")
+    print(f"Area: mean return on validation tasks from step {first:.0f} to step {last:.0f}.")
     options.output.mkdir(parents=True, exist_ok=True)
     frame.to_csv(options.output / "comparison.csv", index_label="agent")
     plot_comparison(groups, options.output / "comparison.png", env_id, options.split)
