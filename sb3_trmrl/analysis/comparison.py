@@ -1,12 +1,13 @@
 """
-Several agents side by side, with intervals over training seeds, as Agarwal et al. (2021) and their rliable have them.
+Several agents side by side, with intervals over training seeds (rliable, Agarwal et al. 2021).
 
 A run is one unit: its test tasks share its weights, so tasks are averaged before runs are resampled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
@@ -16,13 +17,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rliable import library
 from scipy import stats
 
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 
 #: Resamples of the bootstrap
-_N_RESAMPLES = 5_000
+_N_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -135,12 +137,25 @@ def _over_runs(scores: np.ndarray, statistic: Callable, seed: int) -> tuple[np.n
     :param seed: Seed of the bootstrap
     :return: Its value, (...), and its interval, (2, ...)
     """
-    value = np.asarray(statistic(scores, axis=0))
+    shape = scores.shape[1:]
     if len(scores) < 2:
-        return value, np.full((2, *value.shape), np.nan)
-    rng = np.random.default_rng(seed)
-    found = stats.bootstrap((scores,), statistic, axis=0, method="percentile", n_resamples=_N_RESAMPLES, rng=rng)
-    return value, np.stack(found.confidence_interval)
+        return np.asarray(statistic(scores, axis=0)), np.full((2, *shape), np.nan)
+    with _numpy_seeded(seed):
+        values, intervals = library.get_interval_estimates(
+            {"": scores.reshape(len(scores), 1, -1)}, lambda x: statistic(x[:, 0], axis=0), reps=_N_RESAMPLES
+        )
+    return values[""].reshape(shape), intervals[""].reshape(2, *shape)
+
+
+@contextmanager
+def _numpy_seeded(seed: int) -> Iterator[None]:
+    # rliable 1.2 draws from NumPy's global generator, whatever random_state it is given.
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 def share_of_gap(

@@ -111,8 +111,10 @@ def plot_refinement(
         axes.grid(alpha=0.3)
     left, right = figure.axes
     left.set(title="representation error", ylabel="1 - cosine similarity to the last layer", ylim=(0, None))
-    right.set(title="linear regression on the actions", ylabel="mean squared error, test tasks", yscale="log")
     constant = result.constant_error.mean()
+    # An agent that always acts alike leaves no error, which has no logarithm
+    scale = "log" if constant > 0 and result.action_error.mean(axis=0).min() > 0 else "linear"
+    right.set(title="linear regression on the actions", ylabel="mean squared error, test tasks", yscale=scale)
     right.axhline(constant, color=COLOURS[1], linestyle="--", label=f"mean action of the train tasks, {constant:.3g}")
     right.margins(y=0.35)  # room for the key
     for axes in figure.axes:

@@ -156,7 +156,7 @@ def _refinement(job: _Job) -> _Found:
 def _memories(job: _Job) -> _Found:
     trials = job.trials()
     found = working_memories(job.steps(trials), trials.tasks)
-    plot_working_memories(found, job.picture(), f"{job.title}: working memories")
+    plot_working_memories(found, job.picture(), f"{job.title}: working memories", task_unit=trials.task_unit)
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.explained)
     text = f"The three components hold {shares} of the variance; {100 * found.share_between_tasks:.1f} % of what they "
     text += "hold together lies between the means of the tasks, which are in the table."

@@ -132,7 +132,6 @@ def _protocol(agent: LoadedAgent, options: argparse.Namespace) -> ProtocolResult
     :param options: What was asked for
     :return: Success and return by class
     """
-    agent.model._vec_normalize_env = agent.vec_normalize  # where the protocol finds statistics, as after `set_env`
     with _bar(None) as after_task:
         return metaworld_protocol(
             agent.model,
@@ -140,6 +139,7 @@ def _protocol(agent: LoadedAgent, options: argparse.Namespace) -> ProtocolResult
             n_goals=options.n_tasks,
             n_adaptation_episodes=options.n_episodes - _N_EVALUATED,
             n_evaluation_episodes=_N_EVALUATED,
+            vec_normalize=agent.vec_normalize,
             deterministic=not options.sampled,
             seed=options.seed,
             env_kwargs=agent.env_kwargs,

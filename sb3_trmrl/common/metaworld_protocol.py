@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.checks import check_option, check_positive_int
@@ -67,6 +68,7 @@ def metaworld_protocol(
     seed: int = 0,
     env_kwargs: dict[str, Any] | None = None,
     split: str = "test",
+    vec_normalize: VecNormalize | None = None,
     n_envs: int = 20,
     after_task: Callable[[int], None] | None = None,
 ) -> ProtocolResult:
@@ -87,6 +89,7 @@ def metaworld_protocol(
     :param seed: Seed of sampled actions
     :param env_kwargs: Arguments of the environment
     :param split: ``"test"`` or ``"validation"``
+    :param vec_normalize: Statistics to normalise observations with, by default those of the model's own environment
     :param n_envs: Tasks at a time
     :param after_task: Called with the number of finished tasks, for a progress bar
     :return: Success rates by class, their mean, and every episode
@@ -110,6 +113,7 @@ def metaworld_protocol(
         seed=seed,
         env_kwargs=env_kwargs,
         split=split,
+        vec_normalize=vec_normalize,
         info_keys=("success",),
         n_envs=n_envs,
         after_task=after_task,
