@@ -25,6 +25,7 @@ from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
 from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories
 from sb3_trmrl.cli.agents import N_ENVS, LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
 from sb3_trmrl.common.evaluation import evaluate_adaptation
+from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.common.trials import SPLITS, Trials
 from sb3_trmrl.transformer_ppo import TransformerPPO
 
@@ -195,6 +196,7 @@ KINDS: dict[str, tuple[Callable[[_Job], _Found], int, int, str]] = {
 }
 
 
+@one_thread()
 def analyze(arguments: Sequence[str]) -> None:
     """
     Print what an analysis finds; write it as CSV and PNG.

@@ -27,6 +27,7 @@ from sb3_trmrl.analysis.comparison import (
 from sb3_trmrl.cli.agents import argument_errors, load_agent, positive_int
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
+from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.common.trials import SPLITS, Trials
 from sb3_trmrl.common.wrappers import trials_of
 from sb3_trmrl.zoo.registration import register
@@ -36,6 +37,7 @@ from sb3_trmrl.zoo.runs import Run
 _SHARE = "share of gap"
 
 
+@one_thread()
 def compare(arguments: Sequence[str]) -> None:
     """
     Print a table of agents with intervals over seeds; write it as CSV, with a picture.

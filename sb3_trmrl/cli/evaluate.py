@@ -19,6 +19,7 @@ from sb3_trmrl.cli.agents import N_ENVS, LoadedAgent, agent_of, agent_parser, ar
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.metaworld_protocol import ProtocolResult, metaworld_protocol
+from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.common.trials import SPLITS
 from sb3_trmrl.zoo.runs import BEST_MODEL
 
@@ -26,6 +27,7 @@ from sb3_trmrl.zoo.runs import BEST_MODEL
 _N_EVALUATED = 3
 
 
+@one_thread()
 def evaluate(arguments: Sequence[str]) -> None:
     """
     Print returns by episode with intervals over tasks; write them as CSV, NPZ and PNG.

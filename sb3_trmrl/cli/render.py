@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sb3_trmrl.cli.agents import LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
 from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed
+from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.common.trials import Trials
 from sb3_trmrl.common.wrappers import trials_of
 from sb3_trmrl.zoo.launchers import render_without_display
@@ -24,6 +25,7 @@ _SHORT_SIDE = 320
 _CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx"}
 
 
+@one_thread()
 def render(arguments: Sequence[str]) -> None:
     """
     Write a video of one trial.

@@ -1,10 +1,24 @@
-"""PyTorch's threads while environments run in processes of their own."""
+"""How many threads PyTorch uses."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch as th
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """
+    Let PyTorch compute with one thread: for the few observations of a step more of them bring nothing, and where other
+    programs use the cores they wait for each other.
+    """
+    threads = th.get_num_threads()
+    th.set_num_threads(1)
+    try:
+        yield
+    finally:
+        th.set_num_threads(threads)
 
 
 @contextmanager
@@ -15,12 +29,5 @@ def one_thread_beside_workers(env: VecEnv) -> Iterator[None]:
 
     :param env: Training environment
     """
-    threads = th.get_num_threads()
-    if threads == 1 or not isinstance(env.unwrapped, SubprocVecEnv):
+    with one_thread() if isinstance(env.unwrapped, SubprocVecEnv) else nullcontext():
         yield
-        return
-    th.set_num_threads(1)
-    try:
-        yield
-    finally:
-        th.set_num_threads(threads)
