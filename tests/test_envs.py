@@ -541,13 +541,21 @@ def test_small_problems_print_and_draw(env_id, capsys):
     assert any((a != b).any() for a, b in pairwise(frames))
 
 
-def test_the_robots_render():
-    # In a process of its own: MuJoCo reads MUJOCO_GL once.
+def test_the_camera_follows_the_robots():
+    # In a process of its own: MuJoCo reads MUJOCO_GL once. Robots are brown, the floor is not.
     code = (
-        "env = gym.make('HalfCheetahVel-v0', render_mode='rgb_array')\n"
-        "env.reset(seed=0)\n"
-        "frame = env.render(); env.close()\n"
-        "assert frame.shape == (480, 480, 3) and frame.std() > 0\n"
+        "for name in ('HalfCheetahVel-v0', 'HalfCheetahDir-v0', 'AntDir-v0'):\n"
+        "    env = gym.make(name, render_mode='rgb_array')\n"
+        "    env.reset(seed=0)\n"
+        "    sizes = []\n"
+        "    for _ in range(2):\n"
+        "        env.step(env.action_space.sample())\n"
+        "        frame = env.render()\n"
+        "        assert frame.shape == (480, 480, 3)\n"
+        "        sizes.append((frame[..., 0] > frame[..., 2].astype(int) + 40).sum())\n"
+        "        env.unwrapped.data.qpos[0] += 10\n"
+        "    env.close()\n"
+        "    assert sizes[0] > 1_000 and sizes[1] > sizes[0] / 2, (name, sizes)\n"
     )
     result = run_without_the_agent(code, MUJOCO_GL="egl")
     if result.returncode != 0 and "EGL" in result.stderr:

@@ -29,6 +29,9 @@ from sb3_trmrl.envs.tasks import (
     stratified,
 )
 
+#: Camera of the robots' models that follows them. Without a name Gymnasium 1.4 takes one that stays behind.
+_CAMERA = "track"
+
 
 class _LocomotionEnv(TaskEnv):
     """
@@ -121,7 +124,7 @@ class HalfCheetahVelEnv(_LocomotionEnv, HalfCheetahEnv):
         self.velocity_range = check_range("velocity_range", velocity_range, 0.0, np.inf)
         self._velocity = sum(self.velocity_range) / 2
         _LocomotionEnv.__init__(self, horizon)
-        HalfCheetahEnv.__init__(self, ctrl_cost_weight=0.05, render_mode=render_mode)
+        HalfCheetahEnv.__init__(self, ctrl_cost_weight=0.05, camera_name=_CAMERA, render_mode=render_mode)
         gym.utils.EzPickle.__init__(self, velocity_range, horizon, render_mode)
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[float]:
@@ -155,7 +158,7 @@ class HalfCheetahDirEnv(_DirectionTasks, _LocomotionEnv, HalfCheetahEnv):
     def __init__(self, directions: Iterable[int] = (1, -1), horizon: int = 200, render_mode: str | None = None) -> None:
         _DirectionTasks.__init__(self, directions)
         _LocomotionEnv.__init__(self, horizon)
-        HalfCheetahEnv.__init__(self, ctrl_cost_weight=0.05, render_mode=render_mode)
+        HalfCheetahEnv.__init__(self, ctrl_cost_weight=0.05, camera_name=_CAMERA, render_mode=render_mode)
         gym.utils.EzPickle.__init__(self, self.directions, horizon, render_mode)
 
     def _reward(self, robot_info: dict[str, Any]) -> tuple[float, dict[str, Any]]:
@@ -188,7 +191,7 @@ class AntDirEnv(_DirectionTasks, _LocomotionEnv, AntEnv):
         self.legacy_angles = legacy_angles
         _DirectionTasks.__init__(self, directions)
         _LocomotionEnv.__init__(self, horizon)
-        AntEnv.__init__(self, include_cfrc_ext_in_observation=False, render_mode=render_mode)
+        AntEnv.__init__(self, include_cfrc_ext_in_observation=False, camera_name=_CAMERA, render_mode=render_mode)
         gym.utils.EzPickle.__init__(self, self.directions, legacy_angles, horizon, render_mode)
 
     def _reward(self, robot_info: dict[str, Any]) -> tuple[float, dict[str, Any]]:
