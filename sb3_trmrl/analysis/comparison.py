@@ -76,10 +76,19 @@ class Group:
         :return: The same runs with learning curves from ``first`` to ``last``, interpolated there
         """
         inner = self.timesteps[(self.timesteps > first) & (self.timesteps < last)]
-        steps = np.unique([first, *inner, last])
-        return replace(
-            self, timesteps=steps, curves=np.stack([np.interp(steps, self.timesteps, y) for y in self.curves])
-        )
+        return self.at(np.unique([first, *inner, last]))
+
+    def at(self, steps: np.ndarray) -> Group:
+        """
+        :param steps: Steps, (K',), not outside the group's own
+        :return: The same runs with learning curves interpolated there
+        """
+
+        def interpolated(curves: np.ndarray) -> np.ndarray:
+            return np.stack([np.interp(steps, self.timesteps, curve) for curve in curves])
+
+        success = None if self.success_curves is None else interpolated(self.success_curves)
+        return replace(self, timesteps=steps, curves=interpolated(self.curves), success_curves=success)
 
     def areas(self) -> np.ndarray:
         """

@@ -189,29 +189,36 @@ def _learning(folders: Sequence[str]) -> Group:
     :return: Their learning curves where all of them have one; no evaluations yet
     :raises FileNotFoundError: if a run was not evaluated while it trained
     """
-    timesteps, curves, successes = [], [], []
-    for folder in folders:
-        run = Run(folder)
-        evaluations = run.evaluations()
-        if evaluations is None:
-            raise FileNotFoundError(f"{folder} has no evaluations.npz: train with evaluation on")
-        env = gym.make(run.env_id, **run.env_kwargs)
-        trials = trials_of(env)
-        env.close()
-        timesteps.append(evaluations[0])
-        curves.append(evaluations[1].mean(axis=1) / (trials.episodes_per_trial if trials else 1))
-        found = run.successes()
-        if found is not None and len(found) == len(timesteps[-1]):
-            successes.append(found.mean(axis=(1, 2)))
-    first, last = max(steps[0] for steps in timesteps), min(steps[-1] for steps in timesteps)
-    if first > last:
-        raise ValueError(f"no part of training is common to the learning curves of {', '.join(folders)}")
-    steps = np.unique([first, *(step for step in timesteps[0] if first < step < last), last])
+    runs = [_learning_of(folder) for folder in folders]
+    try:
+        steps = runs[0].between(*common_steps(runs)).timesteps
+    except ValueError as error:
+        raise ValueError(f"{', '.join(folders)}: {error}") from None
+    runs = [run.at(steps) for run in runs]
+    successes = [run.success_curves for run in runs if run.success_curves is not None]
+    success_curves = np.concatenate(successes) if len(successes) == len(runs) else None
+    return Group(steps, np.concatenate([run.curves for run in runs]), {}, success_curves)
 
-    def common(values: list[np.ndarray]) -> np.ndarray:
-        return np.stack([np.interp(steps, own, curve) for own, curve in zip(timesteps, values, strict=True)])
 
-    return Group(steps, common(curves), {}, common(successes) if len(successes) == len(folders) else None)
+def _learning_of(folder: str) -> Group:
+    """
+    :param folder: Folder of a run
+    :return: Its learning curves
+    :raises FileNotFoundError: if it was not evaluated while it trained
+    """
+    run = Run(folder)
+    evaluations = run.evaluations()
+    if evaluations is None:
+        raise FileNotFoundError(f"{folder} has no evaluations.npz: train with evaluation on")
+    env = gym.make(run.env_id, **run.env_kwargs)
+    trials = trials_of(env)
+    env.close()
+    timesteps, returns = evaluations
+    curve = returns.mean(axis=1) / (trials.episodes_per_trial if trials else 1)
+    successes = run.successes()
+    if successes is None or len(successes) != len(timesteps):
+        return Group(timesteps, curve[None], {})
+    return Group(timesteps, curve[None], {}, successes.mean(axis=(1, 2))[None])
 
 
 def _frame(groups: Mapping[str, Group], lower: str | None, oracle: str | None) -> pd.DataFrame:

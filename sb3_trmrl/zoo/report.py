@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_trmrl.analysis.learning_curve import LearningCurve, plot_learning_curve
-from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, n_tasks_in_turn, share_tasks
+from sb3_trmrl.common.held_out import evaluation_seed, share_tasks
 from sb3_trmrl.zoo.runs import INITIAL_MODEL, Run
 
 #: Files of a report, in the folder of the run
@@ -33,14 +33,6 @@ def _models(run: Run) -> dict[str, Path]:
     return {name: path for name, path in candidates.items() if path is not None}
 
 
-def _n_test_tasks(run: Run) -> int:
-    """
-    :param run: The run
-    :return: Number of its environment's test tasks; without splits, of episodes
-    """
-    return n_tasks_in_turn(run.env_id, {**run.env_kwargs, "split": "test"}) if run.has_splits else N_HELD_OUT_TASKS
-
-
 def _test_env(run: Run, model: Path, **env_kwargs: Any) -> VecEnv:
     """
     :param run: The run
@@ -54,7 +46,7 @@ def _test_env(run: Run, model: Path, **env_kwargs: Any) -> VecEnv:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints where statistics come from, between the figures
         env = create_test_env(
             run.env_id,
-            n_envs=_n_test_tasks(run),
+            n_envs=run.n_test_tasks,
             stats_path=str(statistics.parent) if statistics else stats_path,
             seed=evaluation_seed(run.seed, "test"),
             should_render=False,
@@ -132,7 +124,7 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     figures: dict[str, Any] = {"env": run.env_id, "algo": run.algo, "held_out_tasks": run.has_splits}
     figures |= {"returns": {}, "models": {}}
     subject = "test tasks" if run.has_splits else "episodes with seeds of their own"
-    print(f"\nReturns on {_n_test_tasks(run)} {subject}, deterministic actions, mean +- standard error:")
+    print(f"\nReturns on {run.n_test_tasks} {subject}, deterministic actions, mean +- standard error:")
     for name, path in models.items():
         figures["models"][name] = str(path)
         for row, env_kwargs in rows.items():

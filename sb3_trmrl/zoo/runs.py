@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import yaml
 
 from sb3_trmrl.common.callbacks import HISTORY
-from sb3_trmrl.common.held_out import has_splits
+from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, has_splits, n_tasks_in_turn
 
 #: Files of a run
 INITIAL_MODEL = "initial_model.zip"
@@ -38,6 +39,13 @@ class Run:
         self.seed: int = arguments["seed"]
         self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
         self.has_splits = has_splits(self.env_id)
+
+    @cached_property
+    def n_test_tasks(self) -> int:
+        """Number of the environment's test tasks; without splits, of episodes. Counted in an environment made for it"""
+        return (
+            n_tasks_in_turn(self.env_id, {**self.env_kwargs, "split": "test"}) if self.has_splits else N_HELD_OUT_TASKS
+        )
 
     @property
     def best_model(self) -> Path | None:
