@@ -17,6 +17,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.common.plain_state import plain_state, set_plain_state
 
 __all__ = ["MultiEpisodeTrial", "PreviousTransitionObservation", "trials_of"]
 
@@ -245,6 +246,49 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         info["episode_index"] = len(self._episode_returns) - ended
         info["new_episode"] = False
         return observation, reward, terminated, truncated, info
+
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """
+        :return: All that decides how the trial goes on, the environment's own ``state_dict()`` included; None if the
+            environment has no such method
+        """
+        return _state_of_layers(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Go on from a state, bit by bit as the trial that it was taken from.
+
+        :param state: What ``state_dict()`` of a wrapper made with the same arguments returned
+        """
+        _set_state_of_layers(self, state)
+
+
+def _state_of_layers(wrapper: gym.Wrapper) -> dict[str, Any] | None:
+    """
+    :param wrapper: Wrapper whose attributes that are plain data are its state
+    :return: Its state and that of everything inside, None if the environment cannot give its own
+    """
+    inner: Any = wrapper.env
+    state = None
+    if hasattr(inner, "state_dict"):
+        state = inner.state_dict()
+    elif isinstance(inner, gym.Wrapper):
+        state = _state_of_layers(inner)
+    return None if state is None else {"attributes": plain_state(wrapper), "env": state}
+
+
+def _set_state_of_layers(wrapper: gym.Wrapper, state: dict[str, Any]) -> None:
+    """
+    :param wrapper: Wrapper
+    :param state: What :func:`_state_of_layers` returned
+    """
+    inner: Any = wrapper.env
+    if hasattr(inner, "load_state_dict"):
+        inner.load_state_dict(state["env"])
+    else:
+        _set_state_of_layers(inner, state["env"])
+    set_plain_state(wrapper, state["attributes"])
 
 
 class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):

@@ -13,11 +13,13 @@ from math import cos, pi, sin
 from typing import Any
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.envs.mujoco_state import mujoco_state, set_mujoco_state
 from sb3_trmrl.envs.tasks import (
     N_HELD_OUT,
     SPLITS,
@@ -40,6 +42,9 @@ class _LocomotionEnv(TaskEnv):
     :param horizon: Steps until an episode is truncated
     """
 
+    model: mujoco.MjModel
+    data: mujoco.MjData
+
     def __init__(self, horizon: int) -> None:
         self.horizon = check_positive_int("horizon", horizon)
         self._n_steps = 0
@@ -53,6 +58,13 @@ class _LocomotionEnv(TaskEnv):
         reward, info = self._reward(robot_info)
         self._n_steps += 1
         return observation, reward, terminated, self._n_steps >= self.horizon, info
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "simulation": mujoco_state(self.model, self.data)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        set_mujoco_state(self.model, self.data, state["simulation"])
 
     def _reward(self, robot_info: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         """

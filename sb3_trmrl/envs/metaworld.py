@@ -172,6 +172,18 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         info["is_success"] = info["success"] > 0
         return observation, float(reward), False, self._steps_left == 0, info
 
+    def state_dict(self) -> dict[str, Any]:
+        simulation = None if self._simulation is None else self._simulation.state_dict()
+        return {**super().state_dict(), "simulation": simulation}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.set_task(state["task"])
+        if state["simulation"] is not None:
+            self.reset()  # makes the simulation of the task's class
+            assert self._simulation is not None
+            self._simulation.load_state_dict(state["simulation"])
+        super().load_state_dict(state)
+
     def render(self) -> np.ndarray | None:
         """
         :return: RGB picture, (480, 480, 3), in mode ``"rgb_array"``; else None

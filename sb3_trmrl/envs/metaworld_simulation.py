@@ -20,7 +20,9 @@ try:
 except ImportError as error:
     raise DependencyNotInstalled(f'MetaWorld is needed ({error}): pip install "sb3_trmrl[metaworld]"') from error
 
+from sb3_trmrl.common.plain_state import plain_state, set_plain_state
 from sb3_trmrl.envs.metaworld_tasks import MetaWorldTask
+from sb3_trmrl.envs.mujoco_state import mujoco_state, set_mujoco_state
 
 
 class Simulation(SawyerXYZEnv):
@@ -63,6 +65,35 @@ class Simulation(SawyerXYZEnv):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
         self._take_turn(self.model)
         return super().step(action)
+
+    def state_dict(self) -> dict[str, Any]:
+        """
+        :return: All that decides how the simulation goes on
+        """
+        # Some of MetaWorld's attributes are views that show where a body is now; a reset makes them anew
+        attributes = {name: v for name, v in plain_state(self).items() if not self._is_view(getattr(self, name))}
+        return {
+            "attributes": attributes,
+            "places": [place.copy() for place in self._places],
+            "simulation": mujoco_state(self.model, self.data),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        :param state: State of a simulation of the same class
+        """
+        set_plain_state(self, state["attributes"])
+        self._places = [place.copy() for place in state["places"]]
+        self._take_turn(self.model)
+        set_mujoco_state(self.model, self.data, state["simulation"])
+
+    def _is_view(self, value: Any) -> bool:
+        """
+        :param value: An attribute
+        :return: Whether it shows places of bodies, geoms or sites in the simulation
+        """
+        places = (self.data.xpos, self.data.xipos, self.data.geom_xpos, self.data.site_xpos)
+        return isinstance(value, np.ndarray) and any(np.shares_memory(value, place) for place in places)
 
     def touching_object(self, object_geom_id: int) -> bool:
         """

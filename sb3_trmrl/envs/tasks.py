@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_trmrl.common.checks import check_option
+from sb3_trmrl.common.plain_state import plain_state, set_plain_state
 from sb3_trmrl.common.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
 
 #: Number of tasks in each held-out split, where a family says no other
@@ -77,6 +78,22 @@ class TaskEnv(gym.Env):
         :return: The task as numbers, for an agent that is told, (F,)
         """
         return np.ravel(np.asarray(task, dtype=np.float32))
+
+    def state_dict(self) -> dict[str, Any]:
+        """
+        :return: All that decides how the environment goes on: its task, its generator and its attributes that are plain
+            data. A subclass adds what it keeps elsewhere
+        """
+        return {"task": self.get_task(), "attributes": plain_state(self)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Go on from a state, bit by bit as the environment that it was taken from.
+
+        :param state: What ``state_dict()`` of an environment made with the same arguments returned
+        """
+        self.set_task(state["task"])
+        set_plain_state(self, state["attributes"])
 
 
 def held_out_rng(split: str) -> np.random.Generator:
