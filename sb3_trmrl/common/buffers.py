@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from sb3_trmrl.common.full_memory import FullMemory
 from sb3_trmrl.common.sequences import Sequences
 from sb3_trmrl.common.windows import Windows, filled_slots
-from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, map_spaces, map_tokens, token_dtype
+from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, first_array, map_spaces, map_tokens, token_dtype
 
 
 class MemoryRolloutBufferSamples(NamedTuple):
@@ -207,6 +207,18 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
                 tokens[: self.n_carried] = old[newest - self.n_carried : newest]
 
             map_tokens(fill, self.tokens, older)
+
+    def newest_tokens(self) -> Tokens:
+        """
+        :return: The tokens so far, of which later rollouts need the newest, (T, n_envs, \\*observation)
+        """
+        return map_tokens(lambda tokens: tokens[: self.n_carried + self.pos].copy(), self.tokens)
+
+    def set_newest_tokens(self, tokens: Tokens) -> None:
+        """
+        :param tokens: What :meth:`newest_tokens` returned, for the rollout that begins next
+        """
+        self.tokens, self.n_carried, self.pos = tokens, len(first_array(tokens)), 0
 
     def reset(self) -> None:
         self._n_filled = self.n_carried + getattr(self, "pos", 0)

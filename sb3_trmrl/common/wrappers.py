@@ -247,7 +247,6 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         info["new_episode"] = False
         return observation, reward, terminated, truncated, info
 
-
     def state_dict(self) -> dict[str, Any] | None:
         """
         :return: All that decides how the trial goes on, the environment's own ``state_dict()`` included; None if the

@@ -18,8 +18,14 @@ from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer, WindowRolloutBuffer
+from sb3_trmrl.common.checkpoint_files import find_checkpoint, read_training_state
 from sb3_trmrl.common.checks import check_finite, check_non_negative, check_positive_int
+from sb3_trmrl.common.full_memory import FullMemory
+from sb3_trmrl.common.gradients import refuse_non_finite_gradients
 from sb3_trmrl.common.threads import one_thread_beside_workers
+from sb3_trmrl.common.training_state import TrainingState, set_training_state
+from sb3_trmrl.common.vec_env_state import check_fits
+from sb3_trmrl.common.workers import worker_errors
 from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 
 SelfTransformerPPO = TypeVar("SelfTransformerPPO", bound="TransformerPPO")
@@ -80,6 +86,10 @@ class TransformerPPO(PPO):
     rollout_buffer: MemoryRolloutBuffer
     # Memory of the training environments before `_last_obs` is written to it
     _last_memory: Memory
+    # Where the next rollout goes on, after `resume`
+    _interrupted: TrainingState | None = None
+    # Steps that the model had made when `learn` was called
+    _steps_before_learn: int = 0
 
     def __init__(
         self,
@@ -161,6 +171,7 @@ class TransformerPPO(PPO):
             raise ValueError(f"`rollout_buffer_class` must be a {expected.__name__}, got {self.rollout_buffer_class}")
         super()._setup_model()
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
+        self.policy.optimizer.register_step_pre_hook(refuse_non_finite_gradients)
         self._last_memory = self.policy.empty_memory(self.n_envs)
         if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
             self.rollout_buffer.reach = self.policy.reach()
@@ -185,8 +196,9 @@ class TransformerPPO(PPO):
         :return: True if function returned with at least `n_rollout_steps`
             collected, False if callback terminated rollout prematurely.
         :raises ValueError: if an observation or a reward is not finite
+        :raises RuntimeError: if a worker process of the environment has ended
         """
-        with one_thread_beside_workers(env):
+        with one_thread_beside_workers(env), worker_errors(env):
             return self._collect(env, callback, rollout_buffer, n_rollout_steps)
 
     def _collect(
@@ -199,17 +211,16 @@ class TransformerPPO(PPO):
         self.policy.set_training_mode(False)
 
         n_steps = 0
-        rollout_buffer.reset()
-        rollout_buffer.carry_over(self._last_memory)
-        if isinstance(rollout_buffer, SequenceRolloutBuffer):
-            # What is remembered of earlier rollouts was computed with older weights
-            with th.no_grad():
-                self._last_memory = self.policy.recompute(self._last_memory, *rollout_buffer.carried())  # type: ignore[arg-type]
-        # Sample new weights for the state dependent exploration
-        if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
+        if self._interrupted is not None:
+            self._go_on(self._interrupted, callback)
+            self._interrupted = None
+        self._begin_rollout(rollout_buffer)
 
         callback.on_rollout_start()
+
+        # Sample new weights for the state dependent exploration, from the random numbers that a checkpoint knows
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -272,6 +283,71 @@ class TransformerPPO(PPO):
         callback.on_rollout_end()
 
         return True
+
+    def _begin_rollout(self, rollout_buffer: MemoryRolloutBuffer) -> None:
+        rollout_buffer.reset()
+        rollout_buffer.carry_over(self._last_memory)
+        if isinstance(rollout_buffer, SequenceRolloutBuffer):
+            # What is remembered of earlier rollouts was computed with older weights
+            with th.no_grad():
+                self._last_memory = self.policy.recompute(self._last_memory, *rollout_buffer.carried())  # type: ignore[arg-type]
+
+    # -- Resuming ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def resume(
+        cls: type[SelfTransformerPPO], path: str | pathlib.Path, env: GymEnv, **kwargs: Any
+    ) -> SelfTransformerPPO:
+        """
+        Take up training where a checkpoint of :class:`~sb3_trmrl.TrainingCheckpoint` was written. The next ``learn``,
+        given the arguments of the interrupted one, goes on with that: ``total_timesteps`` are those of both together,
+        and callbacks made as before go on where they were.
+
+        Loading unpickles: only resume from files that you trust.
+
+        :param path: The checkpoint, or a folder of checkpoints: then the newest one that is whole
+        :param env: The environment, made as before; what state it is in makes no difference
+        :param kwargs: Further arguments of ``load``, for example ``device``
+        :return: The model
+        :raises FileNotFoundError: if there is no checkpoint
+        :raises ValueError: if the file is damaged or no checkpoint, or ``env`` has other wrappers, another number of
+            environments or other spaces
+        """
+        checkpoint = find_checkpoint(path)
+        state = read_training_state(checkpoint)
+        model = cls.load(checkpoint, env=env, **kwargs)
+        assert model.env is not None
+        check_fits(model.env, state.env)
+        model._interrupted = state
+        return model
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the next ``learn`` goes on with an interrupted one"""
+        return self._interrupted is not None
+
+    def memory_state(self) -> dict[str, Any]:
+        """
+        :return: What the model remembers of its training environments at the beginning of a rollout
+        """
+        memory, tokens = self._last_memory, None
+        if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
+            assert isinstance(memory, FullMemory)
+            # Keys and values are computed again from the tokens
+            memory, tokens = memory._replace(caches=()), self.rollout_buffer.newest_tokens()
+        return {"memory": memory.numpy(), "tokens": tokens}
+
+    def _go_on(self, state: TrainingState, callback: BaseCallback) -> None:
+        """
+        :param state: Where to go on
+        :param callback: The callback that the model calls
+        """
+        set_training_state(self, state, callback)
+        memory = state.memory["memory"]
+        if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
+            memory = memory._replace(caches=self.policy.empty_memory(self.n_envs).caches)
+            self.rollout_buffer.set_newest_tokens(state.memory["tokens"])
+        self._last_memory = memory.to(self.device)
 
     def _check_finite(self, obs: Any, rewards: np.ndarray | None = None) -> None:
         """
@@ -336,6 +412,11 @@ class TransformerPPO(PPO):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfTransformerPPO:
+        if self.is_resumed:
+            total_timesteps += self._steps_before_learn - self.num_timesteps
+            reset_num_timesteps = False
+        else:
+            self._steps_before_learn = 0 if reset_num_timesteps else self.num_timesteps
         return super().learn(
             total_timesteps=total_timesteps,
             callback=callback,
@@ -383,4 +464,4 @@ class TransformerPPO(PPO):
             temporary.unlink(missing_ok=True)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_memory"]
+        return [*super()._excluded_save_params(), "_last_memory", "_interrupted"]

@@ -1,0 +1,131 @@
+"""The state of callbacks: what has changed in them since training began, and the environments they hold."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trmrl.common.vec_env_state import set_vec_env_state, vec_env_state
+
+#: Attributes that every callback has and that belong to the process it runs in
+_OF_PROCESS = {"model", "locals", "globals", "parent"}
+#: Callbacks without anything to remember
+_WITHOUT_STATE = (CallbackList, ProgressBarCallback)
+
+
+def callbacks_of(root: BaseCallback) -> dict[str, BaseCallback]:
+    """
+    :param root: The callback that the model calls
+    :return: It and all that it calls, by class and number among those of the class, such as ``"EvalCallback 0"``
+    """
+    found: dict[str, BaseCallback] = {}
+    for callback in _walk(root):
+        if not isinstance(callback, _WITHOUT_STATE) and not any(callback is known for known in found.values()):
+            name = type(callback).__name__
+            found[f"{name} {sum(other.startswith(f'{name} ') for other in found)}"] = callback
+    return found
+
+
+def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
+    yield callback
+    for name, value in vars(callback).items():
+        for inner in value if isinstance(value, list) else [value]:
+            if name not in _OF_PROCESS and isinstance(inner, BaseCallback):
+                yield from _walk(inner)
+
+
+class CallbackChanges:
+    """
+    What changes in callbacks while a model is trained. What does not change are arguments, which a resumed run may have
+    others of; what cannot be pickled when training begins are tools, such as open files.
+
+    :param root: The callback that the model calls, when training begins
+    """
+
+    def __init__(self, root: BaseCallback) -> None:
+        self.root = root
+        self._at_start = self._attributes()
+
+    def _attributes(self) -> dict[str, dict[str, bytes]]:
+        attributes = {}
+        for name, callback in callbacks_of(self.root).items():
+            pickled = {key: _pickled(value) for key, value in vars(callback).items() if _is_own(key, value)}
+            attributes[name] = {key: value for key, value in pickled.items() if value is not None}
+        return attributes
+
+    def take(self) -> dict[str, Any]:
+        """
+        :return: What has changed in the attributes of each callback, and the states of the environments they hold
+        """
+        changed = {}
+        for name, attributes in self._attributes().items():
+            before = self._at_start.get(name, {})
+            changed[name] = {key: value for key, value in attributes.items() if value != before.get(key)}
+            lost = sorted(before.keys() - attributes.keys())
+            if lost:
+                warnings.warn(
+                    f"{name}: {', '.join(lost)} cannot be pickled any more and will start anew in a resumed run",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        environments = {
+            name: {key: vec_env_state(env) for key, env in _environments(callback).items()}
+            for name, callback in callbacks_of(self.root).items()
+        }
+        return {"attributes": changed, "environments": environments}
+
+
+def set_callback_state(root: BaseCallback, state: dict[str, Any]) -> None:
+    """
+    :param root: The callback that the model calls
+    :param state: What :meth:`CallbackChanges.take` returned
+    """
+    callbacks = callbacks_of(root)
+    missing = sorted(state["attributes"].keys() - callbacks.keys())
+    if missing:
+        warnings.warn(
+            f"the interrupted run had the callbacks {', '.join(missing)}, which this one has not",
+            UserWarning,
+            stacklevel=2,
+        )
+    for name, callback in callbacks.items():
+        for key, value in state["attributes"].get(name, {}).items():
+            setattr(callback, key, pickle.loads(value))
+        for key, saved in state["environments"].get(name, {}).items():
+            env = getattr(callback, key, None)
+            if isinstance(env, VecEnv):
+                set_vec_env_state(env, saved)
+
+
+def _is_own(name: str, value: Any) -> bool:
+    """
+    :param name: Name of a callback's attribute
+    :param value: Its value
+    :return: Whether it is part of its state
+    """
+    of_others = (BaseCallback, BaseAlgorithm, VecEnv, Logger, KVWriter, CallbackChanges)
+    first = value[0] if isinstance(value, list) and value else value
+    return name not in _OF_PROCESS and not isinstance(first, of_others)
+
+
+def _environments(callback: BaseCallback) -> dict[str, VecEnv]:
+    """
+    :param callback: A callback
+    :return: Environments it holds, those for training not among them
+    """
+    held = {name: value for name, value in vars(callback).items() if isinstance(value, VecEnv)}
+    return {name: env for name, env in held.items() if env is not callback.model.env}
+
+
+def _pickled(value: Any) -> bytes | None:
+    try:
+        return pickle.dumps(value)
+    except (pickle.PicklingError, TypeError, AttributeError, NotImplementedError):
+        return None

@@ -1,0 +1,141 @@
+"""Checkpoints that training goes on from exactly."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_trmrl.common.atomic_file import remove_unfinished
+from sb3_trmrl.common.callback_state import CallbackChanges
+from sb3_trmrl.common.checkpoint_files import checkpoints_in, steps_of, write_checkpoint
+from sb3_trmrl.common.checks import check_positive_int
+from sb3_trmrl.common.training_state import take_training_state
+from sb3_trmrl.common.vec_env_state import environment_states
+
+
+class TrainingCheckpoint(BaseCallback):
+    """
+    Writes checkpoints that :meth:`TransformerPPO.resume` goes on from: on the same machine, with the same number of
+    threads, the resumed run is bit for bit the one that was not interrupted.
+
+    A checkpoint is a zip as SB3's ``load`` takes it, with the training state beside the model: the environment (task,
+    place in the trial, physics), VecNormalize, memory, callbacks, values to be logged, and all random generators. It
+    takes its name, ``checkpoint_<steps>_steps.zip``, only when it is whole and on the disk. Writing one draws no random
+    number: when they are written makes no difference to training.
+
+    Environments give their state by methods ``state_dict()`` and ``load_state_dict(state)``, which all of this package
+    have. Of those that cannot, a resumed run begins a new episode (trial). Other callbacks are restored by what has
+    changed in their attributes since training began; put this one first among them.
+
+    Example:
+        >>> import os
+        >>> from sb3_trmrl import TrainingCheckpoint, TransformerPPO
+        >>> model = TransformerPPO("TrMRLPolicy", "BernoulliBandit-v0", n_steps=64, seed=0)
+        >>> model = model.learn(256, callback=TrainingCheckpoint("checkpoints", save_freq=128))
+        >>> sorted(os.listdir("checkpoints"))
+        ['checkpoint_128_steps.zip']
+        >>> model = TransformerPPO.resume("checkpoints", env=model.get_env())
+        >>> model = model.learn(256)  # makes the 128 steps that are left
+
+    :param folder: Folder of the checkpoints, which is made if it is not there
+    :param save_freq: Steps of all environments together between two checkpoints; the next rollout that begins
+        writes one
+    :param keep: How many to keep, the newest ones
+    :param log_files: Patterns (``logs/*.monitor.csv``) of files that grow line by line: resuming cuts off what was
+        written after the checkpoint
+    :param verbose: Verbosity level: 1 says what is written
+    :raises TypeError: if a number is not an integer
+    :raises ValueError: if a number is below 1 or the folder cannot be written to
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        save_freq: int = 50_000,
+        keep: int = 2,
+        log_files: Iterable[str] = (),
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        self.save_freq = check_positive_int("save_freq", save_freq)
+        self.keep = check_positive_int("keep", keep)
+        if isinstance(log_files, str):
+            raise TypeError(f"`log_files` must be a list of patterns, got the string {log_files!r}")
+        self.log_files = tuple(log_files)
+        self.folder = Path(folder)
+        self._check_folder()
+        self._steps_at_last = 0
+        self._rollouts = 0
+
+    def _check_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ValueError(f"`folder` {str(self.folder)!r} cannot be written to: {error}") from error
+        remove_unfinished(self.folder, "checkpoint_*_steps.zip")
+
+    def _on_training_start(self) -> None:
+        if not hasattr(self.model, "memory_state"):
+            raise TypeError(f"TrainingCheckpoint is for TransformerPPO, got {type(self.model).__name__}")
+        begun = checkpoints_in(self.folder)
+        if begun and not self.model.is_resumed and steps_of(begun[-1]) > self.model.num_timesteps:
+            raise ValueError(
+                f"`folder` already holds {begun[-1]} of another run: go on from it with TransformerPPO.resume, remove "
+                "it, or take another folder"
+            )
+        if environment_states(self.training_env) is None:
+            warnings.warn(
+                "the environment has no state_dict(): a run resumed from a checkpoint will begin new episodes, and so "
+                "differ from one that was not interrupted",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._log_interval: int | None = self.locals["log_interval"]
+        self._steps_at_last = self.model.num_timesteps
+        self._rollouts = 0
+        self._changes = CallbackChanges(self.locals["callback"])
+
+    def _on_step(self) -> bool:
+        return True  # only between rollouts is there nothing half done
+
+    def _on_rollout_start(self) -> None:
+        # Where logs are about to be written every few rollouts, learn() begins to count them anew when it is resumed
+        is_aligned = not self._log_interval or self._rollouts % self._log_interval == 0
+        if is_aligned and self.model.num_timesteps - self._steps_at_last >= self.save_freq:
+            self._steps_at_last = self.model.num_timesteps
+            self.write()
+        self._rollouts += 1
+
+    def write(self) -> Path:
+        """
+        Write a checkpoint. Only at the beginning of a rollout.
+
+        :return: The file
+        :raises OSError: if it cannot be written; older ones are as they were
+        """
+        model: Any = self.model
+        log_files = {path: os.path.getsize(path) for pattern in self.log_files for path in sorted(glob.glob(pattern))}
+        state = take_training_state(model, model.memory_state(), self._changes, log_files)
+        path = write_checkpoint(self.folder, model, state)
+        if self.verbose:
+            print(f"Checkpoint: {path}")
+        self._prune(model.num_timesteps)
+        return path
+
+    def _prune(self, steps: int) -> None:
+        """
+        :param steps: Steps of the newest one; what is beyond them is of the future of a run that was resumed before
+        """
+        checkpoints = checkpoints_in(self.folder)
+        past = [path for path in checkpoints if steps_of(path) <= steps]
+        for path in {*checkpoints} - {*past[-self.keep :]}:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""
+The state of a vectorised environment: of its wrappers, and of each environment that can give its own.
+
+An environment gives it by two methods of its outermost layer that has them, as PyTorch's modules do: ``state_dict()``
+and ``load_state_dict(state)``. All of ours have them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
+
+from sb3_trmrl.common.plain_state import plain_state, set_plain_state
+
+#: What wrappers hold besides plain data: VecNormalize's statistics, VecFrameStack's frames
+_HELD_BY_WRAPPERS = (RunningMeanStd, StackedObservations)
+#: Attributes of Monitor and of Gymnasium's TimeLimit. They lie around what gives its state, in another process perhaps,
+#: where only attributes can be asked for.
+_OF_OUTER_LAYERS = (
+    *("rewards", "needs_reset", "current_reset_info", "total_steps"),
+    *("episode_returns", "episode_lengths", "episode_times"),
+    "_elapsed_steps",
+)
+
+
+def environment_states(env: VecEnv) -> list[dict[str, Any]] | None:
+    """
+    :param env: Vectorised environment
+    :return: The state of each of its environments, None if not all of them can give theirs
+    """
+    states = env.env_method("state_dict") if env.has_attr("state_dict") else [None]
+    return None if any(state is None for state in states) else states
+
+
+def vec_env_state(env: VecEnv) -> dict[str, Any]:
+    """
+    :param env: Vectorised environment
+    :return: Its state, of plain data, statistics and what environments return. Of environments that cannot give theirs
+        there is the generator only
+    """
+    layers = _layers(env)
+    base = layers[-1]
+    names = [name for name in _OF_OUTER_LAYERS if base.has_attr(name)]
+    environments = environment_states(base)
+    return {
+        "layers": [type(layer).__name__ for layer in layers],
+        "n_envs": base.num_envs,
+        "wrappers": [plain_state(layer, _HELD_BY_WRAPPERS) for layer in layers[:-1]],
+        "environments": environments,
+        "generators": _generators(base) if environments is None else None,
+        "outer_layers": {name: base.get_attr(name) for name in names},
+        # Of the first reset, which may be yet to come
+        "seeds": list(base._seeds),
+        "options": list(base._options),
+    }
+
+
+def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> Any | None:
+    """
+    Go on from a state. Environments that could not give theirs begin a new episode.
+
+    :param env: Vectorised environment made as the one that the state is of
+    :param state: What :func:`vec_env_state` returned
+    :return: First observations of new episodes, or None: then it goes on where it was
+    :raises ValueError: if it has other wrappers or another number of environments
+    """
+    check_fits(env, state)
+    layers = _layers(env)
+    base = layers[-1]
+    env.reset()  # so that every layer is ready to step
+    for wrapper, attributes in zip(layers, state["wrappers"], strict=False):
+        set_plain_state(wrapper, attributes)
+    if state["environments"] is None:
+        for index, generator in enumerate(state["generators"] or []):
+            base.env_method("set_wrapper_attr", "np_random", generator, indices=index)
+        return env.reset()
+    for index, environment in enumerate(state["environments"]):
+        base.env_method("load_state_dict", environment, indices=index)
+    for name, values in state["outer_layers"].items():
+        for index, value in enumerate(values):
+            base.env_method("set_wrapper_attr", name, value, indices=index)
+    base._seeds, base._options = list(state["seeds"]), list(state["options"])
+    return None
+
+
+def check_fits(env: VecEnv, state: dict[str, Any]) -> None:
+    """
+    :param env: Vectorised environment
+    :param state: What :func:`vec_env_state` returned
+    :raises ValueError: if the environment has other wrappers or another number of environments
+    """
+    if env.num_envs != state["n_envs"]:
+        raise ValueError(f"`env` must have {state['n_envs']} environments, as when it was saved; it has {env.num_envs}")
+    layers = [type(layer).__name__ for layer in _layers(env)]
+    # The kind of the innermost one, DummyVecEnv or SubprocVecEnv, does not matter
+    if layers[:-1] != state["layers"][:-1]:
+        saved = " around ".join(state["layers"])
+        raise ValueError(f"`env` must be {saved}, as when it was saved; it is {' around '.join(layers)}")
+
+
+def _layers(env: VecEnv) -> list[VecEnv]:
+    """
+    :param env: Vectorised environment
+    :return: It and what it wraps, outermost first
+    """
+    layers = [env]
+    while isinstance(layers[-1], VecEnvWrapper):
+        layers.append(layers[-1].venv)
+    return layers
+
+
+def _generators(base: VecEnv) -> list[Any] | None:
+    return base.get_attr("np_random") if base.has_attr("np_random") else None
