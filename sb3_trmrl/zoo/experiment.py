@@ -1,6 +1,9 @@
 """rl-zoo3's experiment manager, for meta-RL: our hyperparameters, Dict observations, held-out tasks, resumed runs."""
 
+import glob
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
+from sb3_trmrl.common.checkpoint_files import find_checkpoint
 from sb3_trmrl.common.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.common.schedules import schedule_from_string
+from sb3_trmrl.common.training_checkpoint import TrainingCheckpoint
+from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.zoo.report import write_report
-from sb3_trmrl.zoo.runs import INITIAL_MODEL
+from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, INITIAL_MODEL
 
 
 def hyperparams_folder() -> Path:
@@ -67,15 +73,33 @@ class TrMRLExperimentManager(ExperimentManager):
     * the best model has its VecNormalize statistics beside it
     * evaluations and training returns are also logged by the episode of a trial
     * ``-i`` goes on with the run's own hyperparameters and step count
+    * TransformerPPO writes checkpoints, from which a run that has died goes on exactly
 
     :param report: Compare the model before and after training on the test tasks, see :func:`write_report`
+    :param checkpoint_freq: Steps between two checkpoints, 0 for none
+    :param resume: Folder of an interrupted run to go on with
+    :param command_line: What the user gave, kept for resuming
     """
 
-    def __init__(self, *args: Any, report: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        report: bool = False,
+        checkpoint_freq: int = 0,
+        resume: Path | None = None,
+        command_line: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         arguments, algo, env_id = args[:3]
         kwargs["config"] = find_config(algo, env_id, kwargs.get("config"))
         super().__init__(*args, **kwargs)
         self.report = report
+        self.checkpoint_freq = checkpoint_freq if issubclass(ALGOS[algo], TransformerPPO) else 0
+        self.command_line = list(command_line)
+        self.resume = resume
+        if resume is not None:
+            self.save_path = str(resume)
+            self.params_path = f"{self.save_path}/{self.env_name}"
         self.user_env_kwargs: dict[str, Any] = arguments.env_kwargs or {}
         self.has_splits = has_splits(env_id)
         if self.optimize_hyperparameters:
@@ -83,6 +107,8 @@ class TrMRLExperimentManager(ExperimentManager):
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
 
     def create_log_folder(self) -> None:
+        if self.resume is not None:
+            return
         # Runs that start at the same moment have all found the same number free.
         folder, name = os.path.dirname(self.save_path), self.env_name
         while True:
@@ -95,8 +121,9 @@ class TrMRLExperimentManager(ExperimentManager):
         super().create_log_folder()
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        if self.continue_training:
-            self.custom_hyperparams = {**self._hyperparams_of_resumed_run(), **(self.custom_hyperparams or {})}
+        if self.resume is not None or self.continue_training:
+            folder = self.resume or Path(self.trained_agent).parent
+            self.custom_hyperparams = {**self._hyperparams_of_run(folder), **(self.custom_hyperparams or {})}
         # The zoo would replace the file's env_kwargs by those of the command line.
         self.env_kwargs = {}
         hyperparams, saved_hyperparams = super().read_hyperparameters()
@@ -105,10 +132,9 @@ class TrMRLExperimentManager(ExperimentManager):
             hyperparams["env_kwargs"] = saved_hyperparams["env_kwargs"] = env_kwargs
         return hyperparams, saved_hyperparams
 
-    def _hyperparams_of_resumed_run(self) -> dict[str, Any]:
-        # Beside the zip, where the zoo has written what the run used. Same trust as for the zip, which unpickles as
-        # well.
-        path = Path(self.trained_agent).parent / self.env_name / "config.yml"
+    def _hyperparams_of_run(self, folder: Path) -> dict[str, Any]:
+        # Where the zoo has written what the run used. Same trust as for its zip, which unpickles as well.
+        path = folder / self.env_name / "config.yml"
         if not path.is_file():
             return {}
         print(f"Continuing with the hyperparameters in {path}")
@@ -162,6 +188,8 @@ class TrMRLExperimentManager(ExperimentManager):
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         if not eval_env:
+            if self.resume is not None:  # its monitor.csv are not begun anew
+                self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
             return super().create_envs(n_envs, eval_env, no_log)
         seed, self.seed = self.seed, evaluation_seed(self.seed, "validation")
         try:
@@ -178,6 +206,10 @@ class TrMRLExperimentManager(ExperimentManager):
         super().create_callbacks()
         self.callbacks = [self._by_episode(each) if type(each) is EvalCallback else each for each in self.callbacks]
         self.callbacks.append(InnerEpisodeCallback())
+        if self.checkpoint_freq and not self.optimize_hyperparameters:
+            folder = os.path.join(self.save_path, CHECKPOINTS)
+            logs = [os.path.join(glob.escape(self.save_path), "*.monitor.csv")]
+            self.callbacks.append(TrainingCheckpoint(folder, self.checkpoint_freq, log_files=logs))
 
     def _by_episode(self, callback: EvalCallback) -> AdaptationEvalCallback:
         """
@@ -197,7 +229,29 @@ class TrMRLExperimentManager(ExperimentManager):
             deterministic=callback.deterministic,
         )
 
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        # Makes the zoo call `_load_pretrained_agent` in place of the constructor
+        self.continue_training = self.continue_training or self.resume is not None
+        return super().setup_experiment()
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        if self.resume is None:
+            return super()._load_pretrained_agent(hyperparams, env)
+        checkpoint = find_checkpoint(self.resume / CHECKPOINTS)
+        print(f"Going on from {checkpoint}")
+        return TransformerPPO.resume(
+            checkpoint, env, tensorboard_log=self.tensorboard_log, verbose=self.verbose, device=self.device
+        )
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        super()._save_config(saved_hyperparams)
+        if self.resume is None:
+            Path(self.params_path, COMMAND_LINE).write_text(json.dumps(self.command_line))
+
     def learn(self, model: BaseAlgorithm) -> None:
+        if self.resume is not None:
+            super().learn(model)
+            return
         if self.report:
             model.save(os.path.join(self.save_path, INITIAL_MODEL))
         super().learn(_ContinuedRun(model) if self.continue_training else model)  # type: ignore[arg-type]

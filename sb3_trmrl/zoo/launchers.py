@@ -1,6 +1,7 @@
 """rl-zoo3's scripts with our defaults. Each function takes the arguments that follow the command's name."""
 
 import argparse
+import json
 import os
 import runpy
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from sb3_trmrl.common.held_out import has_splits
 from sb3_trmrl.zoo.registration import ALGO, register
+from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, Run
 
 #: Where the zoo's train writes; its enjoy and record_video look for downloaded agents elsewhere
 LOG_FOLDER = "logs"
@@ -40,42 +42,106 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def train(arguments: Sequence[str]) -> None:
+def _train_parser() -> argparse.ArgumentParser:
     """
-    ``rl_zoo3.train``, with ``--report`` of our own. Environments with held-out tasks are evaluated once on each of
-    them.
-
-    :param arguments: The zoo's arguments and ``--report``
+    :return: Parser of the options of ``train`` that are ours
     """
-    import rl_zoo3.train
-
-    own = argparse.ArgumentParser(prog="trmrl train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
-    group = own.add_argument_group("options of sb3_trmrl")
+    parser = argparse.ArgumentParser(prog="trmrl train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    group = parser.add_argument_group("options of sb3_trmrl")
     group.add_argument(
         "--report",
         action="store_true",
         help="at the end, compare the model before and after training on held-out tasks and draw the learning curve",
     )
+    group.add_argument(
+        "--checkpoint-freq",
+        type=int,
+        default=50_000,
+        metavar="STEPS",
+        help="steps between two checkpoints that --resume goes on from exactly, 0: none (default: %(default)s)",
+    )
+    group.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FOLDER",
+        help="go on with the interrupted run in this folder, with its own arguments; no others are needed",
+    )
+    return parser
+
+
+def train(arguments: Sequence[str]) -> None:
+    """
+    ``rl_zoo3.train``, with options of our own. Environments with held-out tasks are evaluated once on each of them.
+
+    :param arguments: The zoo's arguments, ``--report``, ``--checkpoint-freq`` and ``--resume``
+    """
+    import rl_zoo3.train
+
+    own = _train_parser()
     options, rest = own.parse_known_args(arguments)
+    resume: Path | None = options.resume
+    if resume is not None:
+        arguments = _arguments_of_run(own, resume, rest)
+        options, rest = own.parse_known_args(arguments)
+    if options.checkpoint_freq < 0:
+        own.error(f"argument --checkpoint-freq: must be 0 or more, got {options.checkpoint_freq}")
     if {"-h", "--help"} & set(rest):
         own.print_help()
         print()
+
+    register(
+        report=options.report, checkpoint_freq=options.checkpoint_freq, resume=resume, command_line=list(arguments)
+    )
+    _call("train", rl_zoo3.train.train, _with_evaluation_defaults(rest))
+
+
+def _arguments_of_run(parser: argparse.ArgumentParser, folder: Path, given: Sequence[str]) -> list[str]:
+    """
+    :param parser: Whose error it is if the run cannot be resumed
+    :param folder: Folder of an interrupted run
+    :param given: The zoo's arguments besides ``--resume``; they win over those of the run
+    :return: All arguments to train with
+    """
+    from sb3_trmrl.common.checkpoint_files import find_checkpoint
+
+    saved = next(iter(sorted(folder.glob(f"*/{COMMAND_LINE}"))), None)
+    if saved is None:
+        parser.error(f"argument --resume: {folder} is not the folder of a run that writes checkpoints")
+    try:
+        find_checkpoint(folder / CHECKPOINTS)
+    except FileNotFoundError as error:
+        parser.error(f"argument --resume: {error}")
+    run = Run(folder)
+    named = _parser()
+    named.add_argument("--algo")
+    for name, value in vars(named.parse_known_args(given)[0]).items():
+        if value != getattr(run, {"env": "env_id"}.get(name, name)):
+            parser.error(
+                f"argument --resume: the run in {folder} is of {run.algo} on {run.env_id}, got --{name} {value}"
+            )
+    return [*json.loads(saved.read_text()), *given, "--seed", str(run.seed)]
+
+
+def _with_evaluation_defaults(arguments: Sequence[str]) -> list[str]:
+    """
+    :param arguments: The zoo's arguments
+    :return: The same, for our algorithm and with one evaluation on each held-out task unless they say otherwise
+    """
     parser = _parser()
     for name in ("--algo", "--eval-episodes", "--n-eval-envs", "--vec-env"):
         parser.add_argument(name)
-    known = vars(parser.parse_known_args(rest)[0])
+    known = vars(parser.parse_known_args(arguments)[0])
+    arguments = list(arguments)
     if "algo" not in known:
-        rest = ["--algo", ALGO, *rest]
+        arguments = ["--algo", ALGO, *arguments]
     if _is_registered_with_splits(known.get("env")):
         # 0: the experiment manager, which knows the environment's arguments, makes the number of tasks of it
         if "eval_episodes" not in known:
-            rest += ["--eval-episodes", "0"]
+            arguments += ["--eval-episodes", "0"]
         # One batched forward for all tasks; as many processes would cost more than they give.
         if "n_eval_envs" not in known and known.get("vec_env", "dummy") == "dummy":
-            rest += ["--n-eval-envs", "0"]
-
-    register(report=options.report)
-    _call("train", rl_zoo3.train.train, rest)
+            arguments += ["--n-eval-envs", "0"]
+    return arguments
 
 
 def _is_registered_with_splits(env_id: str | None) -> bool:

@@ -16,6 +16,9 @@ from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, has_splits, n_tasks_in_t
 INITIAL_MODEL = "initial_model.zip"
 BEST_MODEL = "best_model.zip"
 STATISTICS = "vecnormalize.pkl"
+#: What an interrupted run goes on from: a folder of checkpoints, and what the user gave on the command line
+CHECKPOINTS = "checkpoints"
+COMMAND_LINE = "command_line.json"
 
 
 class Run:
