@@ -84,10 +84,11 @@ class TrainingCheckpoint(BaseCallback):
         remove_unfinished(self.folder, "checkpoint_*_steps.zip")
 
     def _on_training_start(self) -> None:
-        if not hasattr(self.model, "memory_state"):
-            raise TypeError(f"TrainingCheckpoint is for TransformerPPO, got {type(self.model).__name__}")
+        model: Any = self.model
+        if not hasattr(model, "memory_state"):
+            raise TypeError(f"TrainingCheckpoint is for TransformerPPO, got {type(model).__name__}")
         begun = checkpoints_in(self.folder)
-        if begun and not self.model.is_resumed and steps_of(begun[-1]) > self.model.num_timesteps:
+        if begun and not model.is_resumed and steps_of(begun[-1]) > self.model.num_timesteps:
             raise ValueError(
                 f"`folder` already holds {begun[-1]} of another run: go on from it with TransformerPPO.resume, remove "
                 "it, or take another folder"

@@ -31,7 +31,9 @@ def environment_states(env: VecEnv) -> list[dict[str, Any]] | None:
     :param env: Vectorised environment
     :return: The state of each of its environments, None if not all of them can give theirs
     """
-    states = env.env_method("state_dict") if env.has_attr("state_dict") else [None]
+    if not env.has_attr("state_dict"):
+        return None
+    states = env.env_method("state_dict")
     return None if any(state is None for state in states) else states
 
 

@@ -1,9 +1,9 @@
 """TransformerPPO: PPO over windows of working memories."""
 
 import io
-import os
 import pathlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.common.checkpoint_files import find_checkpoint, read_training_state
 from sb3_trmrl.common.checks import check_finite, check_non_negative, check_positive_int
@@ -343,9 +344,11 @@ class TransformerPPO(PPO):
         :param callback: The callback that the model calls
         """
         set_training_state(self, state, callback)
-        memory = state.memory["memory"]
+        memory: Memory = state.memory["memory"]
         if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
-            memory = memory._replace(caches=self.policy.empty_memory(self.n_envs).caches)
+            empty = self.policy.empty_memory(self.n_envs)
+            assert isinstance(memory, FullMemory) and isinstance(empty, FullMemory)
+            memory = memory._replace(caches=empty.caches)
             self.rollout_buffer.set_newest_tokens(state.memory["tokens"])
         self._last_memory = memory.to(self.device)
 
@@ -447,21 +450,15 @@ class TransformerPPO(PPO):
         target = pathlib.Path(path)
         target = target if target.suffix else target.with_name(f"{target.name}.zip")
         target = target.resolve()  # a link stays a link, as with SB3
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_dir():
-                raise IsADirectoryError("it is a folder")
-            # Beside the target, so that the last step is a rename within one file system
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            file = temporary.open("wb")
-        except OSError as error:
-            raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
-        try:
-            with file:
-                super().save(file, exclude, include)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target.is_dir():
+                    raise IsADirectoryError("it is a folder")
+                file = stack.enter_context(atomic_file(target))
+            except OSError as error:
+                raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
+            super().save(file, exclude, include)  # type: ignore[arg-type]
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_last_memory", "_interrupted"]
