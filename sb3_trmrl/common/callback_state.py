@@ -20,14 +20,16 @@ _OF_PROCESS = {"model", "locals", "globals", "parent"}
 _WITHOUT_STATE = (CallbackList, ProgressBarCallback)
 
 
-def callbacks_of(root: BaseCallback) -> dict[str, BaseCallback]:
+def callbacks_of(root: BaseCallback, without: BaseCallback | None = None) -> dict[str, BaseCallback]:
     """
     :param root: The callback that the model calls
+    :param without: One to leave out
     :return: It and all that it calls, by class and number among those of the class, such as ``"EvalCallback 0"``
     """
     found: dict[str, BaseCallback] = {}
     for callback in _walk(root):
-        if not isinstance(callback, _WITHOUT_STATE) and not any(callback is known for known in found.values()):
+        known = any(callback is other for other in (without, *found.values()))
+        if not known and not isinstance(callback, _WITHOUT_STATE):
             name = type(callback).__name__
             found[f"{name} {sum(other.startswith(f'{name} ') for other in found)}"] = callback
     return found
@@ -47,15 +49,16 @@ class CallbackChanges:
     others of; what cannot be pickled when training begins are tools, such as open files.
 
     :param root: The callback that the model calls, when training begins
+    :param observer: The callback that asks, which is not looked at
     """
 
-    def __init__(self, root: BaseCallback) -> None:
-        self.root = root
+    def __init__(self, root: BaseCallback, observer: BaseCallback | None = None) -> None:
+        self._callbacks = callbacks_of(root, without=observer)
         self._at_start = self._attributes()
 
     def _attributes(self) -> dict[str, dict[str, bytes]]:
         attributes = {}
-        for name, callback in callbacks_of(self.root).items():
+        for name, callback in self._callbacks.items():
             pickled = {key: _pickled(value) for key, value in vars(callback).items() if _is_own(key, value)}
             attributes[name] = {key: value for key, value in pickled.items() if value is not None}
         return attributes
@@ -77,7 +80,7 @@ class CallbackChanges:
                 )
         environments = {
             name: {key: vec_env_state(env) for key, env in _environments(callback).items()}
-            for name, callback in callbacks_of(self.root).items()
+            for name, callback in self._callbacks.items()
         }
         return {"attributes": changed, "environments": environments}
 

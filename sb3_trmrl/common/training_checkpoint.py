@@ -103,7 +103,7 @@ class TrainingCheckpoint(BaseCallback):
         self._log_interval: int | None = self.locals["log_interval"]
         self._steps_at_last = self.model.num_timesteps
         self._rollouts = 0
-        self._changes = CallbackChanges(self.locals["callback"])
+        self._changes = CallbackChanges(self.locals["callback"], observer=self)
 
     def _on_step(self) -> bool:
         return True  # only between rollouts is there nothing half done
