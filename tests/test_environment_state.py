@@ -6,16 +6,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from families import EarlyEnd, early_end
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
+from resume_helpers import assert_same
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 import sb3_trmrl  # noqa: F401  (registers the environments)
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 from sb3_trmrl.common.vec_env_state import set_vec_env_state, vec_env_state
-from families import EarlyEnd, early_end
-from resume_helpers import assert_same
 
 SHORT = {"HalfCheetahVel-v0": 30, "HalfCheetahDir-v0": 30, "AntDir-v0": 30, "MetaWorldML10-v0": 30}
 OTHERS = ("BernoulliBandit-v0", "TabularMDP-v0", "GridNavi-v0", "DarkKeyToDoor-v0", "SparsePointRobot-v0")

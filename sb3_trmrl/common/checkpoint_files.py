@@ -105,6 +105,10 @@ def _damage(path: Path) -> str:
             broken = archive.testzip()  # compares checksums
             if broken is not None:
                 return f"is damaged in {broken}"
-            return "" if _STATE in archive.namelist() else f"has no {_STATE}: it is a model that was saved otherwise"
+            return (
+                ""
+                if _STATE in archive.namelist()
+                else f"has no {_STATE}: it was cut off, or is a model that was saved otherwise"
+            )
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         return f"is no whole zip ({error})"
