@@ -29,8 +29,8 @@ SECTIONS = (
 HEAD = """# Benchmarks
 
 Written by `make bench`; what the figures say is in [Performance](../explanation/performance.md). Ratios were
-measured in one run, the sides taken in turns; `gflops` is the machine's matrix-product rate in that run. Names of sides end
-in the minibatch.
+measured in one run, the sides taken in turns; `gflops` is the machine's matrix-product rate in that run. Names of sides
+end in the minibatch.
 """
 PARTS = ("environment_s", "inference_s", "buffer_s", "update_s", "other_s")
 
