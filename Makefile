@@ -54,7 +54,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 doc: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs site
+	@echo "The documentation is in site/index.html"
 
 # About an hour on two cores, which should have nothing else to do; each script also runs alone.
 BENCHMARKS := learn update collect storage stock time_to_return tables

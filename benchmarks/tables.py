@@ -1,5 +1,5 @@
 """
-Writes docs/benchmarks.md and its pictures from what the benchmarks have left in docs/benchmarks/.
+Writes docs/reference/benchmarks.md and its pictures from what the benchmarks have left in docs/benchmarks/.
 
     python benchmarks/tables.py
 """
@@ -28,8 +28,9 @@ SECTIONS = (
 )
 HEAD = """# Benchmarks
 
-Written by `make bench`; what the figures say is in [Performance](performance.md). Ratios were measured in one run, the
-sides taken in turns; `gflops` is the machine's matrix-product rate in that run. Names of sides end in the minibatch.
+Written by `make bench`; what the figures say is in [Performance](../explanation/performance.md). Ratios were
+measured in one run, the sides taken in turns; `gflops` is the machine's matrix-product rate in that run. Names of sides
+end in the minibatch.
 """
 PARTS = ("environment_s", "inference_s", "buffer_s", "update_s", "other_s")
 
@@ -112,9 +113,9 @@ def main() -> None:
         pages += [f"## {heading}", "", f"`{command}` ({about})", ""]
         if picture:
             {"learn_cpu": draw_learn, "update_cpu": draw_update}[name](rows, str(IMAGES / picture))
-            pages += [f"![{heading}](images/{picture})", ""]
+            pages += [f"![{heading}](../images/{picture})", ""]
         pages += [table(rows), ""]
-    (FOLDER.parent / "benchmarks.md").write_text("\n".join(pages))
+    (FOLDER.parent / "reference" / "benchmarks.md").write_text("\n".join(pages))
 
 
 if __name__ == "__main__":

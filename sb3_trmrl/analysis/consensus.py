@@ -7,7 +7,7 @@ For one query the memories e_1, ..., e_n of a layer, projected onto a head's val
 attention output is the mean m = E_alpha[v] (eq. 9), and the claim (eq. 10) is risk(m) <= min_t risk(v_t).
 
 With L = -<v, x>, as in the proof, risk(m) = -<m, m> = E_alpha[risk(v)]: an average of the candidates' risks, so at or
-above their minimum. With L = -cos(v, x), as in the theorem, and candidates of unit length, risk(m) = -|m| and
+above their minimum. With L = -cos(v, x), as in the theorem, and candidates of unit length, ``risk(m) = -|m|`` and
 risk(v_t) = -<m, v_t>, so the claim follows from Cauchy and Schwarz.
 """
 
