@@ -29,7 +29,7 @@ from test_transformer_ppo import BeforeUpdate, assert_on_policy, make_envs
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.common.buffers import SequenceRolloutBuffer
 from sb3_trmrl.common.encoder import attend_to_visible
-from sb3_trmrl.common.sequences import Sequences, attend_within_sequences, banded_attention
+from sb3_trmrl.common.sequences import Sequences, banded_attention
 from sb3_trmrl.common.torch_layers import sinusoidal_positions
 
 #: Actions of every size, so that none is clipped
@@ -60,16 +60,6 @@ def test_banded_attention_equals_a_masked_softmax(n_tokens: int, context_length:
         strict=True,
     ):
         th.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("lengths", [(1,), (4, 4), (3, 7, 1, 5)])
-def test_sequences_do_not_see_each_other(lengths: tuple[int, ...]) -> None:
-    th.manual_seed(0)
-    q, k, v = (th.randn(sum(lengths), 2, 4) for _ in range(3))
-    together = attend_within_sequences(lengths, 3)(q, k, v).split(lengths)
-    for rows, output in zip(th.arange(sum(lengths)).split(lengths), together, strict=True):
-        alone = banded_attention(*(x[None, rows].transpose(1, 2) for x in (q, k, v)), 3)[0].transpose(0, 1)
-        th.testing.assert_close(output, alone)
 
 
 class NaiveMemory:
