@@ -22,8 +22,6 @@ from agent_helpers import (
     tiny_model,
 )
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.policies import BasePolicy
 from test_transformer_ppo import BeforeUpdate, assert_on_policy, make_envs
@@ -31,7 +29,7 @@ from test_transformer_ppo import BeforeUpdate, assert_on_policy, make_envs
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.common.buffers import SequenceRolloutBuffer
 from sb3_trmrl.common.encoder import attend_to_visible
-from sb3_trmrl.common.sequences import Sequences, attend_within_sequences, banded_attention
+from sb3_trmrl.common.sequences import Sequences, banded_attention
 from sb3_trmrl.common.torch_layers import sinusoidal_positions
 
 #: Actions of every size, so that none is clipped
@@ -62,16 +60,6 @@ def test_banded_attention_equals_a_masked_softmax(n_tokens: int, context_length:
         strict=True,
     ):
         th.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("lengths", [(1,), (4, 4), (3, 7, 1, 5)])
-def test_sequences_do_not_see_each_other(lengths: tuple[int, ...]) -> None:
-    th.manual_seed(0)
-    q, k, v = (th.randn(sum(lengths), 2, 4) for _ in range(3))
-    together = attend_within_sequences(lengths, 3)(q, k, v).split(lengths)
-    for rows, output in zip(th.arange(sum(lengths)).split(lengths), together, strict=True):
-        alone = banded_attention(*(x[None, rows].transpose(1, 2) for x in (q, k, v)), 3)[0].transpose(0, 1)
-        th.testing.assert_close(output, alone)
 
 
 class NaiveMemory:
@@ -174,57 +162,6 @@ def test_context_of_one_equals_the_window_of_one(critic: dict[str, Any]) -> None
         env = sampled_vec_env(2, VECTOR, BOX_ACTION)
         models.append(tiny_model(env, kwargs, batch_size=32, n_epochs=2).learn(96))
     assert_equal_weights(*models, rtol=1e-4, atol=1e-5)
-
-
-@given(data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_minibatches_are_whole_sequences(data: st.DataObject) -> None:
-    """Each transition once in an epoch, and behind it all tokens since the memory was emptied, as far as they reach."""
-    n_envs, n_steps, reach = (data.draw(st.integers(1, high)) for high in (3, 8, 6))
-    space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
-    buffer = SequenceRolloutBuffer(n_steps, space, spaces.Discrete(2), device="cpu", n_envs=n_envs)
-    buffer.reach = reach
-    histories: list[list[float]] = [[] for _ in range(n_envs)]
-    clock = 0.0
-    for rollout in range(3):
-        memory: Any = type("Memory", (), {"steps": th.tensor([len(history) for history in histories])})
-        buffer.reset()
-        buffer.carry_over(memory)
-        sequences, envs = buffer.carried()
-        carried = [h[-reach:] for h in histories if h]
-        assert [list(part.flatten()) for part in sequences.tokens.split(sequences.lengths)] == carried
-        assert sequences.positions.tolist() == [p for h in histories for p in list(range(len(h)))[-reach:]]
-        assert envs.tolist() == [env for env, h in enumerate(histories) for _ in h[-reach:]]
-        expected: dict[float, list[float]] = {}
-        for step in range(n_steps):
-            starts = np.array(data.draw(st.lists(st.booleans(), min_size=n_envs, max_size=n_envs)))
-            starts |= rollout == 0 and step == 0
-            tokens = clock + np.arange(n_envs, dtype=np.float32)
-            clock += n_envs
-            for env, history in enumerate(histories):
-                if starts[env]:
-                    history.clear()
-                history.append(float(tokens[env]))
-                expected[float(tokens[env])] = history[:]
-            lengths = th.tensor([len(history) for history in histories])
-            values = th.as_tensor(tokens)
-            buffer.add(tokens[:, None], np.zeros((n_envs, 1)), tokens, starts, values, th.zeros(n_envs), lengths)
-        batch_size, seen = data.draw(st.integers(1, 30)), []
-        for batch in buffer.get(batch_size):
-            check_sequences(batch.observations, batch.old_values.tolist(), expected, reach)
-            seen += batch.old_values.tolist()
-        assert sorted(seen) == sorted(expected)
-
-
-def check_sequences(sequences: Any, outputs: list[float], expected: dict[float, list[float]], reach: int) -> None:
-    """Each output's token is in its row, behind its own past and at its own position."""
-    tokens = sequences.tokens.flatten().tolist()
-    firsts = np.repeat(np.cumsum((0, *sequences.lengths[:-1])), sequences.lengths)
-    for row, output in zip(sequences.outputs.tolist(), outputs, strict=True):
-        past = expected[output]
-        visible = min(len(past), reach + 1)
-        assert tokens[max(firsts[row], row + 1 - visible) : row + 1] == past[-visible:]
-        assert sequences.positions[row] == len(past) - 1
 
 
 def test_minibatches_have_about_the_size_asked_for() -> None:

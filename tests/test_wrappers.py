@@ -1,4 +1,4 @@
-"""The two wrappers, against bookkeeping done by hand on a small environment that shows everything it does."""
+"""The two wrappers on a small environment that shows everything it does."""
 
 import doctest
 import pickle
@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, RecordEpisodeStatistics, TimeLimit
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_trmrl.common import wrappers
@@ -29,10 +27,8 @@ ACTION_SPACES = {
 class Diary(gym.Env):
     """Random episode lengths, rewards, states and ends; the observation is [task, state, step in the episode]."""
 
-    def __init__(self, action_space: spaces.Space = ACTION_SPACES["discrete"], dict_observation: bool = False) -> None:
-        box = spaces.Box(-np.inf, np.inf, shape=(3,), dtype=np.float64)
-        self.dict_observation = dict_observation
-        self.observation_space = spaces.Dict({"a": box, "b": spaces.Discrete(100)}) if dict_observation else box
+    def __init__(self, action_space: spaces.Space = ACTION_SPACES["discrete"]) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, shape=(3,), dtype=np.float64)
         self.action_space = action_space
         self.task = -1.0
         self.options: list = []
@@ -49,8 +45,7 @@ class Diary(gym.Env):
         return self.task
 
     def _observation(self):
-        state = np.array([self.task, self.np_random.normal(), self.t])
-        return {"a": state, "b": np.int64(self.t)} if self.dict_observation else state
+        return np.array([self.task, self.np_random.normal(), self.t])
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -62,90 +57,6 @@ class Diary(gym.Env):
         self.t += 1
         end = self.np_random.choice(["go on", "go on", "terminated", "truncated"])
         return self._observation(), self.np_random.normal(), end == "terminated", end == "truncated", {"own": self.t}
-
-
-def encode_by_hand(space, action):
-    """The encoding of an action, written without any of the wrapper's code."""
-    if isinstance(space, spaces.Discrete):
-        return [float(space.start + i == action) for i in range(space.n)]
-    if isinstance(space, spaces.MultiDiscrete):
-        return [float(i == a) for n, a in zip(space.nvec, action, strict=True) for i in range(n)]
-    return [float(a) for a in np.ravel(action)]
-
-
-def assert_same(observation, expected):
-    assert observation.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_array_equal(observation[key], np.asarray(value, dtype=np.asarray(observation[key]).dtype))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    n_episodes=st.integers(1, 4),
-    across=st.sampled_from(["keep", "zero"]),
-    trial_end=st.sampled_from([None, "terminated", "truncated"]),
-    action_space=st.sampled_from(sorted(ACTION_SPACES)),
-    dict_observation=st.booleans(),
-)
-def test_both_wrappers_equal_bookkeeping_by_hand(seed, n_episodes, across, trial_end, action_space, dict_observation):
-    space = ACTION_SPACES[action_space]
-    space.seed(seed)
-    env = PreviousTransitionObservation(
-        MultiEpisodeTrial(Diary(space, dict_observation), episodes_per_trial=n_episodes, trial_end=trial_end), across
-    )
-    bare = Diary(space, dict_observation)
-    n_code = len(encode_by_hand(space, space.sample()))
-    tasks = []
-    for trial in range(3):
-        observation, info = env.reset(seed=seed if trial == 0 else None)
-        if trial == 0:
-            bare.reset(seed=seed)
-        bare.set_task(bare.sample_tasks(1)[0])
-        inner, _ = bare.reset()
-        tasks.append(bare.task)
-        assert info == {"task": bare.task, "episode_index": 0, "new_episode": False}
-        action_code, prev_reward, prev_done = [0.0] * n_code, 0.0, 0.0
-
-        returns, lengths = [0.0], [0]
-        while True:
-            own = inner if dict_observation else {"observation": inner}
-            expected = {**own, "prev_action": action_code, "prev_reward": [prev_reward], "prev_done": [prev_done]}
-            assert_same(observation, expected)
-            assert env.observation_space.contains(observation)
-            if len(returns) > n_episodes:
-                break
-
-            action = space.sample()
-            observation, reward, terminated, truncated, info = env.step(action)
-            inner, inner_reward, inner_terminated, inner_truncated, _ = bare.step(action)
-            assert reward == inner_reward
-            action_code, prev_reward, prev_done = encode_by_hand(space, action), inner_reward, 0.0
-            returns[-1] += inner_reward
-            lengths[-1] += 1
-            index = len(returns) - 1
-            expected_info = {"own": lengths[-1], "episode_index": index, "new_episode": False}
-            if not (inner_terminated or inner_truncated):
-                assert (terminated, truncated) == (False, False)
-            else:
-                expected_info.update(task=bare.task, episode_returns=tuple(returns), episode_lengths=tuple(lengths))
-                if len(returns) < n_episodes:
-                    assert (terminated, truncated) == (False, False)
-                    expected_info.update(episode_index=index + 1, new_episode=True)
-                    inner, _ = bare.reset()
-                    prev_done = 1.0
-                    if across == "zero":
-                        action_code, prev_reward = [0.0] * n_code, 0.0
-                elif trial_end is None:
-                    assert (terminated, truncated) == (inner_terminated, inner_truncated)
-                else:
-                    assert (terminated, truncated) == (trial_end == "terminated", trial_end == "truncated")
-                if len(returns) == n_episodes:
-                    prev_done = float(terminated)
-                returns.append(0.0)
-                lengths.append(0)
-            assert info == expected_info
-    assert len(set(tasks)) == 3
 
 
 @pytest.mark.parametrize("name", sorted(ACTION_SPACES))

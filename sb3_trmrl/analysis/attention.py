@@ -38,7 +38,8 @@ class AttentionMap:
     @property
     def look_back(self) -> np.ndarray:
         """How many steps each head looks back: mean age of a memory by weight, mean over steps, (L, H)"""
-        return np.nansum(self.weights * np.arange(self.weights.shape[-1]), axis=-1).mean(axis=-1)
+        ages: np.ndarray = np.nansum(self.weights * np.arange(self.weights.shape[-1]), axis=-1).mean(axis=-1)
+        return ages
 
     @property
     def uniform_look_back(self) -> float:

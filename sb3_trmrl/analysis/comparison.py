@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -96,9 +97,12 @@ class Group:
         """
         steps = self.timesteps
         if len(steps) < 2:
-            return self.curves.mean(axis=1)
+            means: np.ndarray = self.curves.mean(axis=1)
+            return means
         widths = np.diff(steps)
-        return ((self.curves[:, 1:] + self.curves[:, :-1]) / 2 * widths).sum(axis=1) / (steps[-1] - steps[0])
+        heights = (self.curves[:, 1:] + self.curves[:, :-1]) / 2
+        areas: np.ndarray = (heights * widths).sum(axis=1) / (steps[-1] - steps[0])
+        return areas
 
 
 def common_steps(groups: Iterable[Group]) -> tuple[float, float]:
@@ -139,7 +143,7 @@ def share_above(returns: np.ndarray, thresholds: np.ndarray, seed: int = 0) -> t
     return _over_runs((returns[:, :, None] > thresholds).mean(axis=1), np.mean, seed)
 
 
-def _over_runs(scores: np.ndarray, statistic: Callable, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _over_runs(scores: np.ndarray, statistic: Callable[..., Any], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """
     :param scores: One row for each run, (runs, ...)
     :param statistic: What is to be known of the runs, a function with the argument ``axis``

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ class Consensus:
             holds the mean over tasks and the ends of its 95 % bootstrap interval, ..._low and ..._high
         """
         n_layers = self.holds.shape[2]
-        columns: dict[str, list] = {
+        columns: dict[str, list[Any]] = {
             "loss": [loss for loss, _ in FORMS for _ in range(n_layers)],
             "memories": [memories for _, memories in FORMS for _ in range(n_layers)],
             "layer": [layer + 1 for _ in FORMS for layer in range(n_layers)],
@@ -88,7 +89,8 @@ def bayes_risks(weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np
     def minimum(mean: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         # E[-<v, x>] = -<E[v], x>
         risks = -(mean @ np.swapaxes(candidates, -1, -2))  # (..., Q, N)
-        return np.where(weights > 0, risks, np.inf).min(axis=-1)
+        least: np.ndarray = np.where(weights > 0, risks, np.inf).min(axis=-1)
+        return least
 
     output = np.stack(
         [
@@ -103,7 +105,8 @@ def bayes_risks(weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _EPSILON)
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _EPSILON)
+    return unit
 
 
 def consensus(steps: Iterable[TracedSteps]) -> Consensus:
@@ -133,7 +136,8 @@ def _n_visible(step: TracedSteps) -> np.ndarray:
     :param step: Some steps
     :return: Number of memories that the newest slot can see: those with any weight in any layer and head, (M,)
     """
-    return (step.attention() > 0).any(axis=(1, 2)).sum(axis=-1)
+    n_read: np.ndarray = (step.attention() > 0).any(axis=(1, 2)).sum(axis=-1)
+    return n_read
 
 
 def _newest_risks(step: TracedSteps, layer: int) -> np.ndarray:
@@ -146,7 +150,8 @@ def _newest_risks(step: TracedSteps, layer: int) -> np.ndarray:
     weights = step.trace.attention[layer].cpu().numpy()  # (B, H, N, N)
     output, minimum = bayes_risks(weights, step.trace.values[layer].cpu().numpy())  # (4, B, H, N)
     holds = output <= minimum + _TOLERANCE * np.maximum(np.abs(output), np.abs(minimum))
-    return np.stack([output, minimum, holds])[:, :, step.rows, :, step.slots].mean(axis=-1)  # (M, 3, 4)
+    means: np.ndarray = np.stack([output, minimum, holds])[:, :, step.rows, :, step.slots].mean(axis=-1)
+    return means  # (M, 3, 4)
 
 
 def plot_consensus(

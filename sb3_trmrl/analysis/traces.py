@@ -78,7 +78,7 @@ def traced_steps(
 
 
 def _trace_windows(
-    policy: TrMRLPolicy, action_space: spaces.Space, steps: Iterator[TrialStep]
+    policy: TrMRLPolicy, action_space: spaces.Space[Any], steps: Iterator[TrialStep]
 ) -> Iterator[TracedSteps]:
     for step in steps:
         windows = step.state.select(step.envs)
@@ -103,7 +103,7 @@ class _Token(NamedTuple):
 
 
 def _trace_sequences(
-    policy: TrMRLPolicy, action_space: spaces.Space, steps: Iterator[TrialStep]
+    policy: TrMRLPolicy, action_space: spaces.Space[Any], steps: Iterator[TrialStep]
 ) -> Iterator[TracedSteps]:
     # Every memory of a sequence is known from one causal pass, so that is made when the memory has been emptied
     sequences: dict[int, list[_Token]] = {}
@@ -138,5 +138,5 @@ def _trace_sequence(policy: TrMRLPolicy, task: int, sequence: list[_Token]) -> T
     )
 
 
-def _flat(action_space: spaces.Space, action: Any) -> np.ndarray:
+def _flat(action_space: spaces.Space[Any], action: Any) -> np.ndarray:
     return np.asarray(spaces.flatten(action_space, action), dtype=np.float64)

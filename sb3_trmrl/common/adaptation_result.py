@@ -46,17 +46,20 @@ class AdaptationResult:
     @property
     def returns(self) -> np.ndarray:
         """Sum of each episode's rewards, (T, E)"""
-        return np.nansum(self.rewards, axis=2)
+        returns: np.ndarray = np.nansum(self.rewards, axis=2)
+        return returns
 
     @property
     def lengths(self) -> np.ndarray:
         """Steps of each episode, (T, E)"""
-        return np.sum(~np.isnan(self.rewards), axis=2)
+        lengths: np.ndarray = np.sum(~np.isnan(self.rewards), axis=2)
+        return lengths
 
     @property
     def mean_returns(self) -> np.ndarray:
         """Mean over tasks of each episode's return, (E,)"""
-        return self.returns.mean(axis=0)
+        means: np.ndarray = self.returns.mean(axis=0)
+        return means
 
     def interval(self, confidence: float = 0.95) -> np.ndarray:
         """

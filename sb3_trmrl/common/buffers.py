@@ -61,7 +61,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         """
         self.n_carried = n_carried
 
-        def begin(space: spaces.Space) -> np.ndarray:
+        def begin(space: spaces.Space[Any]) -> np.ndarray:
             shape = (n_carried + self.buffer_size, self.n_envs, *(space.shape or ()))
             return np.zeros(shape, dtype=token_dtype(space))
 
@@ -276,4 +276,5 @@ def _ranges(ends: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     :return: The integers of all ranges, one range after the other
     """
     before = np.cumsum(sizes) - sizes
-    return np.arange(sizes.sum()) + np.repeat(ends - sizes - before, sizes)
+    integers: np.ndarray = np.arange(sizes.sum()) + np.repeat(ends - sizes - before, sizes)
+    return integers

@@ -31,7 +31,8 @@ def check_option(name: str, value: Any, options: Iterable[str]) -> str:
     """
     if value not in tuple(options):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, options))}, got {value!r}")
-    return value
+    option: str = value
+    return option
 
 
 def check_non_negative(name: str, value: Any) -> float:

@@ -57,7 +57,8 @@ class SelfAttention(nn.Module):
         :return: Task representations mu (eq. 5), like ``queries``
         """
         attended = attend(*map(self._heads, (self.query(queries), self.key(memories), self.value(memories))))
-        return self.out(attended.flatten(-2))
+        representations: th.Tensor = self.out(attended.flatten(-2))
+        return representations
 
     def trace(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -70,7 +71,7 @@ class SelfAttention(nn.Module):
         return scores.masked_fill(~visible, -math.inf).softmax(dim=-1), v
 
     def _heads(self, x: th.Tensor) -> th.Tensor:
-        return x.unflatten(-1, (self.n_heads, -1))  # (..., D) -> (..., H, D / H)
+        return th.unflatten(x, -1, (self.n_heads, -1))  # (..., D) -> (..., H, D / H)
 
 
 def attend_to_visible(visible: th.Tensor) -> Attend:
@@ -124,9 +125,11 @@ class EncoderLayer(nn.Module):
         """
         if self.layer_norm == "pre":
             x = queries + self.attention(self.norm_attention(queries), self.norm_attention(memories), attend)
-            return x + self.feedforward(self.norm_feedforward(x))
+            refined: th.Tensor = x + self.feedforward(self.norm_feedforward(x))
+            return refined
         x = self.norm_attention(queries + self.attention(queries, memories, attend))
-        return self.norm_feedforward(x + self.feedforward(x))
+        refined = self.norm_feedforward(x + self.feedforward(x))
+        return refined
 
     def matrices_scaled_by_tfixup(self) -> list[th.Tensor]:
         """
@@ -176,8 +179,9 @@ class TransformerEncoder(nn.Module):
         newest = lengths - 1
         rows = th.arange(len(lengths), device=lengths.device)
         attend = attend_to_visible(causal[newest, None, None])
-        episodic = self.layers[-1](memories[rows, newest, None], memories, attend)
-        return self.final_norm(episodic[:, 0])
+        last = self.layers[-1](memories[rows, newest, None], memories, attend)
+        episodic: th.Tensor = self.final_norm(last[:, 0])
+        return episodic
 
     def is_short(self, n_slots: int, n_windows: int) -> bool:
         """

@@ -96,7 +96,11 @@ class FullMemory(NamedTuple):
 
     @classmethod
     def empty(
-        cls, observation_space: spaces.Space, caches: tuple[KeyValueCache, ...], n_envs: int, device: th.device | str
+        cls,
+        observation_space: spaces.Space[Any],
+        caches: tuple[KeyValueCache, ...],
+        n_envs: int,
+        device: th.device | str,
     ) -> FullMemory:
         """
         :param observation_space: Observation space of one environment
@@ -106,7 +110,7 @@ class FullMemory(NamedTuple):
         :return: A memory without tokens
         """
 
-        def zeros(space: spaces.Space) -> th.Tensor:
+        def zeros(space: spaces.Space[Any]) -> th.Tensor:
             dtype = th.as_tensor(token_dtype(space).type(0)).dtype
             return th.zeros((n_envs, *(space.shape or ())), dtype=dtype, device=device)
 

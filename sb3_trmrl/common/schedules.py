@@ -35,7 +35,7 @@ class ExponentialSchedule:
         :return: Value at that point
         """
         fraction = (1.0 - progress_remaining - self.start) / (self.end - self.start)
-        return self.initial_value * self.final_factor ** min(max(fraction, 0.0), 1.0)
+        return float(self.initial_value * self.final_factor ** min(max(fraction, 0.0), 1.0))
 
     def __repr__(self) -> str:
         return (

@@ -58,7 +58,7 @@ def attend_within_sequences(
 
     def by_sequence(x: th.Tensor) -> th.Tensor:
         x = x[padded.to(x.device)] if is_ragged else x
-        return x.unflatten(0, (n_sequences, longest)).transpose(1, 2)  # (S, H, longest, D / H)
+        return th.unflatten(x, 0, (n_sequences, longest)).transpose(1, 2)  # (S, H, longest, D / H)
 
     def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
         attended = banded_attention(by_sequence(q), by_sequence(k), by_sequence(v), context_length)
@@ -86,7 +86,7 @@ def banded_attention(q: th.Tensor, k: th.Tensor, v: th.Tensor, context_length: i
     q, k, v = (F.pad(x, (0, 0, 0, n_chunks * context_length - n_tokens)) for x in (q, k, v))
 
     def chunks(x: th.Tensor) -> th.Tensor:
-        return x.unflatten(2, (n_chunks, context_length)).transpose(1, 2)  # (S, chunks, H, C, D / H)
+        return th.unflatten(x, 2, (n_chunks, context_length)).transpose(1, 2)  # (S, chunks, H, C, D / H)
 
     def with_previous(x: th.Tensor) -> th.Tensor:
         x = chunks(x)
@@ -97,5 +97,5 @@ def banded_attention(q: th.Tensor, k: th.Tensor, v: th.Tensor, context_length: i
     rest = F.scaled_dot_product_attention(
         chunks(q)[:, 1:].flatten(0, 1), with_previous(k), with_previous(v), attn_mask=band
     )
-    rest = rest.unflatten(0, (-1, n_chunks - 1)).transpose(1, 2).flatten(2, 3)
+    rest = th.unflatten(rest, 0, (-1, n_chunks - 1)).transpose(1, 2).flatten(2, 3)
     return th.cat((first, rest), dim=2)[:, :, :n_tokens]

@@ -165,8 +165,8 @@ def encode(layers: Any, x: th.Tensor, counts: tuple[int, ...], newest: th.Tensor
         else:
             q, k, v = _linear([attention.query, attention.key, attention.value], x).chunk(3)
         blocks = newest_slots(counts) if is_last else every_slot(counts)
-        attended = _Attention.apply(q.view(heads), k.view(heads), v.view(heads), counts, blocks)
+        attended = _Attention.apply(q.view(heads), k.view(heads), v.view(heads), counts, blocks)  # type: ignore[no-untyped-call]
         x = queries + _linear([attention.out], attended.flatten(0, 1))
         up, _, down = layer.feedforward
-        x = _FeedForward.apply(x, up.weight, up.bias, down.weight, down.bias)
+        x = _FeedForward.apply(x, up.weight, up.bias, down.weight, down.bias)  # type: ignore[no-untyped-call]
     return x

@@ -24,7 +24,9 @@ MEMORIES = ("window", "full")
 POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "none")
 
 
-def default_token_extractor(observation_space: spaces.Space, normalize_images: bool) -> type[BaseFeaturesExtractor]:
+def default_token_extractor(
+    observation_space: spaces.Space[Any], normalize_images: bool
+) -> type[BaseFeaturesExtractor]:
     """
     :param observation_space: Observation space of a token
     :param normalize_images: False if images come as floats already
@@ -79,7 +81,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
+        observation_space: spaces.Space[Any],
         token_extractor: BaseFeaturesExtractor | None = None,
         context_length: int = 16,
         d_model: int = 64,
@@ -195,7 +197,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
             memories = memories + sinusoidal_positions(sequences.positions, self.features_dim)
         for layer in self.encoder.layers:
             memories = layer(memories, memories, attend)
-        return self.encoder.final_norm(memories)
+        episodic: th.Tensor = self.encoder.final_norm(memories)
+        return episodic
 
     def empty_cache(self, n_envs: int) -> KeyValueCache:
         """
@@ -274,7 +277,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
         :return: phi of each token plus the position of its slot, (B, N, D)
         """
         features = self.token_extractor(observations)  # (B * N, F)
-        embedded = self.embedding(features).unflatten(0, (batch_size, -1))
+        embedded: th.Tensor = self.embedding(features).unflatten(0, (batch_size, -1))
         return embedded + self._slot_positions(embedded.shape[1])
 
     def _slot_positions(self, n_slots: int) -> th.Tensor:

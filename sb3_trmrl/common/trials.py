@@ -179,7 +179,7 @@ def _tasks(env: gym.Env, split: str, n: int, seed: int) -> tuple[list[Any], bool
     return list(env.get_wrapper_attr("sample_tasks")(n)), False if split == "train" else None
 
 
-def _check_observations(model: Agent, space: spaces.Space) -> None:
+def _check_observations(model: Agent, space: spaces.Space[Any]) -> None:
     """
     :param model: Agent
     :param space: Observations of the environment

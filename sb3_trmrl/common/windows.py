@@ -53,7 +53,8 @@ class Windows(NamedTuple):
         :return: Column of each window's newest token, (B,), longer windows first
         """
         lengths = self.lengths()
-        return self._first_columns()[lengths - 1] + np.arange(len(lengths))
+        columns: np.ndarray = self._first_columns()[lengths - 1] + np.arange(len(lengths))
+        return columns
 
     def padded_columns(self) -> np.ndarray:
         """
@@ -61,7 +62,8 @@ class Windows(NamedTuple):
         """
         lengths = self.lengths()[:, None]
         slots = np.minimum(np.arange(len(self.counts)), lengths - 1)
-        return self._first_columns()[slots] + np.arange(len(lengths))[:, None]
+        columns: np.ndarray = self._first_columns()[slots] + np.arange(len(lengths))[:, None]
+        return columns
 
     def _first_columns(self) -> np.ndarray:
         return np.cumsum((0, *self.counts[:-1]))
@@ -87,7 +89,8 @@ class Windows(NamedTuple):
         """
         :return: Number of filled slots of each window, (B,), longer windows first
         """
-        return (np.asarray(self.counts)[:, None] > np.arange(self.counts[0])).sum(axis=0)
+        lengths: np.ndarray = (np.asarray(self.counts)[:, None] > np.arange(self.counts[0])).sum(axis=0)
+        return lengths
 
 
 def filled_slots(lengths: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -31,7 +31,7 @@ def map_tokens(function: Callable[..., Any], *tokens: Tokens) -> Tokens:
     return function(*tokens)
 
 
-def map_spaces(function: Callable[[spaces.Space], Any], space: spaces.Space) -> Any:
+def map_spaces(function: Callable[[spaces.Space[Any]], Any], space: spaces.Space[Any]) -> Any:
     """
     Apply a function to an observation space, or to each subspace of a Dict space.
 
@@ -44,7 +44,7 @@ def map_spaces(function: Callable[[spaces.Space], Any], space: spaces.Space) -> 
     return function(space)
 
 
-def token_dtype(space: spaces.Space) -> np.dtype:
+def token_dtype(space: spaces.Space[Any]) -> np.dtype:
     """
     :param space: Observation space that is no Dict
     :return: The type in which tokens are kept: the space's own, but 32 bits for 64-bit floats, as networks read them,
@@ -78,7 +78,7 @@ class WorkingMemory(NamedTuple):
 
     @classmethod
     def empty(
-        cls, observation_space: spaces.Space, context_length: int, n_envs: int, device: th.device | str = "cpu"
+        cls, observation_space: spaces.Space[Any], context_length: int, n_envs: int, device: th.device | str = "cpu"
     ) -> WorkingMemory:
         """
         :param observation_space: Observation space of one environment
@@ -88,7 +88,7 @@ class WorkingMemory(NamedTuple):
         :return: A memory without tokens
         """
 
-        def zeros(space: spaces.Space) -> th.Tensor:
+        def zeros(space: spaces.Space[Any]) -> th.Tensor:
             slots = np.zeros((n_envs, context_length, *(space.shape or ())), dtype=token_dtype(space))
             return th.as_tensor(slots, device=device)
 
@@ -125,7 +125,8 @@ class WorkingMemory(NamedTuple):
     @property
     def context_length(self) -> int:
         """Number of slots N"""
-        return first_array(self.tokens).shape[1]
+        n_slots: int = first_array(self.tokens).shape[1]
+        return n_slots
 
     def misfit(self, expected: Any) -> str:
         """

@@ -120,7 +120,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self.episodes_per_trial = episodes_per_trial
         self.trial_end = trial_end
         self.tasks = tasks
-        self._sample_tasks: Callable[[int], list] = env.get_wrapper_attr("sample_tasks")
+        self._sample_tasks: Callable[[int], list[Any]] = env.get_wrapper_attr("sample_tasks")
         self._set_task: Callable[[Any], None] = env.get_wrapper_attr("set_task")
         self._get_task: Callable[[], Any] = env.get_wrapper_attr("get_task")
 
@@ -328,7 +328,7 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
         gym.Wrapper.__init__(self, env)
         self.across_episodes = check_option("across_episodes", across_episodes, ("keep", "zero"))
         action_space, self._encode = _action_encoding(env.action_space)
-        previous: dict[str, spaces.Space] = {
+        previous: dict[str, spaces.Space[Any]] = {
             "prev_action": action_space,
             "prev_reward": spaces.Box(-np.inf, np.inf, shape=(1,), dtype=np.float32),
             "prev_done": spaces.Box(0.0, 1.0, shape=(1,), dtype=np.float32),
@@ -368,7 +368,9 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
         observation = self._observation(observation, prev_action, prev_reward, terminated or new_episode)
         return observation, reward, terminated, truncated, info
 
-    def _observation(self, observation: Any, prev_action: np.ndarray, prev_reward: float, prev_done: bool) -> dict:
+    def _observation(
+        self, observation: Any, prev_action: np.ndarray, prev_reward: float, prev_done: bool
+    ) -> dict[str, Any]:
         own = observation if self._is_dict else {"observation": observation}
         return {
             **own,
@@ -378,7 +380,7 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
         }
 
 
-def _action_encoding(space: spaces.Space) -> tuple[spaces.Box, Callable[[Any], np.ndarray]]:
+def _action_encoding(space: spaces.Space[Any]) -> tuple[spaces.Box, Callable[[Any], np.ndarray]]:
     """
     :param space: Action space
     :return: The space of encoded actions, shape (A,), and the function that encodes one action as a new float32 array

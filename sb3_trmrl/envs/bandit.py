@@ -59,7 +59,9 @@ class BernoulliBanditEnv(TextRender, TaskEnv):
     def get_task(self) -> tuple[float, ...]:
         return self._means
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self._pulls_left = self.n_pulls
         self.show(

@@ -70,7 +70,9 @@ class _GridEnv(TextRender, TaskEnv):
         numbers = [number for cell in cells for number in cell]
         return self._rows[numbers].ravel()
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self._cell, self._steps_left = self.start, self.horizon
         self._show("new episode")
@@ -191,7 +193,9 @@ class DarkKeyToDoorEnv(_GridEnv):
     def task_features(self, task: tuple[Cell, Cell]) -> np.ndarray:
         return self._one_hot(*task)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         self._has_key = self._is_open = False
         return super().reset(seed=seed, options=options)
 

@@ -140,7 +140,8 @@ class HalfCheetahVelEnv(_LocomotionEnv, HalfCheetahEnv):
         gym.utils.EzPickle.__init__(self, velocity_range, horizon, render_mode)
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[float]:
-        return rng.uniform(*self.velocity_range, size=n).tolist()
+        velocities: list[float] = rng.uniform(*self.velocity_range, size=n).tolist()
+        return velocities
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[float]:
         return stratified(*self.velocity_range, n, held_out_rng(split))

@@ -116,7 +116,8 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         check_option("split", split, SPLITS)
         if split == "validation":
             return self._task_lists(self.benchmark_seed + VALIDATION_SEED_OFFSET).train
-        return getattr(self._lists, split)
+        tasks: tuple[MetaWorldTask, ...] = getattr(self._lists, split)
+        return tasks
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[MetaWorldTask]:
         return [self._lists.train[i] for i in rng.integers(len(self._lists.train), size=n)]
@@ -150,7 +151,9 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         features[start : start + len(task.rand_vec)] = task.rand_vec
         return features
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         simulation = self._simulation
         if simulation is None or simulation.class_name != self._task.name:

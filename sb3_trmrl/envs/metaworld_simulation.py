@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 try:
-    from metaworld import ALL_V3_ENVIRONMENTS
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS as ALL_V3_ENVIRONMENTS
     from metaworld.sawyer_xyz_env import SawyerXYZEnv
     from metaworld.types import Task
 except ImportError as error:
@@ -56,7 +56,9 @@ class Simulation(SawyerXYZEnv):
         data = {"rand_vec": np.array(task.rand_vec), "env_cls": SawyerXYZEnv, "partially_observable": True}
         self.set_task(Task(task.name, pickle.dumps(data)))
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         self._take_turn(self.model)
         result = super().reset(seed=seed, options=options)
         self._places = _places(self.model)
@@ -64,7 +66,8 @@ class Simulation(SawyerXYZEnv):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
         self._take_turn(self.model)
-        return super().step(action)
+        transition: tuple[np.ndarray, Any, bool, bool, dict[str, Any]] = super().step(action)
+        return transition
 
     def state_dict(self) -> dict[str, Any]:
         """

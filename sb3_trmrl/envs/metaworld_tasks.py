@@ -42,7 +42,7 @@ class MetaWorldTask(NamedTuple):
     rand_vec: tuple[float, ...]
 
     # Vectorised environments deep-copy every info.
-    def __deepcopy__(self, memo: dict) -> MetaWorldTask:
+    def __deepcopy__(self, memo: dict[int, Any]) -> MetaWorldTask:
         return self
 
 

@@ -52,7 +52,8 @@ class SparsePointRobotEnv(TextRender, TaskEnv):
         self._steps_left = 0
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[float]:
-        return rng.uniform(*self.angle_range, size=n).tolist()
+        angles: list[float] = rng.uniform(*self.angle_range, size=n).tolist()
+        return angles
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[float]:
         return stratified(*self.angle_range, n, held_out_rng(split))
@@ -66,7 +67,9 @@ class SparsePointRobotEnv(TextRender, TaskEnv):
     def task_features(self, task: float) -> np.ndarray:
         return np.array((cos(task), sin(task)), dtype=np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self._position, self._steps_left = np.zeros(2), self.horizon
         self._show("new episode")

@@ -59,10 +59,10 @@ class TabularMDPTask:
         return f"TabularMDPTask({n_states} states, {n_actions} actions, mean reward {self.mean_rewards.mean():.3f})"
 
     # Vectorised environments deep-copy every info.
-    def __deepcopy__(self, memo: dict) -> TabularMDPTask:
+    def __deepcopy__(self, memo: dict[int, Any]) -> TabularMDPTask:
         return self
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[TabularMDPTask], tuple[np.ndarray, np.ndarray]]:
         return TabularMDPTask, (self.transitions, self.mean_rewards)
 
 
@@ -133,7 +133,9 @@ class TabularMDPEnv(TextRender, TaskEnv):
     def task_features(self, task: TabularMDPTask) -> np.ndarray:
         return np.concatenate([task.mean_rewards.ravel(), task.transitions.ravel()]).astype(np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.int64, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
         super().reset(seed=seed)
         self._state, self._steps_left = 0, self.horizon
         self._show("new episode")

@@ -118,7 +118,8 @@ def stratified(low: float, high: float, n: int, rng: np.random.Generator) -> lis
     :return: The numbers
     """
     quantiles = rng.permutation((np.arange(n) + rng.uniform(size=n)) / n)
-    return (low + (high - low) * quantiles).tolist()
+    values: list[float] = (low + (high - low) * quantiles).tolist()
+    return values
 
 
 def in_trials(

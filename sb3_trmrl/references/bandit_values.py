@@ -74,12 +74,13 @@ class BernoulliValues:
     def _of_pulls(self, level: int, codes: np.ndarray) -> np.ndarray:
         pulls = self._pulls[codes]
         wins = codes - pulls * (pulls + 1) // 2
-        chance = (wins + 1) / (pulls + 2)
+        chance: np.ndarray = (wins + 1) / (pulls + 2)
         if level == self.n_pulls - 1:
             return chance
         keys, values = self._levels[level + 1]
         after_loss, after_win = (values[np.searchsorted(keys, self._keys_after(codes, won))] for won in (False, True))
-        return chance * (1 + after_win) + (1 - chance) * after_loss
+        values_of_pulls: np.ndarray = chance * (1 + after_win) + (1 - chance) * after_loss
+        return values_of_pulls
 
     def _keys_after(self, codes: np.ndarray, won: bool) -> np.ndarray:
         """
@@ -96,7 +97,8 @@ class BernoulliValues:
         return after
 
     def _codes(self, keys: np.ndarray) -> np.ndarray:
-        return keys[:, None] // self._weights % self._bases
+        codes: np.ndarray = keys[:, None] // self._weights % self._bases
+        return codes
 
 
 def bayes_optimal_value(n_arms: int, n_pulls: int) -> float:
@@ -128,7 +130,7 @@ def count_states(n_arms: int, n_pulls: int) -> float:
             ways[n:, n * pulls :] += comb(pulls + n, n) * before[:-n, : -n * pulls]
         if ways.sum() * n_arms > MAX_SIZE:
             break
-    return ways.sum()
+    return float(ways.sum())
 
 
 def _check_size(n_arms: int, n_pulls: int) -> None:

@@ -54,7 +54,8 @@ class _CountingAgent(_BanditAgent):
         pulled, won = (rows[key].astype(np.int64) for key in self.keys)
         memory[..., 0] += pulled * won
         memory[..., 1] += pulled * (1 - won)
-        return np.argmax(self._scores(memory[..., 0], memory[..., 1]), axis=1)
+        actions: np.ndarray = np.argmax(self._scores(memory[..., 0], memory[..., 1]), axis=1)
+        return actions
 
     @abstractmethod
     def _scores(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
@@ -74,7 +75,7 @@ class _CountdownAgent(_CountingAgent):
         self.n_pulls = check_positive_int("n_pulls", n_pulls)
 
     def _pulls_left(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
-        left = self.n_pulls - (wins + losses).sum(axis=1)
+        left: np.ndarray = self.n_pulls - (wins + losses).sum(axis=1)
         if (left < 1).any():
             raise ValueError(
                 f"{type(self).__name__} was made for trials of {self.n_pulls} pulls and is asked for another one: "
@@ -120,7 +121,8 @@ class GittinsIndex(_CountdownAgent):
         self._indices = gittins_indices(n_pulls)
 
     def _scores(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
-        return self._indices[self._pulls_left(wins, losses)[:, None], wins, losses]
+        indices: np.ndarray = self._indices[self._pulls_left(wins, losses)[:, None], wins, losses]
+        return indices
 
 
 class PosteriorMeanGreedy(_CountingAgent):

@@ -101,7 +101,8 @@ def _cells(one_hot: np.ndarray, n: int) -> np.ndarray:
     :param n: Number of cells
     :return: Each cell, (n, E, 2)
     """
-    return one_hot.reshape(len(one_hot), n, 2, -1).argmax(axis=-1).swapaxes(0, 1)
+    cells: np.ndarray = one_hot.reshape(len(one_hot), n, 2, -1).argmax(axis=-1).swapaxes(0, 1)
+    return cells
 
 
 def _step_towards(cell: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -112,4 +113,5 @@ def _step_towards(cell: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     dx, dy = np.sign(target - cell).T
     moves = np.stack([dx, np.where(dx == 0, dy, 0)], axis=1)
-    return (moves[:, None] == np.array(MOVES)).all(axis=-1).argmax(axis=1)
+    actions: np.ndarray = (moves[:, None] == np.array(MOVES)).all(axis=-1).argmax(axis=1)
+    return actions

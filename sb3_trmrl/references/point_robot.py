@@ -61,4 +61,5 @@ class SparsePointRobotOracle(ScriptedAgent):
 
 
 def _move(position: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    return np.clip((goal - position) / _STEP, -1.0, 1.0)
+    action: np.ndarray = np.clip((goal - position) / _STEP, -1.0, 1.0)
+    return action

@@ -96,8 +96,8 @@ class TrMRLPolicy(ActorCriticPolicy):
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.Tanh,
@@ -333,15 +333,18 @@ class TrMRLPolicy(ActorCriticPolicy):
         return features, self._features(obs, self.vf_features_extractor)
 
     def _features(self, obs: Batch, extractor: BaseFeaturesExtractor) -> th.Tensor:
+        features: th.Tensor
         obs = self._as_batch(obs)
         if not isinstance(extractor, TransformerExtractor):  # a critic on the current token
             newest = obs.tokens if isinstance(obs, FullMemory) else obs.newest()
-            return self._preprocessed(newest, extractor)
-        if isinstance(obs, FullMemory):
-            return obs.episodic[self._transformers().index(extractor)]
-        if isinstance(obs, Sequences):
-            return self._preprocessed(obs.tokens, partial(extractor.forward_sequences, sequences=obs))
-        return self._preprocessed(obs.tokens, partial(extractor, windows=obs))
+            features = self._preprocessed(newest, extractor)
+        elif isinstance(obs, FullMemory):
+            features = obs.episodic[self._transformers().index(extractor)]
+        elif isinstance(obs, Sequences):
+            features = self._preprocessed(obs.tokens, partial(extractor.forward_sequences, sequences=obs))
+        else:
+            features = self._preprocessed(obs.tokens, partial(extractor, windows=obs))
+        return features
 
     def _preprocessed(self, tokens: Tokens, function: Callable[[Any], Any]) -> Any:
         """
@@ -380,7 +383,8 @@ class TrMRLPolicy(ActorCriticPolicy):
         :return: the estimated values, (B, 1)
         """
         features = self._features(obs, self.vf_features_extractor)
-        return self.value_net(self.mlp_extractor.forward_critic(features))
+        values: th.Tensor = self.value_net(self.mlp_extractor.forward_critic(features))
+        return values
 
     # -- Acting ------------------------------------------------------------------------------------------------------
 
@@ -472,7 +476,8 @@ class TrMRLPolicy(ActorCriticPolicy):
         tokens = map_tokens(lambda slots: slots.flatten(0, 1), memory.tokens)
         read = partial(self.pi_features_extractor.trace, batch_size=len(memory.lengths))
         with th.no_grad():
-            return self._preprocessed(tokens, read)
+            trace: EncoderTrace = self._preprocessed(tokens, read)
+            return trace
 
 
 #: SB3's names. The policy finds the token extractor from the observation space, so they are all the same.

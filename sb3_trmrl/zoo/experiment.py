@@ -118,7 +118,7 @@ class TrMRLExperimentManager(ExperimentManager):
             except FileExistsError:
                 self.save_path = os.path.join(folder, f"{name}_{get_latest_run_id(folder, name) + 1}")
         self.params_path = f"{self.save_path}/{name}"
-        super().create_log_folder()
+        super().create_log_folder()  # type: ignore[no-untyped-call]
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.resume is not None or self.continue_training:
@@ -203,7 +203,7 @@ class TrMRLExperimentManager(ExperimentManager):
             n_tasks = n_tasks_in_turn(self.env_name.gym_id, self.eval_env_kwargs)
             self.n_eval_episodes = self.args.eval_episodes = self.n_eval_episodes or n_tasks
             self.n_eval_envs = self.args.n_eval_envs = self.n_eval_envs or n_tasks
-        super().create_callbacks()
+        super().create_callbacks()  # type: ignore[no-untyped-call]
         self.callbacks = [self._by_episode(each) if type(each) is EvalCallback else each for each in self.callbacks]
         self.callbacks.append(InnerEpisodeCallback())
         if self.checkpoint_freq and not self.optimize_hyperparameters:
@@ -262,7 +262,7 @@ class TrMRLExperimentManager(ExperimentManager):
             write_report(self.save_path)
 
 
-def _is_vector(space: spaces.Space) -> bool:
+def _is_vector(space: spaces.Space[Any]) -> bool:
     """
     :param space: Observation space, or that of a key
     :return: Whether VecNormalize can standardise it: real numbers, not images or numbers of classes

@@ -27,4 +27,4 @@ def register(**manager_kwargs: Any) -> None:
         return TrMRLExperimentManager(*args, **kwargs, **manager_kwargs)
 
     # `rl_zoo3.train.train` looks this name up in its module when it is called.
-    rl_zoo3.train.ExperimentManager = make_manager  # type: ignore[assignment, misc]
+    rl_zoo3.train.ExperimentManager = make_manager  # type: ignore[assignment, attr-defined]

@@ -91,4 +91,5 @@ class Run:
         if not path.is_file():
             return None
         with np.load(path) as data:
-            return data.get("successes")
+            successes: np.ndarray | None = data.get("successes")
+            return successes
