@@ -646,12 +646,6 @@ def test_classes_count_alike():
     hits = sum(successes[:, -1])
     assert changed.success_per_class["door-close-v3"] == hits / 2
     assert changed.mean_success == pytest.approx(hits / 2 / 5)
-    with pytest.raises(ValueError, match=r"env_id.*Bandit"):
-        metaworld_protocol(Still(), "BernoulliBandit-v0")
-    with pytest.raises(ValueError, match="n_goals"):
-        metaworld_protocol(Still(), "MetaWorldML1-v0", n_goals=0)
-    with pytest.raises(ValueError, match=r"split.*'train'"):
-        metaworld_protocol(Still(), "MetaWorldML1-v0", split="train")
 
 
 # --- hyperparameters ----------------------------------------------------------------------------------------------

@@ -1,6 +1,11 @@
 """What TransformerPPO and its policy take: SB3 itself trains on with a discount of 2 or a clip range of -1."""
 
+import io
+import json
 import os
+import pathlib
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -176,6 +181,35 @@ POLICY_CHECKS: dict[str, Check] = {
     "optimizer_kwargs": check_keywords,
     "action_head_gain": check_non_negative,
 }
+
+
+def check_zip(path: Any) -> None:
+    """
+    SB3 reads a damaged zip until something fails.
+
+    :param path: What the user gave to load from
+    :raises TypeError: if it is no path and no open file
+    :raises ValueError: if there is a file, but no whole zip of a model
+    """
+    check_instance("path", path, (str, os.PathLike, io.IOBase), "a file")
+    if isinstance(path, io.IOBase):
+        return
+    target = pathlib.Path(path)
+    target = target if target.exists() else target.with_name(f"{target.name}.zip")
+    if not target.is_file():
+        return  # SB3 says that
+    try:
+        with zipfile.ZipFile(target) as file:
+            problem = file.testzip()
+            if problem is None:
+                missing = [name for name in ("data", "policy.pth") if name not in file.namelist()]
+                problem = missing[0] if missing else None
+            if problem is None and not isinstance(json.loads(file.read("data")), dict):
+                problem = "data"
+    except (zipfile.BadZipFile, EOFError, ValueError, zlib.error) as error:
+        problem = str(error)
+    if problem is not None:
+        raise ValueError(f"`path` must be a zip that TransformerPPO.save wrote, got {str(target)!r}: {problem}")
 
 
 def check_arguments(arguments: Mapping[str, Any], checks: Mapping[str, Check] = CHECKS) -> None:

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trmrl.common.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.common.checks import check_finite, check_instance, check_keywords, check_option
 from sb3_trmrl.common.threads import one_thread_beside_workers
-from sb3_trmrl.transformer_ppo.arguments import check_arguments, check_batch_size
+from sb3_trmrl.transformer_ppo.arguments import check_arguments, check_batch_size, check_zip
 from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 
 SelfTransformerPPO = TypeVar("SelfTransformerPPO", bound="TransformerPPO")
@@ -369,6 +369,35 @@ class TransformerPPO(PPO):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
+
+    @classmethod
+    def load(
+        cls: type[SelfTransformerPPO],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfTransformerPPO:
+        """
+        Load the model from a zip-file, as SB3 does; it unpickles: only load files that you trust.
+
+        :param path: path to the file (or a file-like) where to load the agent from
+        :param env: the new environment to run the loaded model on (can be None if you only need prediction from a
+            trained model) has priority over any saved environment
+        :param device: Device on which the code should run.
+        :param custom_objects: Dictionary of objects to replace upon loading
+        :param print_system_info: Whether to print system info from the saved model and the current system info
+        :param force_reset: Force call to ``reset()`` before training to avoid unexpected behavior.
+        :param kwargs: extra arguments to change the model when loading
+        :return: new model instance with loaded parameters
+        :raises TypeError: if ``path`` is no path, or an argument has the wrong type
+        :raises ValueError: if the file is damaged or no model's, or an argument is out of range
+        """
+        check_zip(path)
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
     def save(
         self,
