@@ -122,12 +122,6 @@ def test_load_agent_without_run(logs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="env"):
         load_agent(tmp_path / "model.zip")
     assert load_agent(tmp_path / "model", env=ENV).vec_normalize is None
-    with pytest.raises(ValueError, match="'sarsa'"):
-        load_agent(tmp_path / "model.zip", env=ENV, algo="sarsa")
-    with pytest.raises(FileNotFoundError, match="neither"):
-        load_agent(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match="not the folder of a run"):
-        load_agent(tmp_path)
 
 
 def test_evaluate(logs: Path, tmp_path: Path, capsys: Any) -> None:
@@ -258,23 +252,9 @@ def test_compare_has_success_rates(tmp_path: Path, monkeypatch: Any) -> None:
     assert picture.width == 4 * picture.height  # a panel more
 
 
-@pytest.mark.parametrize(
-    ("agents", "message"),
-    [
-        (["TrMRL"], "NAME=FOLDERS, with a folder or more: got 'TrMRL'"),
-        (["TrMRL=nowhere/*"], "got 'TrMRL=nowhere/*'"),
-        (["--lower", "A", "A={logs}/trmrl/*"], "--lower and --oracle are needed together"),
-        (["--lower", "A", "--oracle", "A", "A={logs}/trmrl/*"], "must be two agents, got 'A'"),
-        (["--lower", "B", "--oracle", "A", "A={logs}/trmrl/*"], "'B' is not among the agents A"),
-        (["A={logs}/trmrl/*_1", "A={logs}/trmrl/*_2"], "got 'A' twice"),
-        (["A={logs}/trmrl/*_1", "B={demo}"], "{logs}/trmrl/BernoulliBandit-v0_1 has BernoulliBandit-v0, {demo} has"),
-        (["A={logs}"], "{logs} is not the folder of a run"),
-        (["A={demo}", "--env-kwargs", "velocity_range:(4,3)"], "`velocity_range` must satisfy"),
-    ],
-)
-def test_compare_wrong_arguments(logs: Path, agents: list[str], message: str, capsys: Any) -> None:
-    names = {"logs": logs, "demo": DEMO}
-    assert message.format(**names) in error_of(["compare", *[agent.format(**names) for agent in agents]], capsys)
+def test_compare_needs_one_environment(logs: Path, capsys: Any) -> None:
+    error = error_of(["compare", f"A={logs}/trmrl/*_1", f"B={DEMO}"], capsys)
+    assert f"{logs}/trmrl/{ENV}_1 has {ENV}, {DEMO} has HalfCheetahVel-v0" in error
 
 
 def test_compare_needs_the_same_tasks(logs: Path, tmp_path: Path, capsys: Any) -> None:
@@ -286,32 +266,6 @@ def test_compare_needs_the_same_tasks(logs: Path, tmp_path: Path, capsys: Any) -
     assert arguments.read_text() != text
     error = error_of(["compare", f"A={logs}/trmrl/{ENV}_1", f"B={of_three_arms}"], capsys)
     assert f"{logs}/trmrl/{ENV}_1 and {of_three_arms} have others" in error
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["evaluate", "logs/mistyped"], "logs/mistyped is neither a folder nor a zip"),
-        (["render", "logs/mistyped"], "logs/mistyped is neither a folder nor a zip"),
-        (["analyze", "online", "logs/mistyped"], "logs/mistyped is neither a folder nor a zip"),
-        (["evaluate", DEMO, "--n-tasks", "0"], "--n-tasks: must be an integer, 1 or more, got '0'"),
-        (["compare", f"A={DEMO}", "--n-episodes", "x"], "--n-episodes: must be an integer, 1 or more, got 'x'"),
-        (["evaluate", DEMO, "--last"], "HalfCheetahVel-v0.zip, the model of the end of training, is missing"),
-        (["evaluate", DEMO, "--env", "Mistyped-v0"], "Mistyped"),
-        (["evaluate", DEMO, "--env-kwargs", "velocities:(3,4)"], "unexpected keyword argument 'velocities'"),
-        (["evaluate", DEMO, "--protocol", "metaworld"], "MetaWorld's environments, got 'HalfCheetahVel-v0'"),
-        (["analyze", "refinement", DEMO, "--n-tasks", "1"], "--n-tasks must be 2 or more for refinement"),
-        (["analyze", "all", DEMO, "--window", "4"], "--window must be odd and 1 or more, got 4"),
-        (["analyze", "ablations", "--grid", "depth:(1,)"], "settings of TrMRLPolicy, got 'depth'"),
-        (["render", DEMO, "--task", "20"], "--task must be from 0 to 19, got 20"),
-        (["render", DEMO, "--output", "trial.txt"], ".webm, got trial.txt"),
-    ],
-)
-def test_wrong_arguments_are_named_without_a_traceback(
-    arguments: list[str], message: str, capsys: Any, monkeypatch: Any, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert message in error_of(arguments, capsys)
 
 
 def test_analyze_names_its_files_and_intervals(tmp_path: Path, capsys: Any) -> None:

@@ -140,10 +140,3 @@ def test_plots(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
         pictures = list(tmp_path.glob(f"{name}*.png"))
         assert pictures, name
         assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
-
-
-def test_unknown_plot(capsys: Any) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["plot", "everything"])
-    assert stop.value.code == 2
-    assert "from_file" in capsys.readouterr().err

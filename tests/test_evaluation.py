@@ -195,28 +195,6 @@ def test_interval_over_tasks() -> None:
     assert np.isnan(AdaptationResult("env", [0], np.ones((1, 1, 1))).interval()).all()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (dict(n_eval_tasks=0), ValueError, "n_eval_tasks.*0"),
-        (dict(n_eval_episodes=1.5), TypeError, "n_eval_episodes.*1.5"),
-        (dict(split="dev"), ValueError, "split.*'dev'"),
-        (dict(n_envs=0), ValueError, "n_envs.*0"),
-        (dict(env="CartPole-v1"), TypeError, "MultiEpisodeTrial"),
-        (dict(info_keys=["height"]), ValueError, "'height'"),
-        (dict(env_kwargs=dict(reveal_task=True)), ValueError, "task.*env_kwargs"),
-        (dict(env_kwargs=dict(previous_transition=False)), ValueError, r"`env` has .*Box\(.*Dict\(.*env_kwargs"),
-        (dict(seed=-1), ValueError, "`seed`.*-1"),
-        (dict(seed=None), TypeError, "`seed`.*None"),
-        (dict(seed=1.0), TypeError, "`seed`.*1.0"),
-    ],
-)
-def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
-    model = make_model("window", "HalfCheetahVel-v0", {})
-    with pytest.raises(error, match=message):
-        evaluate_adaptation(model, **{"env": "HalfCheetahVel-v0", "n_eval_tasks": 2, "n_eval_episodes": 1, **arguments})
-
-
 def test_an_agent_without_a_dict_is_refused_on_a_dict() -> None:
     plain = make_vec_env("HalfCheetahVel-v0", 1, env_kwargs=dict(previous_transition=False))
     model = PPO("MlpPolicy", plain, n_steps=8, batch_size=8, device="cpu")

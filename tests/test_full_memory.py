@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -229,15 +228,6 @@ def test_wrong_state() -> None:
         model.predict(np.zeros((3, 3), np.float32), state, np.zeros(3))
     with pytest.raises(ValueError, match="`state`"):
         model.predict(np.zeros((2, 3), np.float32), (1, 2, 3, 4), np.zeros(2))
-
-
-def test_wrong_arguments() -> None:
-    for kwargs, match in (
-        (dict(memory="infinite"), "`memory`.*'infinite'"),
-        (dict(memory="full", positional_encoding="learned"), "`positional_encoding` 'learned'"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            tiny_model(gym.make("CartPole-v1"), kwargs)
 
 
 def test_plain_observations_are_the_first_of_an_episode() -> None:

@@ -293,29 +293,6 @@ def test_a_task_of_the_wrong_type_or_value(task, error):
         env.reset(options={"task": task})
 
 
-@pytest.mark.parametrize(
-    "env_id, kwargs, error, words",
-    [
-        ("MetaWorldML1-v0", {"task_name": "reach-v2"}, ValueError, "task_name.*'reach-v2'"),
-        ("MetaWorldML1-v0", {"task_name": None}, ValueError, "task_name.*None"),
-        ("MetaWorldML10-v0", {"task_name": "reach-v3"}, ValueError, "task_name.*ML10.*'reach-v3'"),
-        ("MetaWorldML1-v0", {"benchmark": "MT1"}, ValueError, "benchmark.*'MT1'"),
-        ("MetaWorldML1-v0", {"benchmark_seed": 1_000_000}, ValueError, "benchmark_seed.*1000000"),
-        ("MetaWorldML1-v0", {"benchmark_seed": -1}, ValueError, "benchmark_seed.*-1"),
-        ("MetaWorldML1-v0", {"benchmark_seed": None}, TypeError, "benchmark_seed.*None"),
-        ("MetaWorldML1-v0", {"reward_function_version": "v3"}, ValueError, "reward_function_version.*'v3'"),
-        ("MetaWorldML1-v0", {"horizon": 501}, ValueError, "horizon.*500.*501"),
-        ("MetaWorldML1-v0", {"horizon": 0}, ValueError, "horizon"),
-        ("MetaWorldML1-v0", {"camera_name": "left"}, ValueError, "camera_name.*'left'"),
-        ("MetaWorldML1-v0", {"split": "eval"}, ValueError, "split.*'eval'"),
-        ("MetaWorldML1-v0", {"speed": 1}, TypeError, "speed"),
-    ],
-)
-def test_bad_arguments(env_id, kwargs, error, words):
-    with pytest.raises(error, match=words):
-        gym.make(env_id, **kwargs)
-
-
 # --- what happens in an episode -----------------------------------------------------------------------------------
 
 
@@ -366,7 +343,7 @@ def test_trials_successes_and_ends():
     with pytest.raises(gym.error.ResetNeeded):
         env.unwrapped.step(np.zeros(4, dtype=np.float32))
     env.unwrapped.reset()
-    with pytest.raises(ValueError, match="4 numbers"):
+    with pytest.raises(ValueError, match="4 finite numbers"):
         env.unwrapped.step(np.zeros(3, dtype=np.float32))
     env.close()
 
@@ -669,12 +646,6 @@ def test_classes_count_alike():
     hits = sum(successes[:, -1])
     assert changed.success_per_class["door-close-v3"] == hits / 2
     assert changed.mean_success == pytest.approx(hits / 2 / 5)
-    with pytest.raises(ValueError, match=r"env_id.*Bandit"):
-        metaworld_protocol(Still(), "BernoulliBandit-v0")
-    with pytest.raises(ValueError, match="n_goals"):
-        metaworld_protocol(Still(), "MetaWorldML1-v0", n_goals=0)
-    with pytest.raises(ValueError, match=r"split.*'train'"):
-        metaworld_protocol(Still(), "MetaWorldML1-v0", split="train")
 
 
 # --- hyperparameters ----------------------------------------------------------------------------------------------

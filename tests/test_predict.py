@@ -351,14 +351,6 @@ def test_state_dependent_exploration_on_any_batch(n_envs: int, squash_output: bo
 # -- Bad input --------------------------------------------------------------------------------------------------------
 
 
-def test_wrong_starts() -> None:
-    model = tiny_model(sampled_vec_env(2))
-    observations = np.zeros((2, 3), np.float32)
-    for starts in ([True], [True] * 3, True):
-        with pytest.raises(ValueError, match=r"`episode_start`.*2 observations"):
-            model.predict(observations, None, starts)
-
-
 def test_wrong_state() -> None:
     """A ValueError that names `state`: of other sizes, of another model, of another algorithm."""
     model = tiny_model(sampled_vec_env(2))
@@ -416,25 +408,3 @@ def test_observation_of_gymnasium_reset() -> None:
         for actor, start in itertools.product((model, model.policy), (None, np.array([True]))):
             with pytest.raises(ValueError, match=r"mixing Gym API"):
                 actor.predict(wrong, None, start)
-
-
-def test_wrong_observations_are_refused_as_by_sb3() -> None:
-    box, dictionary = tiny_model(sampled_vec_env(2)), tiny_model(SampledEnv(TRANSITION))
-    ppo, ppo_dictionary = (
-        PPO("MlpPolicy", sampled_vec_env(2), n_steps=8, batch_size=8, device="cpu"),
-        PPO("MultiInputPolicy", SampledEnv(TRANSITION), n_steps=8, batch_size=8, device="cpu"),
-    )
-    full = sampled_vec_env(1, TRANSITION).reset()
-    cases: list[tuple[Any, Any, Any]] = [
-        (box, ppo, np.zeros(4)),
-        (box, ppo, np.zeros((2, 4))),
-        (box, ppo, {"observation": np.zeros((2, 3))}),
-        (dictionary, ppo_dictionary, {"observation": np.zeros(3)}),
-        (dictionary, ppo_dictionary, {**full, "more": np.zeros(3)}),  # type: ignore[dict-item]
-        (dictionary, ppo_dictionary, np.zeros(3)),
-    ]
-    for ours, theirs, observation in cases:
-        with pytest.raises((ValueError, KeyError, AssertionError, IndexError)) as expected:
-            theirs.predict(observation)
-        with pytest.raises(type(expected.value)):
-            ours.predict(observation, None, np.array([True]))

@@ -91,11 +91,6 @@ def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, 
     assert loaded == [run, run / env_id]
 
 
-def test_report_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="not the folder of a run"):
-        main(["report", str(tmp_path)])
-
-
 class KnownSuccess(TaskEnv):
     """Episodes of three steps; success in the second one is that of tasks below 7."""
 

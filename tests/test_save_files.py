@@ -191,14 +191,6 @@ def test_zip_of_another_algorithm(
         TransformerPPO.load(tmp_path / "model", env=other.get_env() if with_env else None, device="cpu")
 
 
-def test_files_that_are_no_model(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "text.zip").write_text("not a zip")
-    with pytest.raises(ValueError, match="zip-file"):
-        TransformerPPO.load(tmp_path / "text")
-    with pytest.raises(FileNotFoundError, match="missing"):
-        TransformerPPO.load(tmp_path / "missing")
-
-
 def test_environment_with_other_spaces(tmp_path: pathlib.Path) -> None:
     tiny_model(SampledEnv(TRANSITION)).save(tmp_path / "model")
     with pytest.raises(ValueError, match="Observation spaces do not match"):

@@ -79,15 +79,6 @@ def test_schedule_strings() -> None:
     assert eval(repr(schedule))(0.3) == schedule(0.3)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["fast", "lin", "lin_a", "lin_1_2", "exp_1e-4", "exp_1_2_3_4_5", "exp_1e-4_0", "exp_1_0.1_0.5_0.5", "exp_-1_0.1"],
-)
-def test_bad_schedule_string(text: str) -> None:
-    with pytest.raises(ValueError, match=f"'{text}'"):
-        schedule_from_string(text)
-
-
 # Folders
 
 

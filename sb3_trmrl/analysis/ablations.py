@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.common.adaptation_result import bootstrap_interval
-from sb3_trmrl.common.checks import check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_int, check_positive_int
+from sb3_trmrl.common.held_out import has_environment
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
 from sb3_trmrl.zoo.experiment import find_config
 
@@ -103,8 +104,16 @@ def ablation_runs(
     :param seeds: Seeds of each point of the grid
     :param grid: Values of each setting of the policy
     :return: The runs, those of the base settings several times
-    :raises ValueError: if the heads do not divide the width, a setting is unknown, or nothing is to be run
+    :raises TypeError: if the values of a setting are no list, or a seed is no integer
+    :raises ValueError: if there is no such environment, the heads do not divide the width, a setting is unknown, or
+        nothing is to be run
     """
+    if not has_environment(env_id):
+        raise ValueError(f"`env_id` must be the id of a registered environment, got {env_id!r}")
+    for setting, values in grid.items():
+        check_instance(f"grid[{setting!r}]", values, (list, tuple), "a list of values")
+    for seed in seeds:
+        check_int("seeds", seed)
     base = _base_policy_kwargs(env_id, grid)
     points = [(setting, value) for setting, values in grid.items() for value in values]
     if not points or not seeds:

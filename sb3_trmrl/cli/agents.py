@@ -15,8 +15,10 @@ from rl_zoo3.utils import StoreDict
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_trmrl.common.checks import check_instance, check_keywords
+from sb3_trmrl.common.held_out import has_environment
 from sb3_trmrl.zoo.registration import ALGO, register
-from sb3_trmrl.zoo.runs import BEST_MODEL, STATISTICS, Run
+from sb3_trmrl.zoo.runs import BEST_MODEL, STATISTICS, Run, file_errors
 
 #: Tasks at a time: each batch that is done moves the progress bar
 N_ENVS = 10
@@ -58,9 +60,10 @@ def load_agent(
         during training there is no best one, and the model of the end is taken
     :return: The agent
     :raises FileNotFoundError: if there is no such model
-    :raises ValueError: if it cannot be known which environment or algorithm it is
+    :raises ValueError: if it cannot be known which environment or algorithm it is, or a file holds something else
     """
     register()
+    check_keywords("env_kwargs", env_kwargs)
     path = Path(path)
     if not path.exists() and path.with_name(f"{path.name}.zip").is_file():
         path = path.with_name(f"{path.name}.zip")
@@ -76,15 +79,19 @@ def load_agent(
     algo = algo or (run.algo if run else ALGO)
     if algo not in ALGOS:
         raise ValueError(f"`algo` must be one of {', '.join(ALGOS)}, got {algo!r}")
+    if not has_environment(env):
+        raise ValueError(f"`env` must be the id of a registered environment, got {env!r}")
     statistics = run.statistics_of(model_path) if run else model_path.with_name(STATISTICS)
     vec_normalize = None
     if statistics is not None and statistics.is_file():
-        with open(statistics, "rb") as file:
-            vec_normalize = pickle.load(file)  # VecNormalize.load does the same, and wants an environment
+        with open(statistics, "rb") as file, file_errors(statistics, "statistics of VecNormalize"):
+            # VecNormalize.load does the same, and wants an environment
+            vec_normalize = check_instance("statistics", pickle.load(file), VecNormalize, "a VecNormalize")
         vec_normalize.training = False
     # Schedules may be of a class that is gone, and are not needed
     custom_objects = {"learning_rate": 0.0, "clip_range": 0.0}
-    model = ALGOS[algo].load(model_path, device="cpu", custom_objects=custom_objects)
+    with file_errors(model_path, f"a model of {algo}"):
+        model = ALGOS[algo].load(model_path, device="cpu", custom_objects=custom_objects)
     kwargs = {**(run.env_kwargs if run and env == run.env_id else {}), **(env_kwargs or {})}
     return LoadedAgent(model, env, kwargs, vec_normalize, run.folder if run else model_path.parent)
 
@@ -98,7 +105,7 @@ def _run_of(path: Path) -> Run | None:
     if path.is_dir():
         return Run(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is neither a folder nor a zip")
+        raise FileNotFoundError(f"`model` must be the folder of a run or a zip, got {str(path)!r}: there is none")
     return Run(path.parent) if any(path.parent.glob("*/args.yml")) else None
 
 
@@ -113,7 +120,9 @@ def _model_of(run: Run, last: bool) -> Path:
     found = run.last_model if last else run.best_model or run.last_model
     if found is None:
         missing = f"{last_path}, the model of the end of training, is missing"
-        raise FileNotFoundError(missing if last else f"{run.folder / BEST_MODEL} is missing, and {last_path} too")
+        raise FileNotFoundError(
+            missing if last else f"there is no model: {run.folder / BEST_MODEL} is missing, and {last_path} too"
+        )
     return found
 
 
@@ -137,8 +146,44 @@ def argument_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, FileNotFoundError, gym.error.Error) as error:
+    except (ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:
         parser.error(str(error))
+
+
+class StoreValues(StoreDict):
+    """rl-zoo3's ``NAME:VALUE``, with an error of the parser where a value cannot be read."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        for each in values:
+            try:
+                super().__call__(parser, namespace, [each], option_string)  # type: ignore[no-untyped-call]
+            except Exception as error:  # Python code may fail in any way
+                text = f"must be NAME:VALUE with a value of Python, got {each!r}: {error}"
+                raise argparse.ArgumentError(self, text) from error
+        super().__call__(parser, namespace, values, option_string)  # type: ignore[no-untyped-call]
+
+
+def seed(text: str) -> int:
+    """
+    :param text: What the user gave
+    :return: The number
+    :raises argparse.ArgumentTypeError: if it is no integer from 0 on
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer, 0 or more, got {text!r}")
+    return int(text)
+
+
+def output_folder(text: str) -> Path:
+    """
+    :param text: What the user gave
+    :return: The folder, which need not be there
+    :raises argparse.ArgumentTypeError: if there is a file in its place
+    """
+    path = Path(text)
+    if any(part.exists() and not part.is_dir() for part in (path, *path.parents)):
+        raise argparse.ArgumentTypeError(f"must be a folder, got {text!r}: there is a file of that name")
+    return path
 
 
 def agent_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -158,10 +203,10 @@ def agent_parser(command: str, description: str, example: str) -> argparse.Argum
     parser.add_argument("--env", help="environment id, by default that of the run")
     parser.add_argument("--algo", help="algorithm of the zip, by default that of the run, or trmrl")
     parser.add_argument(
-        "--env-kwargs", nargs="+", action=StoreDict, default={}, metavar="NAME:VALUE", help="environment arguments"
+        "--env-kwargs", nargs="+", action=StoreValues, default={}, metavar="NAME:VALUE", help="environment arguments"
     )
     parser.add_argument("--last", action="store_true", help="the model of the end of training, not the best one")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the evaluation (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the evaluation (default: 0)")
     return parser
 
 

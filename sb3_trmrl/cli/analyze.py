@@ -14,7 +14,6 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from rl_zoo3.utils import StoreDict
 
 from sb3_trmrl.analysis.ablations import GRID, ablation_runs, plot_ablations, read_ablations, train_ablations
 from sb3_trmrl.analysis.attention import attention_map, plot_attention
@@ -23,7 +22,17 @@ from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation,
 from sb3_trmrl.analysis.refinement import plot_refinement, refinement
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
 from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories
-from sb3_trmrl.cli.agents import N_ENVS, LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
+from sb3_trmrl.cli.agents import (
+    N_ENVS,
+    LoadedAgent,
+    StoreValues,
+    agent_of,
+    agent_parser,
+    argument_errors,
+    output_folder,
+    positive_int,
+    seed,
+)
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.common.trials import SPLITS, Trials
@@ -242,7 +251,9 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
         parser.add_argument("--n-episodes", type=positive_int, help=episodes)
     parser.add_argument("--split", choices=SPLITS, default="test", help="which tasks (default: test)")
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the likeliest ones")
-    parser.add_argument("--output", type=Path, help="folder for the files, by default `analysis` in that of the run")
+    parser.add_argument(
+        "--output", type=output_folder, help="folder for the files, by default `analysis` in that of the run"
+    )
     options = parser.parse_args(arguments)
     if "refinement" in kinds and options.n_tasks == 1:
         parser.error("--n-tasks must be 2 or more for refinement, which tests on other tasks than it fits, got 1")
@@ -311,11 +322,11 @@ def _ablations(arguments: Sequence[str]) -> None:
     parser.add_argument("--env", default="HalfCheetahVel-v0", help="environment id (default: HalfCheetahVel-v0)")
     parser.add_argument("--n-timesteps", type=positive_int, default=500_000, help="steps of each run (default: 500000)")
     parser.add_argument("--n-evaluations", type=positive_int, default=20, help="evaluations in each run (default: 20)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each run (default: 0 1 2)")
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], help="seeds of each run (default: 0 1 2)")
     parser.add_argument(
-        "--grid", nargs="+", action=StoreDict, default=GRID, metavar="NAME:VALUES", help=f"settings (default: {GRID})"
+        "--grid", nargs="+", action=StoreValues, default=GRID, metavar="NAME:VALUES", help=f"settings (default: {GRID})"
     )
-    parser.add_argument("--output", type=Path, default=Path("ablations"), help="folder (default: ablations)")
+    parser.add_argument("--output", type=output_folder, default=Path("ablations"), help="folder (default: ablations)")
     options, rest = parser.parse_known_args(arguments)
     with argument_errors(parser):
         runs = ablation_runs(options.env, options.output / "runs", options.seeds, options.grid)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from rl_zoo3.utils import StoreDict
 from tqdm import tqdm
 
 from sb3_trmrl.analysis.comparison import (
@@ -24,7 +23,7 @@ from sb3_trmrl.analysis.comparison import (
     plot_comparison,
     share_of_gap,
 )
-from sb3_trmrl.cli.agents import argument_errors, load_agent, positive_int
+from sb3_trmrl.cli.agents import StoreValues, argument_errors, load_agent, output_folder, positive_int, seed
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.threads import one_thread
@@ -58,15 +57,15 @@ def compare(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--env-kwargs",
         nargs="+",
-        action=StoreDict,
+        action=StoreValues,
         default={},
         metavar="NAME:VALUE",
         help="environment arguments, on top of those of each run, for example 'velocity_range:(3, 4)'",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the evaluation (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the evaluation (default: 0)")
     parser.add_argument("--lower", metavar="NAME", help="the agent that is the lower reference")
     parser.add_argument("--oracle", metavar="NAME", help="the agent that is told the task")
-    parser.add_argument("--output", type=Path, default=Path("comparison"), help="folder (default: comparison)")
+    parser.add_argument("--output", type=output_folder, default=Path("comparison"), help="folder (default: comparison)")
     options = parser.parse_args(arguments)
     folders = _folders(parser, options.agents)
     _check_references(parser, options, folders)
@@ -112,7 +111,8 @@ def _check_references(
     """
     for reference in (options.lower, options.oracle):
         if reference is not None and reference not in names:
-            parser.error(f"{reference!r} is not among the agents {', '.join(names)}")
+            option = "--lower" if reference == options.lower else "--oracle"
+            parser.error(f"{option} must be one of the agents {', '.join(names)}, got {reference!r}")
     if (options.lower is None) != (options.oracle is None):
         parser.error("--lower and --oracle are needed together")
     if options.lower is not None and options.lower == options.oracle:

@@ -15,7 +15,15 @@ from rich.table import Table
 from tqdm import tqdm
 
 from sb3_trmrl.analysis.adaptation import plot_adaptation
-from sb3_trmrl.cli.agents import N_ENVS, LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
+from sb3_trmrl.cli.agents import (
+    N_ENVS,
+    LoadedAgent,
+    agent_of,
+    agent_parser,
+    argument_errors,
+    output_folder,
+    positive_int,
+)
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.metaworld_protocol import ProtocolResult, metaworld_protocol
@@ -50,7 +58,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--split", choices=SPLITS, default="test", help="which tasks (default: test)")
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the likeliest ones")
-    parser.add_argument("--output", type=Path, help="folder for the files, by default that of the run")
+    parser.add_argument("--output", type=output_folder, help="folder for the files, by default that of the run")
     options = parser.parse_args(arguments)
     in_protocol = options.protocol is not None
     options.n_tasks = options.n_tasks or (10 if in_protocol else 20)

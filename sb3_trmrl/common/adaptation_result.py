@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from sb3_trmrl.common.checks import check_int, check_number
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -137,6 +139,9 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, seed: int =
     :param seed: Seed of the resampling
     :return: Ends of the percentile bootstrap interval of the mean over the first axis, (..., 2); NaN for a single row
     """
+    if not 0 < check_number("confidence", confidence) < 1:
+        raise ValueError(f"`confidence` must be between 0 and 1, got {confidence}")
+    check_int("seed", seed)
     if len(values) < 2:
         return np.full((*values.shape[1:], 2), np.nan)
     rng = np.random.default_rng(seed)

@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_trmrl.common.checks import check_instance, check_int, check_keywords, check_positive_int
 from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 
 #: File of the evaluations' returns by episode, beside SB3's evaluations.npz
@@ -25,10 +26,13 @@ class InnerEpisodeCallback(BaseCallback):
 
     :param window: Number of newest trials to take the mean of, SB3's ``stats_window_size``
     :param verbose: Verbosity level
+    :raises TypeError: if ``window`` is not an integer
+    :raises ValueError: if it is below 1
     """
 
     def __init__(self, window: int = 100, verbose: int = 0) -> None:
         super().__init__(verbose)
+        check_positive_int("window", window)
         self._first: deque[float] = deque(maxlen=window)
         self._last: deque[float] = deque(maxlen=window)
 
@@ -61,6 +65,8 @@ class AdaptationEvalCallback(EvalCallback):
     :param env_kwargs: Arguments of the environment if an id was given, on top of ``split="validation"``
     :param seed: Seed of the environment if an id was given
     :param kwargs: Further arguments of ``EvalCallback``
+    :raises TypeError: if an argument has the wrong type or a name that ``EvalCallback`` does not take
+    :raises ValueError: if a number is out of range, or ``env_kwargs`` come with an environment that is made already
     """
 
     def __init__(
@@ -72,6 +78,15 @@ class AdaptationEvalCallback(EvalCallback):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        kinds = (str, gym.Env, VecEnv)
+        check_instance("eval_env", eval_env, kinds, "a Gymnasium environment, a VecEnv or a registered id")
+        if n_eval_episodes is not None:
+            check_positive_int("n_eval_episodes", n_eval_episodes)
+        check_keywords("env_kwargs", env_kwargs)
+        if env_kwargs and not isinstance(eval_env, str):
+            raise ValueError(f"`env_kwargs` must be None unless `eval_env` is a registered id, got {env_kwargs!r}")
+        check_keywords("kwargs", kwargs, EvalCallback, passed=("eval_env", "n_eval_episodes"))
+        check_int("seed", seed)
         self._is_own_env = isinstance(eval_env, str)
         if isinstance(eval_env, str):
             arguments = {**({"split": "validation"} if has_splits(eval_env) else {}), **(env_kwargs or {})}

@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.adaptation_result import AdaptationResult
-from sb3_trmrl.common.checks import check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_positive_int
 from sb3_trmrl.common.trials import Agent, Trials
 
 
@@ -51,6 +51,7 @@ def evaluate_adaptation(
     :raises ValueError: if a number is below 1, the seed is negative, an option is unknown, or the model has other
         observations
     """
+    check_instance("info_keys", info_keys, (list, tuple), "a list of names")  # a string would be many
     n_tasks = check_positive_int("n_eval_tasks", n_eval_tasks)
     n_episodes = check_positive_int("n_eval_episodes", n_eval_episodes)
     trials = Trials(env, n_tasks, n_episodes, split, seed, env_kwargs)

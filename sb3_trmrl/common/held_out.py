@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trmrl.common.checks import check_int
+
 #: Number of held-out tasks of a split, and so of evaluation episodes, of all our environments but one
 N_HELD_OUT_TASKS = 20
 
@@ -24,6 +26,18 @@ def has_splits(env_id: str) -> bool:
     entry_point = gym.spec(name).entry_point
     creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     return creator is not None and "split" in inspect.signature(creator).parameters
+
+
+def has_environment(env_id: str) -> bool:
+    """
+    :param env_id: As in :func:`has_splits`
+    :return: Whether there is such an environment
+    """
+    try:
+        has_splits(env_id)
+    except (gym.error.Error, ImportError):
+        return False
+    return True
 
 
 def n_tasks_in_turn(env_id: str, env_kwargs: dict[str, Any]) -> int:
@@ -67,9 +81,5 @@ def evaluation_seed(seed: int, purpose: str) -> int:
     :raises TypeError: if ``seed`` is not an integer
     :raises ValueError: if it is negative
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"`seed` must be an integer, got {seed!r} of type {type(seed).__name__}")
-    if seed < 0:
-        raise ValueError(f"`seed` must not be negative, got {seed}")
-    entropy = [int(seed), *purpose.encode()]
+    entropy = [check_int("seed", seed), *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)

@@ -11,7 +11,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.adaptation_result import AdaptationResult
-from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_keywords, check_option, check_positive_int
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.trials import Agent
 
@@ -99,7 +99,8 @@ def metaworld_protocol(
     n_adapt = check_positive_int("n_adaptation_episodes", n_adaptation_episodes)
     n_evaluated = check_positive_int("n_evaluation_episodes", n_evaluation_episodes)
     check_option("split", split, ("test", "validation"))
-    env = gym.make(env_id, **(env_kwargs or {}))
+    check_instance("env_id", env_id, str, "a registered id")
+    env = gym.make(env_id, **check_keywords("env_kwargs", env_kwargs))
     if not env.has_wrapper_attr("tasks_of"):
         raise ValueError(f"`env_id` must be one of MetaWorld's environments, got {env_id!r}")
     n_classes = len({task.name for task in env.get_wrapper_attr("tasks_of")(split)})

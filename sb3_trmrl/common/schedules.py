@@ -1,9 +1,11 @@
 """Learning rate schedules that a yml file can spell."""
 
-import math
-
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
+
+from sb3_trmrl.common.checks import check_instance, check_non_negative, check_number, check_positive
+
+_SYNTAX = "expected a number, 'lin_<from>' or 'exp_<from>_<factor>[_<start>[_<end>]]'"
 
 
 class ExponentialSchedule:
@@ -15,14 +17,14 @@ class ExponentialSchedule:
     :param final_factor: ``initial_value * final_factor`` is the value from ``end`` on
     :param start: Where the decay begins, as a fraction of training in [0, 1)
     :param end: Where it ends, in (start, 1]
+    :raises TypeError: if an argument is not a number
     :raises ValueError: if a value or factor is not positive or the fractions are not ordered within [0, 1]
     """
 
     def __init__(self, initial_value: float, final_factor: float, start: float = 0.0, end: float = 1.0) -> None:
-        for name, value in (("initial_value", initial_value), ("final_factor", final_factor)):
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"`{name}` must be a positive number, got {value}")
-        if not 0 <= start < end <= 1:
+        check_positive("initial_value", initial_value)
+        check_positive("final_factor", final_factor)
+        if not 0 <= check_number("start", start) < check_number("end", end) <= 1:
             raise ValueError(f"`start` and `end` must satisfy 0 <= start < end <= 1, got {start} and {end}")
         self.initial_value = initial_value
         self.final_factor = final_factor
@@ -55,19 +57,19 @@ def schedule_from_string(text: str) -> Schedule:
 
     :param text: A schedule in that syntax
     :return: A function of the progress remaining
-    :raises ValueError: if the string is none of these
+    :raises TypeError: if it is no string
+    :raises ValueError: if the string is none of these, or its numbers are negative or not finite
     """
+    check_instance("text", text, str, "a schedule in a string")
     kind, _, rest = text.partition("_")
     try:
         if not rest:
-            return ConstantSchedule(float(kind))
+            return ConstantSchedule(check_non_negative("value", float(kind)))
         numbers = [float(number) for number in rest.split("_")]
         if kind == "lin" and len(numbers) == 1:
-            return LinearSchedule(numbers[0], 0.0, 1.0)
+            return LinearSchedule(check_non_negative("from", numbers[0]), 0.0, 1.0)
         if kind == "exp" and len(numbers) in (2, 3, 4):
             return ExponentialSchedule(*numbers)
     except ValueError as error:
-        raise ValueError(f"invalid schedule {text!r}: {error}") from error
-    raise ValueError(
-        f"invalid schedule {text!r}: expected a number, 'lin_<from>' or 'exp_<from>_<factor>[_<start>[_<end>]]'"
-    )
+        raise ValueError(f"invalid schedule `text`={text!r}: {error}; {_SYNTAX}") from error
+    raise ValueError(f"invalid schedule `text`={text!r}: {_SYNTAX}")

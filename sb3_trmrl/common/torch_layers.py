@@ -13,7 +13,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from torch import nn
 
 from sb3_trmrl.common import short_windows
-from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_option, check_positive_int
 from sb3_trmrl.common.encoder import LAYER_NORMS, Attend, EncoderTrace, TransformerEncoder
 from sb3_trmrl.common.full_memory import KeyValueCache
 from sb3_trmrl.common.sequences import Sequences, attend_within_sequences
@@ -99,8 +99,10 @@ class TransformerExtractor(BaseFeaturesExtractor):
             check_positive_int(name, size)
         if d_model % n_heads:
             raise ValueError(f"`n_heads` must divide `d_model`, got n_heads={n_heads} and d_model={d_model}")
-        if not isinstance(embedding_arch, (list, tuple, type(None))):
-            raise TypeError(f"`embedding_arch` must be a list of layer sizes, got {embedding_arch!r}")
+        check_instance("embedding_arch", embedding_arch, (list, tuple, type(None)), "a list of layer sizes")
+        kinds = (BaseFeaturesExtractor, type(None))
+        check_instance("token_extractor", token_extractor, kinds, "a BaseFeaturesExtractor or None")
+        check_instance("observation_space", observation_space, spaces.Space, "a space of Gymnasium")
         check_option("initialization", initialization, INITIALIZATIONS)
         check_option("layer_norm", layer_norm, LAYER_NORMS)
         check_option("positional_encoding", positional_encoding, POSITIONAL_ENCODINGS)

@@ -16,7 +16,14 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.common.checks import (
+    check_bool,
+    check_callable,
+    check_instance,
+    check_keywords,
+    check_option,
+    check_positive_int,
+)
 from sb3_trmrl.common.held_out import evaluation_seed, has_splits
 from sb3_trmrl.common.wrappers import MultiEpisodeTrial, trials_of
 
@@ -84,8 +91,10 @@ class Trials:
         env_kwargs: dict[str, Any] | None = None,
     ) -> None:
         self.n_episodes = check_positive_int("n_episodes", n_episodes)
+        if not isinstance(env, str):
+            check_callable("env", env, "a registered id, or a function that makes an environment")
         self._env = env
-        self._env_kwargs = dict(env_kwargs or {})
+        self._env_kwargs = check_keywords("env_kwargs", env_kwargs)
         self.split = check_option("split", self._env_kwargs.get("split", split), SPLITS)
         if isinstance(env, str) and has_splits(env):
             self._env_kwargs["split"] = self.split
@@ -132,8 +141,14 @@ class Trials:
         :param n_envs: Tasks at a time, by default all
         :param after_task: Called with the number of finished tasks, for a progress bar
         :return: The steps, one after the other
+        :raises TypeError: if an argument has the wrong type
         :raises ValueError: if ``n_envs`` is below 1 or the model has other observations
         """
+        check_agent(model)
+        check_bool("deterministic", deterministic)
+        check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
+        if after_task is not None:
+            check_callable("after_task", after_task, "a function of the number of finished tasks, or None")
         n_envs = len(self.tasks) if n_envs is None else check_positive_int("n_envs", n_envs)
         if vec_normalize is None and hasattr(model, "get_vec_normalize_env"):
             vec_normalize = model.get_vec_normalize_env()
@@ -161,6 +176,16 @@ class Trials:
             trials.tasks = (self.tasks[task],)
         venv.seed(self.seed_of_split + int(tasks[0]))
         return venv
+
+
+def check_agent(model: Any, name: str = "model") -> None:
+    """
+    :param model: What the user gave
+    :param name: Name of the argument, for the message
+    :raises TypeError: if it cannot play
+    """
+    if isinstance(model, type) or not callable(getattr(model, "predict", None)):
+        raise TypeError(f"`{name}` must be an agent with SB3's method predict, got {model!r}")
 
 
 def _tasks(env: gym.Env, split: str, n: int, seed: int) -> tuple[list[Any], bool | None]:

@@ -8,7 +8,7 @@ The order is ``PreviousTransitionObservation(MultiEpisodeTrial(env))``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_option, check_positive_int
 from sb3_trmrl.common.plain_state import plain_state, set_plain_state
 
 __all__ = ["MultiEpisodeTrial", "PreviousTransitionObservation", "trials_of"]
@@ -102,6 +102,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         :raises TypeError: if an argument has the wrong type or the environment lacks the task methods
         :raises ValueError: if an argument is out of range, or ``env`` is already one of our two wrappers
         """
+        check_instance("env", env, gym.Env, "a Gymnasium environment")
         episodes_per_trial = check_positive_int("episodes_per_trial", episodes_per_trial)
         if trial_end is not None:
             check_option("trial_end", trial_end, ("terminated", "truncated"))
@@ -110,7 +111,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
                 raise TypeError(f"`tasks` must be a sequence of tasks or None, got {tasks!r}")
             tasks = tuple(tasks)
             if not tasks:
-                raise ValueError("`tasks` must hold at least one task, got an empty sequence")
+                raise ValueError(f"`tasks` must hold at least one task, got {tasks!r}")
         gym.utils.RecordConstructorArgs.__init__(
             self, episodes_per_trial=episodes_per_trial, trial_end=trial_end, tasks=tasks
         )
@@ -145,7 +146,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         for wrapper in (PreviousTransitionObservation, MultiEpisodeTrial):
             if any(isinstance(layer, wrapper) for layer in layers):
                 raise ValueError(
-                    f"MultiEpisodeTrial got an environment that already contains {wrapper.__name__}: {env}. The order "
+                    f"`env` of MultiEpisodeTrial already contains {wrapper.__name__}: {env}. The order "
                     "is PreviousTransitionObservation(MultiEpisodeTrial(env)), each once; the environments that "
                     "sb3_trmrl registers contain both."
                 )
@@ -156,8 +157,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         ]
         if missing:
             raise TypeError(
-                "MultiEpisodeTrial needs an environment with the methods sample_tasks(n), set_task(task) and "
-                f"get_task(); {env} lacks {', '.join(missing)}"
+                "`env` must have the methods sample_tasks(n), set_task(task) and get_task(); "
+                f"{env} lacks {', '.join(missing)}"
             )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -167,7 +168,10 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         :param seed: Seeds everything: the environment, the drawing of tasks, and the position in ``tasks``
         :param options: ``{"task": task}`` sets the task of this trial; other entries go to the environment's resets
         :return: First observation and info
+        :raises TypeError: if ``options`` is no dictionary, or the task is none of this environment
+        :raises ValueError: if the task is out of range
         """
+        check_instance("options", options, (Mapping, type(None)), "a dictionary or None")
         # Stays so if setting the task fails.
         self._needs_reset = True
         inner_options = dict(options or {})
@@ -324,6 +328,7 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
         :raises TypeError: if the action space is of another kind
         :raises ValueError: if ``across_episodes`` is unknown, or the environment's Dict has one of the new keys
         """
+        check_instance("env", env, gym.Env, "a Gymnasium environment")
         gym.utils.RecordConstructorArgs.__init__(self, across_episodes=across_episodes)
         gym.Wrapper.__init__(self, env)
         self.across_episodes = check_option("across_episodes", across_episodes, ("keep", "zero"))
@@ -338,7 +343,8 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
         own = dict(own_space.spaces) if isinstance(own_space, spaces.Dict) else {"observation": own_space}
         collisions = sorted(own.keys() & previous.keys())
         if collisions:
-            raise ValueError(f"the environment's observation already has the key {', '.join(map(repr, collisions))}")
+            keys = ", ".join(map(repr, collisions))
+            raise ValueError(f"`env` must have none of the new keys in its observation, it has {keys}: {env}")
         self.observation_space = spaces.Dict({**own, **previous})
         self._n_actions = action_space.shape[0]
 
@@ -393,11 +399,9 @@ def _action_encoding(space: spaces.Space[Any]) -> tuple[spaces.Box, Callable[[An
         return spaces.Box(0.0, 1.0, shape=(int(np.prod(space.shape)),), dtype=np.float32), _flat
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         n_values = np.ravel(space.n if isinstance(space, spaces.Discrete) else space.nvec).astype(np.int64)
-        one_hot = _OneHot(n_values, np.ravel(space.start).astype(np.int64))
+        one_hot = _OneHot(n_values, np.ravel(space.start).astype(np.int64), str(space))
         return spaces.Box(0.0, 1.0, shape=(one_hot.size,), dtype=np.float32), one_hot
-    raise TypeError(
-        f"PreviousTransitionObservation takes Box, Discrete, MultiDiscrete and MultiBinary action spaces, got {space}"
-    )
+    raise TypeError(f"`env` must have a Box, Discrete, MultiDiscrete or MultiBinary action space, got {space}")
 
 
 def _flat(action: Any) -> np.ndarray:
@@ -410,18 +414,20 @@ class _OneHot:
 
     :param n_values: Number of values of each component, shape (C,)
     :param start: Lowest value of each component, shape (C,)
+    :param space: What to call the action space in an error
     """
 
-    def __init__(self, n_values: np.ndarray, start: np.ndarray) -> None:
+    def __init__(self, n_values: np.ndarray, start: np.ndarray, space: str) -> None:
         self.size = int(n_values.sum())
-        self._n_values = n_values
-        self._start = start
-        self._offset = np.cumsum(n_values) - n_values
+        self._start, self._end = start, start + n_values
+        self._offset = np.cumsum(n_values) - n_values - start
+        self._space = space
 
     def __call__(self, action: Any) -> np.ndarray:
-        value = np.ravel(action) - self._start
-        if value.shape != self._start.shape or ((value < 0) | (value >= self._n_values)).any():
-            raise ValueError(f"action {action!r} is not in the action space")
+        value = np.ravel(action)
+        is_known = value.dtype.kind in "biu" and value.shape == self._start.shape
+        if not is_known or ((value < self._start) | (value >= self._end)).any():
+            raise ValueError(f"`action` must be in the action space, {self._space}; got {action!r}")
         encoded = np.zeros(self.size, dtype=np.float32)
-        encoded[self._offset + value] = 1.0
+        encoded[self._offset + value.astype(np.int64)] = 1.0
         return encoded

@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from sb3_trmrl.common.checks import check_positive_int
-from sb3_trmrl.envs.tasks import TaskEnv, check_number, check_range, in_trials
+from sb3_trmrl.common.checks import check_number, check_positive_int
+from sb3_trmrl.envs.tasks import TaskEnv, check_range, in_trials
 from sb3_trmrl.envs.text_render import TextRender, bars
 
 
@@ -38,7 +38,9 @@ class BernoulliBanditEnv(TextRender, TaskEnv):
     ) -> None:
         super().__init__(render_mode)
         self.n_arms = check_positive_int("n_arms", n_arms)
-        self.n_pulls = check_positive_int("n_pulls", n_pulls if horizon is None else horizon)
+        self.n_pulls = check_positive_int("n_pulls", n_pulls)
+        if horizon is not None:
+            self.n_pulls = check_positive_int("horizon", horizon)
         self.mean_range = check_range("mean_range", mean_range, 0.0, 1.0)
         self.action_space = spaces.Discrete(self.n_arms)
         self.observation_space = spaces.Box(0.0, 1.0, shape=(1,), dtype=np.float32)
@@ -50,10 +52,10 @@ class BernoulliBanditEnv(TextRender, TaskEnv):
 
     def set_task(self, task: Any) -> None:
         if not isinstance(task, (tuple, list, np.ndarray)):
-            raise TypeError(f"the task must be a tuple of {self.n_arms} probabilities, got {task!r}")
-        means = tuple(check_number("each arm's probability", mean) for mean in task)
+            raise TypeError(f"`task` must be a tuple of {self.n_arms} probabilities, got {task!r}")
+        means = tuple(check_number(f"task[{arm}]", mean) for arm, mean in enumerate(task))
         if len(means) != self.n_arms or not all(0.0 <= mean <= 1.0 for mean in means):
-            raise ValueError(f"the task must be a tuple of {self.n_arms} probabilities in [0, 1], got {task!r}")
+            raise ValueError(f"`task` must be a tuple of {self.n_arms} probabilities in [0, 1], got {task!r}")
         self._means = means
 
     def get_task(self) -> tuple[float, ...]:
@@ -73,7 +75,7 @@ class BernoulliBanditEnv(TextRender, TaskEnv):
         if self._pulls_left == 0:
             raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the last pull")
         if not self.action_space.contains(action):
-            raise ValueError(f"action must be an arm, 0 to {self.n_arms - 1}, got {action!r}")
+            raise ValueError(f"`action` must be an arm, 0 to {self.n_arms - 1}, got {action!r}")
         arm = int(action)
         reward = float(self.np_random.random() < self._means[arm])
         self._pulls_left -= 1

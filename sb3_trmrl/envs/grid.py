@@ -12,8 +12,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from sb3_trmrl.common.checks import check_option, check_positive_int
-from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, held_out_rng, in_trials
+from sb3_trmrl.common.checks import check_int, check_number, check_option, check_positive_int
+from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, held_out_rng, in_trials
 from sb3_trmrl.envs.text_render import GREY, ORANGE, TextRender, grid
 
 Cell = tuple[int, int]
@@ -33,9 +33,7 @@ class _GridEnv(TextRender, TaskEnv):
 
     def __init__(self, size: int, horizon: int, start: Cell, render_mode: str | None) -> None:
         super().__init__(render_mode)
-        self.size = check_positive_int("size", size)
-        if size < 3:
-            raise ValueError(f"`size` must be at least 3, got {size}")
+        self.size = check_int("size", size, low=3)
         self.horizon = check_positive_int("horizon", horizon)
         self.start = start
         # Not MultiDiscrete: RecurrentPPO cannot build its LSTM for that (SB3 gives it a NumPy integer as width).
@@ -82,7 +80,7 @@ class _GridEnv(TextRender, TaskEnv):
         if self._steps_left == 0:
             raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of the episode")
         if not self.action_space.contains(action):
-            raise ValueError(f"action must be 0 (stay), 1 (up), 2 (right), 3 (down) or 4 (left), got {action!r}")
+            raise ValueError(f"`action` must be 0 (stay), 1 (up), 2 (right), 3 (down) or 4 (left), got {action!r}")
         (x, y), (dx, dy), last = self._cell, MOVES[int(action)], self.size - 1
         self._cell = min(max(x + dx, 0), last), min(max(y + dy, 0), last)
         self._steps_left -= 1
@@ -117,13 +115,14 @@ class GridNaviEnv(_GridEnv):
         return [self.goals[i] for i in rng.integers(len(self.goals), size=n)]
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[Cell]:
+        check_positive_int("n", n)
         order = held_out_rng(split).permutation(len(self.goals))
         return [self.goals[order[i % len(order)]] for i in range(n)]
 
     def set_task(self, task: Any) -> None:
-        goal = self._check_cell("the task (the goal's cell)", task)
+        goal = self._check_cell("`task` (the goal's cell)", task)
         if goal not in self.goals:
-            raise ValueError(f"the goal must not be at the start or next to it, got {task!r}")
+            raise ValueError(f"`task` (the goal's cell) must not be at the start or next to it, got {task!r}")
         self._goal = goal
 
     def get_task(self) -> Cell:
@@ -153,7 +152,7 @@ class DarkKeyToDoorEnv(_GridEnv):
     """
 
     def __init__(self, size: int = 9, horizon: int = 50, render_mode: str | None = None) -> None:
-        middle = check_positive_int("size", size) // 2
+        middle = check_int("size", size, low=3) // 2
         super().__init__(size, horizon, (middle, middle), render_mode)
         n_tasks = size**4
         n_held_out = min(500, n_tasks // 10)
@@ -176,7 +175,7 @@ class DarkKeyToDoorEnv(_GridEnv):
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[tuple[Cell, Cell]]:
         numbers = self._numbers[check_option("split", split, ("validation", "test"))]
-        if n > len(numbers):
+        if check_positive_int("n", n) > len(numbers):
             raise ValueError(f"`n` must be at most {len(numbers)}, the tasks kept for {split}, got {n}")
         return [self._task(number) for number in numbers[:n]]
 
@@ -184,8 +183,8 @@ class DarkKeyToDoorEnv(_GridEnv):
         try:
             key, door = task
         except (TypeError, ValueError):
-            raise TypeError(f"the task must be the pair (key, door) of two cells, got {task!r}") from None
-        self._key, self._door = self._check_cell("the key", key), self._check_cell("the door", door)
+            raise TypeError(f"`task` must be the pair (key, door) of two cells, got {task!r}") from None
+        self._key, self._door = self._check_cell("`task`: the key", key), self._check_cell("`task`: the door", door)
 
     def get_task(self) -> tuple[Cell, Cell]:
         return self._key, self._door

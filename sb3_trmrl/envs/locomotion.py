@@ -18,13 +18,13 @@ import numpy as np
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
-from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.common.checks import check_bool, check_number, check_option, check_positive_int
 from sb3_trmrl.envs.mujoco_state import mujoco_state, set_mujoco_state
 from sb3_trmrl.envs.tasks import (
     N_HELD_OUT,
     SPLITS,
     TaskEnv,
-    check_number,
+    check_box_action,
     check_range,
     held_out_rng,
     in_trials,
@@ -40,12 +40,15 @@ class _LocomotionEnv(TaskEnv):
     The horizon and the reward, laid over one of Gymnasium's robots.
 
     :param horizon: Steps until an episode is truncated
+    :param render_mode: As in the robot
     """
 
     model: mujoco.MjModel
     data: mujoco.MjData
 
-    def __init__(self, horizon: int) -> None:
+    def __init__(self, horizon: int, render_mode: str | None) -> None:
+        if render_mode is not None:
+            check_option("render_mode", render_mode, self.metadata["render_modes"])
         self.horizon = check_positive_int("horizon", horizon)
         self._n_steps = 0
 
@@ -54,6 +57,8 @@ class _LocomotionEnv(TaskEnv):
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        assert self.action_space.shape is not None
+        check_box_action(action, self.action_space.shape[0])
         observation, _, terminated, _, robot_info = super().step(action)
         reward, info = self._reward(robot_info)
         self._n_steps += 1
@@ -88,7 +93,7 @@ class _DirectionTasks(TaskEnv):
             raise TypeError(f"`directions` must be a sequence of +1 and -1, got {directions!r}")
         self.directions = tuple(_check_direction("each of `directions`", direction) for direction in directions)
         if not self.directions:
-            raise ValueError("`directions` must hold at least one direction, got none")
+            raise ValueError(f"`directions` must hold at least one direction, got {self.directions}")
         self._direction = self.directions[0]
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[int]:
@@ -96,21 +101,23 @@ class _DirectionTasks(TaskEnv):
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[int]:
         check_option("split", split, SPLITS[1:])
+        check_positive_int("n", n)
         # Every direction in turn, as often as the others
         return [self.directions[i % len(self.directions)] for i in range(n)]
 
     def set_task(self, task: Any) -> None:
-        self._direction = _check_direction("the task", task)
+        self._direction = _check_direction("`task`", task)
 
     def get_task(self) -> int:
         return self._direction
 
 
 def _check_direction(name: str, value: Any) -> int:
-    direction = check_number(f"{name} (a direction, +1 or -1)", value)
-    if direction not in (-1.0, 1.0):
-        raise ValueError(f"{name} must be the direction +1 (forward) or -1 (backward), got {value!r}")
-    return int(direction)
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or value not in (-1, 1):
+        kind = ValueError if is_number else TypeError
+        raise kind(f"{name} must be the direction +1 (forward) or -1 (backward), got {value!r}")
+    return int(value)
 
 
 class HalfCheetahVelEnv(_LocomotionEnv, HalfCheetahEnv):
@@ -135,7 +142,7 @@ class HalfCheetahVelEnv(_LocomotionEnv, HalfCheetahEnv):
     ) -> None:
         self.velocity_range = check_range("velocity_range", velocity_range, 0.0, np.inf)
         self._velocity = sum(self.velocity_range) / 2
-        _LocomotionEnv.__init__(self, horizon)
+        _LocomotionEnv.__init__(self, horizon, render_mode)
         HalfCheetahEnv.__init__(self, ctrl_cost_weight=0.05, camera_name=_CAMERA, render_mode=render_mode)
         gym.utils.EzPickle.__init__(self, velocity_range, horizon, render_mode)
 
@@ -144,10 +151,10 @@ class HalfCheetahVelEnv(_LocomotionEnv, HalfCheetahEnv):
         return velocities
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[float]:
-        return stratified(*self.velocity_range, n, held_out_rng(split))
+        return stratified(*self.velocity_range, check_positive_int("n", n), held_out_rng(split))
 
     def set_task(self, task: Any) -> None:
-        self._velocity = check_number("the task (a target velocity in m/s)", task)
+        self._velocity = check_number("task", task)
 
     def get_task(self) -> float:
         return self._velocity
@@ -170,7 +177,7 @@ class HalfCheetahDirEnv(_DirectionTasks, _LocomotionEnv, HalfCheetahEnv):
 
     def __init__(self, directions: Iterable[int] = (1, -1), horizon: int = 200, render_mode: str | None = None) -> None:
         _DirectionTasks.__init__(self, directions)
-        _LocomotionEnv.__init__(self, horizon)
+        _LocomotionEnv.__init__(self, horizon, render_mode)
         HalfCheetahEnv.__init__(self, ctrl_cost_weight=0.05, camera_name=_CAMERA, render_mode=render_mode)
         gym.utils.EzPickle.__init__(self, self.directions, horizon, render_mode)
 
@@ -201,9 +208,9 @@ class AntDirEnv(_DirectionTasks, _LocomotionEnv, AntEnv):
         horizon: int = 200,
         render_mode: str | None = None,
     ) -> None:
-        self.legacy_angles = legacy_angles
+        self.legacy_angles = check_bool("legacy_angles", legacy_angles)
         _DirectionTasks.__init__(self, directions)
-        _LocomotionEnv.__init__(self, horizon)
+        _LocomotionEnv.__init__(self, horizon, render_mode)
         AntEnv.__init__(self, include_cfrc_ext_in_observation=False, camera_name=_CAMERA, render_mode=render_mode)
         gym.utils.EzPickle.__init__(self, self.directions, legacy_angles, horizon, render_mode)
 

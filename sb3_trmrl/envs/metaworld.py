@@ -15,10 +15,10 @@ from gymnasium import spaces
 from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 from gymnasium.error import ResetNeeded
 
-from sb3_trmrl.common.checks import check_option, check_positive_int
+from sb3_trmrl.common.checks import check_int, check_option, check_positive_int
 from sb3_trmrl.envs.metaworld_simulation import ALL_V3_ENVIRONMENTS, Simulation, new_simulation
 from sb3_trmrl.envs.metaworld_tasks import VALIDATION_SEED_OFFSET, MetaWorldTask, TaskLists, class_names, task_lists
-from sb3_trmrl.envs.tasks import N_HELD_OUT, SPLITS, TaskEnv, held_out_rng, in_trials
+from sb3_trmrl.envs.tasks import N_HELD_OUT, SPLITS, TaskEnv, check_box_action, held_out_rng, in_trials
 
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
 #: MetaWorld's own limit
@@ -82,11 +82,9 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         elif task_name is not None:
             raise ValueError(f"`task_name` chooses the class of ML1, {benchmark} has several; got {task_name!r}")
         self.task_name = task_name
-        self.benchmark_seed = _check_seed(benchmark_seed)
+        self.benchmark_seed = check_int("benchmark_seed", benchmark_seed, low=0, high=VALIDATION_SEED_OFFSET - 2)
         self.reward_function_version = check_option("reward_function_version", reward_function_version, ("v1", "v2"))
-        self.horizon = check_positive_int("horizon", horizon)
-        if horizon > MAX_HORIZON:
-            raise ValueError(f"`horizon` must be at most {MAX_HORIZON}, MetaWorld's own limit, got {horizon}")
+        self.horizon = check_int("horizon", horizon, low=1, high=MAX_HORIZON)
         if render_mode is not None:
             check_option("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
@@ -130,11 +128,11 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
             name, rand_vec = task
             checked = MetaWorldTask(str(name), tuple(map(float, rand_vec)))
         except (TypeError, ValueError):
-            raise TypeError(f"the task must be a MetaWorldTask, the pair (name, rand_vec), got {task!r}") from None
+            raise TypeError(f"`task` must be a MetaWorldTask, the pair (name, rand_vec), got {task!r}") from None
         # Given a goal too near to the object, MetaWorld would look for a better one without end
         if checked not in self._lists.all and checked not in self.tasks_of("validation"):
             its_name = f"{self.benchmark} with `benchmark_seed` {self.benchmark_seed}"
-            raise ValueError(f"the task must be one of {its_name}, got {checked}")
+            raise ValueError(f"`task` must be one of {its_name}, got {checked}")
         self._task = checked
 
     def get_task(self) -> MetaWorldTask:
@@ -167,8 +165,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self._simulation is None or self._steps_left == 0:
             raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of the episode")
-        if np.shape(action) != (4,):
-            raise ValueError(f"action must be 4 numbers in [-1, 1], got {action!r}")
+        check_box_action(action, 4)
         observation, reward, _, _, measures = self._simulation.step(action)
         self._steps_left -= 1
         info: dict[str, Any] = {key: float(measures[key]) for key in _INFO_KEYS}
@@ -231,20 +228,6 @@ class ML45TrainEnv(MetaWorldEnv):
         return self._lists.train[halves[split]]
 
 
-def _check_seed(value: Any) -> int:
-    """
-    :param value: What the user gave as ``benchmark_seed``
-    :return: It as a Python integer
-    :raises TypeError: if it is not an integer
-    :raises ValueError: if it is negative or as high as the seeds of validation
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"`benchmark_seed` must be an integer, got {value!r} of type {type(value).__name__}")
-    if not 0 <= value < VALIDATION_SEED_OFFSET - 1:
-        raise ValueError(f"`benchmark_seed` must be at least 0 and below {VALIDATION_SEED_OFFSET - 1}, got {value}")
-    return int(value)
-
-
 def _classes_in_turn(tasks: tuple[MetaWorldTask, ...], split: str, n: int) -> list[MetaWorldTask]:
     """
     :param tasks: Tasks, as many of each class
@@ -253,7 +236,7 @@ def _classes_in_turn(tasks: tuple[MetaWorldTask, ...], split: str, n: int) -> li
     :return: One task of each class, then the second one of each, and so on
     :raises ValueError: if there are not that many
     """
-    if n > len(tasks):
+    if check_positive_int("n", n) > len(tasks):
         raise ValueError(f"`n` must be at most {len(tasks)}, the tasks of {split}, got {n}")
     names = class_names(tasks)
     by_class = [[task for task in tasks if task.name == names[i]] for i in held_out_rng(split).permutation(len(names))]

@@ -10,8 +10,16 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from sb3_trmrl.common.checks import check_positive_int
-from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, check_number, check_range, held_out_rng, in_trials, stratified
+from sb3_trmrl.common.checks import check_number, check_positive_int
+from sb3_trmrl.envs.tasks import (
+    N_HELD_OUT,
+    TaskEnv,
+    check_box_action,
+    check_range,
+    held_out_rng,
+    in_trials,
+    stratified,
+)
 from sb3_trmrl.envs.text_render import ORANGE, TextRender, grid
 
 #: Cells of the picture along each side, and the coordinates of its lower left corner
@@ -41,7 +49,7 @@ class SparsePointRobotEnv(TextRender, TaskEnv):
     ) -> None:
         super().__init__(render_mode)
         self.angle_range = check_range("angle_range", angle_range, -pi, pi)
-        self.goal_radius = check_number("`goal_radius`", goal_radius)
+        self.goal_radius = check_number("goal_radius", goal_radius)
         if not 0 < self.goal_radius <= 1:
             raise ValueError(f"`goal_radius` must be in (0, 1], got {goal_radius!r}")
         self.horizon = check_positive_int("horizon", horizon)
@@ -56,10 +64,10 @@ class SparsePointRobotEnv(TextRender, TaskEnv):
         return angles
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[float]:
-        return stratified(*self.angle_range, n, held_out_rng(split))
+        return stratified(*self.angle_range, check_positive_int("n", n), held_out_rng(split))
 
     def set_task(self, task: Any) -> None:
-        self._angle = check_number("the task (the goal's angle in radians)", task)
+        self._angle = check_number("task", task)
 
     def get_task(self) -> float:
         return self._angle
@@ -78,9 +86,7 @@ class SparsePointRobotEnv(TextRender, TaskEnv):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self._steps_left == 0:
             raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of the episode")
-        move = np.asarray(action, dtype=np.float64)
-        if move.shape != (2,) or not np.isfinite(move).all():
-            raise ValueError(f"action must be two finite numbers, got {action!r}")
+        move = check_box_action(action, 2)
         self._position = self._position + 0.1 * np.clip(move, -1.0, 1.0)
         self._steps_left -= 1
         distance = hypot(self._position[0] - cos(self._angle), self._position[1] - sin(self._angle))

@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from sb3_trmrl.common.checks import check_positive_int
-from sb3_trmrl.envs.tasks import TaskEnv, check_number, in_trials
+from sb3_trmrl.common.checks import check_number, check_positive, check_positive_int, short_repr
+from sb3_trmrl.envs.tasks import TaskEnv, in_trials
 from sb3_trmrl.envs.text_render import TextRender, bars
 
 
@@ -22,6 +22,7 @@ class TabularMDPTask:
 
     :param transitions: Probabilities of the next state, shape (S, A, S)
     :param mean_rewards: Mean of the reward, whose deviation is 1, shape (S, A)
+    :raises TypeError: if they are not arrays of numbers
     :raises ValueError: if the shapes do not fit, a number is not finite or a row is no distribution
     """
 
@@ -30,7 +31,10 @@ class TabularMDPTask:
 
     def __post_init__(self) -> None:
         for name in ("transitions", "mean_rewards"):
-            array = np.array(getattr(self, name), dtype=np.float64)
+            try:
+                array = np.array(getattr(self, name), dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"`{name}` must be an array of numbers, got {getattr(self, name)!r}") from error
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         shape = self.mean_rewards.shape
@@ -40,9 +44,10 @@ class TabularMDPTask:
                 f"{self.transitions.shape} and {shape}"
             )
         if not np.isfinite(self.mean_rewards).all():
-            raise ValueError("`mean_rewards` must be finite")
+            raise ValueError(f"`mean_rewards` must be finite, got {short_repr(self.mean_rewards)}")
         if not ((self.transitions >= 0).all() and np.allclose(self.transitions.sum(-1), 1.0)):
-            raise ValueError("each row of `transitions` must be a distribution: not negative, with sum 1")
+            got = short_repr(self.transitions)
+            raise ValueError(f"each row of `transitions` must be a distribution: not negative, with sum 1; got {got}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TabularMDPTask):
@@ -101,9 +106,7 @@ class TabularMDPEnv(TextRender, TaskEnv):
         if deviation < 0:
             raise ValueError(f"the deviation in `reward_prior` must not be negative, got {reward_prior!r}")
         self.reward_prior = mean, deviation
-        self.dirichlet_alpha = check_number("`dirichlet_alpha`", dirichlet_alpha)
-        if self.dirichlet_alpha <= 0:
-            raise ValueError(f"`dirichlet_alpha` must be positive, got {dirichlet_alpha!r}")
+        self.dirichlet_alpha = check_positive("dirichlet_alpha", dirichlet_alpha)
         self.observation_space = spaces.Discrete(self.n_states)
         self.action_space = spaces.Discrete(self.n_actions)
         self._state = 0
@@ -119,9 +122,9 @@ class TabularMDPEnv(TextRender, TaskEnv):
 
     def set_task(self, task: Any) -> None:
         if not isinstance(task, TabularMDPTask):
-            raise TypeError(f"the task must be a TabularMDPTask, got {task!r}")
+            raise TypeError(f"`task` must be a TabularMDPTask, got {task!r}")
         if task.mean_rewards.shape != (self.n_states, self.n_actions):
-            raise ValueError(f"the task must have {self.n_states} states and {self.n_actions} actions, got {task}")
+            raise ValueError(f"`task` must have {self.n_states} states and {self.n_actions} actions, got {task}")
         self._task = task
         self._cumulative = np.cumsum(task.transitions, axis=-1)
         # Rounding must not leave room above the last state that can be reached.
@@ -145,7 +148,7 @@ class TabularMDPEnv(TextRender, TaskEnv):
         if self._steps_left == 0:
             raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of the episode")
         if not self.action_space.contains(action):
-            raise ValueError(f"action must be 0 to {self.n_actions - 1}, got {action!r}")
+            raise ValueError(f"`action` must be 0 to {self.n_actions - 1}, got {action!r}")
         reward = float(self.np_random.normal(self._task.mean_rewards[self._state, action]))
         cumulative = self._cumulative[self._state, action]
         self._state = int(np.searchsorted(cumulative, self.np_random.random(), side="right"))

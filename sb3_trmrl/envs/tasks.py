@@ -9,7 +9,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_trmrl.common.checks import check_option
+from sb3_trmrl.common.checks import (
+    check_bool,
+    check_instance,
+    check_keywords,
+    check_number,
+    check_option,
+    check_positive_int,
+)
 from sb3_trmrl.common.plain_state import plain_state, set_plain_state
 from sb3_trmrl.common.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
 
@@ -61,16 +68,20 @@ class TaskEnv(gym.Env):
         """
         :param n: Number of tasks
         :return: n tasks, drawn with the environment's own generator (seeded by ``reset(seed=...)``)
+        :raises TypeError: if ``n`` is not an integer
+        :raises ValueError: if it is below 1
         """
-        return self.draw_tasks(n, self.np_random)
+        return self.draw_tasks(check_positive_int("n", n), self.np_random)
 
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[Any]:
         """
         :param split: ``"validation"`` or ``"test"``
         :param n: Number of tasks
         :return: n tasks, always the same ones, different in the two splits
+        :raises TypeError: if ``n`` is not an integer
+        :raises ValueError: if it is below 1, or the split is unknown
         """
-        return self.draw_tasks(n, held_out_rng(split))
+        return self.draw_tasks(check_positive_int("n", n), held_out_rng(split))
 
     def task_features(self, task: Any) -> np.ndarray:
         """
@@ -146,8 +157,13 @@ def in_trials(
     :param reveal_task: Add the task to the observation, under the key ``"task"``: an oracle, to compare with
     :param env_kwargs: Arguments of the environment
     :return: ``PreviousTransitionObservation(MultiEpisodeTrial(env))``, or what the two arguments make of it
+    :raises TypeError: if an argument has the wrong type, or the environment does not take it
+    :raises ValueError: if an argument is out of range
     """
     check_option("split", split, SPLITS)
+    check_bool("previous_transition", previous_transition)
+    check_bool("reveal_task", reveal_task)
+    check_keywords("env_kwargs", env_kwargs, env_class)
     env = env_class(**env_kwargs)
     tasks = None if split == "train" else env.held_out_tasks(split, env.n_held_out)
     made: gym.Env = MultiEpisodeTrial(env, episodes_per_trial=episodes_per_trial, trial_end=trial_end, tasks=tasks)
@@ -162,11 +178,13 @@ class TaskObservation(gym.ObservationWrapper):
     ``"observation"``.
 
     :param env: Environment whose innermost layer is a ``TaskEnv``
+    :raises TypeError: if it is something else
     """
 
     def __init__(self, env: gym.Env) -> None:
+        check_instance("env", env, gym.Env, "a Gymnasium environment")
         super().__init__(env)
-        self._task_env: TaskEnv = env.unwrapped  # type: ignore[assignment]
+        self._task_env: TaskEnv = check_instance("env", env.unwrapped, TaskEnv, "an environment around a TaskEnv")
         own = env.observation_space
         keys = own.spaces if isinstance(own, spaces.Dict) else {"observation": own}
         task = spaces.Box(-np.inf, np.inf, shape=self._features().shape, dtype=np.float32)
@@ -178,6 +196,22 @@ class TaskObservation(gym.ObservationWrapper):
 
     def _features(self) -> np.ndarray:
         return self._task_env.task_features(self._task_env.get_task())
+
+
+def check_box_action(action: Any, size: int) -> np.ndarray:
+    """
+    :param action: What the agent does
+    :param size: Number of its components
+    :return: It as an array of float64
+    :raises ValueError: if it is not so many finite numbers
+    """
+    try:
+        array = np.asarray(action, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape != (size,) or not np.isfinite(array).all():
+        raise ValueError(f"`action` must be {size} finite numbers in [-1, 1], got {action!r}")
+    return array
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
@@ -197,18 +231,3 @@ def check_range(name: str, value: Any, low: float, high: float) -> tuple[float, 
     if not low <= first <= last <= high:
         raise ValueError(f"`{name}` must satisfy {low:g} <= low <= high <= {high:g}, got {value!r}")
     return first, last
-
-
-def check_number(name: str, value: Any) -> float:
-    """
-    :param name: What the number is, for the message
-    :param value: What the user gave
-    :return: ``value`` as a Python float
-    :raises TypeError: if it is not a real number (a bool is not)
-    :raises ValueError: if it is not finite
-    """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    if not np.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return float(value)

@@ -11,8 +11,8 @@ from abc import abstractmethod
 
 import numpy as np
 
-from sb3_trmrl.common.checks import check_non_negative, check_positive_int
-from sb3_trmrl.common.trials import Agent
+from sb3_trmrl.common.checks import check_bool, check_int, check_non_negative, check_positive_int
+from sb3_trmrl.common.trials import Agent, check_agent
 from sb3_trmrl.references.bandit_values import BernoulliValues, gittins_indices
 from sb3_trmrl.references.scripted import ScriptedAgent
 
@@ -22,7 +22,8 @@ def _generator(seed: int | None) -> np.random.Generator:
     :param seed: Seed; None: another one each time
     :return: Generator that shares no numbers with an environment of the same seed, which would tell the agent its task
     """
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+    entropy = None if seed is None else check_int("seed", seed)
+    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(1,)))
 
 
 class _BanditAgent(ScriptedAgent):
@@ -36,7 +37,7 @@ class _BanditAgent(ScriptedAgent):
         """
         for key, values in rows.items():
             if not ((values == 0) | (values == 1)).all():
-                raise ValueError(f"{key!r} of a Bernoulli bandit must be zeros and ones, not normalised, got {values}")
+                raise ValueError(f"{key!r} of `observation` must be zeros and ones, not normalised, got {values}")
 
 
 class _CountingAgent(_BanditAgent):
@@ -99,7 +100,9 @@ class BayesOptimal(_CountdownAgent):
 
     def _scores(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
         if wins.shape[1] != self.values.n_arms:
-            raise ValueError(f"BayesOptimal was made for {self.values.n_arms} arms, got a bandit with {wins.shape[1]}")
+            raise ValueError(
+                f"`observation` must be of {self.values.n_arms} arms, as `n_arms` was, got {wins.shape[1]}"
+            )
         left = self._pulls_left(wins, losses)
         scores = np.empty(wins.shape)
         for number in np.unique(left):
@@ -209,10 +212,14 @@ def simulate_bandits(
     :param deterministic: Whether an SB3 model's actions are the likeliest ones or sampled
     :param seed: Seed of tasks and rewards
     :return: Sum of rewards of each task, (n_tasks,)
+    :raises TypeError: if an argument has the wrong type
+    :raises ValueError: if a number is out of range
     """
     sizes = {"n_tasks": n_tasks, "n_arms": n_arms, "n_pulls": n_pulls}
     n_tasks, n_arms, n_pulls = (check_positive_int(name, size) for name, size in sizes.items())
-    rng = np.random.default_rng(seed)
+    check_agent(agent, "agent")
+    check_bool("deterministic", deterministic)
+    rng = np.random.default_rng(check_int("seed", seed))
     means = rng.uniform(size=(n_tasks, n_arms))
     rows = np.arange(n_tasks)
     totals = np.zeros(n_tasks)

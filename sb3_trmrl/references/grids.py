@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from sb3_trmrl.envs.grid import MOVES, Cell, DarkKeyToDoorEnv, GridNaviEnv
-from sb3_trmrl.references.scripted import ScriptedAgent
+from sb3_trmrl.references.scripted import ScriptedAgent, each_task
 
 
 def grid_navi_optimum(goals: Iterable[Cell] | None = None, size: int = 5, horizon: int = 15) -> float:
@@ -22,9 +22,8 @@ def grid_navi_optimum(goals: Iterable[Cell] | None = None, size: int = 5, horizo
     """
     env = GridNaviEnv(size, horizon)
     returns = []
-    for goal in env.goals if goals is None else goals:
-        env.set_task(goal)
-        at_goal = max(horizon - sum(env.get_task()) + 1, 0)  # arriving counts
+    for goal in each_task(env, "goals", env.goals if goals is None else goals):
+        at_goal = max(horizon - sum(goal) + 1, 0)  # arriving counts
         returns.append(1.0 * at_goal - 0.1 * (horizon - at_goal))
     return _mean("goals", returns)
 
@@ -43,9 +42,7 @@ def dark_key_to_door_optimum(
     env = DarkKeyToDoorEnv(size, horizon)
     cells = list(product(range(size), repeat=2))
     returns = []
-    for task in product(cells, cells) if tasks is None else tasks:
-        env.set_task(task)
-        key, door = env.get_task()
+    for key, door in each_task(env, "tasks", product(cells, cells) if tasks is None else tasks):
         # Whoever is there already has to stay for a step
         to_key, to_door = max(_distance(env.start, key), 1), max(_distance(key, door), 1)
         returns.append(float(to_key <= horizon) + float(to_key + to_door <= horizon))

@@ -8,7 +8,7 @@ from math import cos, pi, sin
 import numpy as np
 
 from sb3_trmrl.envs.sparse_point_robot import SparsePointRobotEnv
-from sb3_trmrl.references.scripted import ScriptedAgent
+from sb3_trmrl.references.scripted import ScriptedAgent, each_task
 
 #: The point moves by a tenth of an action
 _STEP = 0.1
@@ -35,10 +35,7 @@ def sparse_point_robot_optimum(
     if angles is None:
         low, high = env.angle_range
         angles = low + (high - low) * (np.arange(10_000) + 0.5) / 10_000
-    goals = []
-    for angle in angles:
-        env.set_task(angle)
-        goals.append((cos(env.get_task()), sin(env.get_task())))
+    goals = [(cos(angle), sin(angle)) for angle in each_task(env, "angles", angles)]
     if not goals:
         raise ValueError("`angles` must hold at least one, got none")
     goal = np.array(goals)

@@ -1,12 +1,35 @@
-"""What the reference agents share: Stable-Baselines3's ``predict`` around a rule that needs no training."""
+"""
+What the references share: Stable-Baselines3's ``predict`` around a rule that needs no training, and the tasks of an
+optimum.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+
+from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.envs.tasks import TaskEnv
+
+
+def each_task(env: TaskEnv, name: str, tasks: Any) -> Iterator[Any]:
+    """
+    :param env: Environment
+    :param name: Name of the argument, for the message
+    :param tasks: What the user gave: tasks of it
+    :return: Each of them, once it is set, as the environment has it
+    :raises TypeError: if they are no sequence, or one is no task of this environment
+    :raises ValueError: if one is out of range
+    """
+    for index, task in enumerate(check_instance(name, tasks, Iterable, "a sequence of tasks")):
+        try:
+            env.set_task(task)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"`{name}[{index}]`: {error}") from error
+        yield env.get_task()
 
 
 class ScriptedAgent(ABC):
@@ -51,12 +74,13 @@ class ScriptedAgent(ABC):
         name = type(self).__name__
         if not isinstance(observation, Mapping):
             raise TypeError(
-                f"{name} reads Dict observations with the keys {self.keys}, got {type(observation).__name__}"
+                f"`observation` must be a dictionary with the keys {self.keys} for {name}, got a "
+                f"{type(observation).__name__}"
             )
         missing = [key for key in self.keys if key not in observation]
         if missing:
             advice = "; make the environment with reveal_task=True" if "task" in missing else ""
-            raise ValueError(f"{name} needs {missing}, the observation has the keys {sorted(observation)}{advice}")
+            raise ValueError(f"`observation` must have {missing} for {name}, got {sorted(observation)}{advice}")
         rows = {key: np.asarray(observation[key]) for key in self.keys}
         is_single = rows[self.keys[0]].ndim == 1
         return {key: value[None] if is_single else value for key, value in rows.items()}, is_single

@@ -1,5 +1,6 @@
 """The TrMRL policy: heads over the episodic memory."""
 
+import inspect
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -10,17 +11,20 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import is_vectorized_observation
 from torch import nn
 
-from sb3_trmrl.common.checks import check_finite, check_non_negative, check_option
+from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, check_option, short_repr
 from sb3_trmrl.common.encoder import EncoderTrace
 from sb3_trmrl.common.full_memory import FullMemory
 from sb3_trmrl.common.sequences import Sequences
 from sb3_trmrl.common.torch_layers import TransformerExtractor, default_token_extractor
 from sb3_trmrl.common.windows import Windows
 from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, first_array, map_tokens
+from sb3_trmrl.transformer_ppo.arguments import POLICY_CHECKS, check_arguments
 
 #: The live memory of some environments
 Memory = WorkingMemory | FullMemory
@@ -86,7 +90,7 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param action_head_gain: Gain of the action head's orthogonal initialization (with ``ortho_init``)
     :param memory: ``"window"`` (the paper), computed again at each step; or ``"full"``: all tokens since the memory was
         emptied, each computed once. Positions count from there.
-    :raises TypeError: if a size is not an integer
+    :raises TypeError: if an argument has the wrong type, or keyword arguments a name that their class does not take
     :raises ValueError: for sizes below 1, unknown options, ``n_heads`` that does not divide ``d_model``, an odd
         ``d_model`` with sinusoidal positions
     """
@@ -127,6 +131,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         action_head_gain: float = 0.01,
         memory: str = "window",
     ) -> None:
+        check_arguments(locals(), POLICY_CHECKS)
         if context_length is None:
             context_length = 16 if memory == "window" else 1024
         if positional_encoding is None:
@@ -148,8 +153,13 @@ class TrMRLPolicy(ActorCriticPolicy):
         self.reset_memory_on = check_option("reset_memory_on", reset_memory_on, ("episode", "trial"))
         self.critic_input = check_option("critic_input", critic_input, ("memory", "token"))
         self.critic_shares_features = share_features_extractor
-        self.action_head_gain = check_non_negative("action_head_gain", action_head_gain)
+        self.action_head_gain = action_head_gain
         self._warned_without_memory = False
+        if features_extractor_class is None:
+            features_extractor_class = default_token_extractor(observation_space, normalize_images)
+        space_name = list(inspect.signature(features_extractor_class).parameters)[:1]
+        check_keywords("features_extractor_kwargs", features_extractor_kwargs, features_extractor_class, space_name)
+        check_keywords("optimizer_kwargs", optimizer_kwargs, optimizer_class, ("params", "lr"))
         super().__init__(
             observation_space,
             action_space,
@@ -162,8 +172,7 @@ class TrMRLPolicy(ActorCriticPolicy):
             full_std=full_std,
             use_expln=use_expln,
             squash_output=squash_output,
-            features_extractor_class=features_extractor_class
-            or default_token_extractor(observation_space, normalize_images),
+            features_extractor_class=features_extractor_class,
             features_extractor_kwargs=features_extractor_kwargs,
             # A critic on the token has no transformer of its own to be made
             share_features_extractor=share_features_extractor or critic_input == "token",
@@ -423,19 +432,40 @@ class TrMRLPolicy(ActorCriticPolicy):
                 UserWarning,
                 stacklevel=2,
             )
+        check_bool("deterministic", deterministic)
+        self._check_observation(observation)
         obs, vectorized = self.obs_to_tensor(observation)
         check_finite("observation", map_tokens(lambda tensor: tensor.cpu().numpy(), obs))
         n_envs = len(first_array(obs))
         memory = self.empty_memory(n_envs) if state is None else self._check_state(state, n_envs)
         starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.reshape(episode_start, -1)
-        if len(starts) != n_envs:
+        if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
             raise ValueError(
-                f"`episode_start` must have one entry for each of {n_envs} observations, got {episode_start}"
+                f"`episode_start` must have one boolean for each of {n_envs} observations, got {episode_start}"
             )
         with th.no_grad():
             memory = self.remember(memory, obs, starts)
         actions, _ = super().predict(memory, deterministic=deterministic)  # type: ignore[arg-type]
         return actions if vectorized else actions.squeeze(axis=0), memory.numpy()
+
+    def _check_observation(self, observation: Any) -> None:
+        """
+        :param observation: What the user gave
+        :raises ValueError: if it is not of numbers, or has other keys, or entries of other shapes, than the space
+        """
+        space = self.observation_space
+        entries = observation if isinstance(observation, dict) else {"": observation}
+        keys = list(space.spaces) if isinstance(space, spaces.Dict) else [""]
+        if set(entries) != set(keys):
+            allowed = f"a dictionary with the keys {keys}" if isinstance(space, spaces.Dict) else "an array"
+            given = f"one with {list(entries)}" if isinstance(observation, dict) else type(observation).__name__
+            raise ValueError(f"`observation` must be {allowed}, got {given}")
+        for key, entry in entries.items():
+            array, own = np.asarray(entry), space.spaces[key] if isinstance(space, spaces.Dict) else space
+            if array.dtype.kind not in "biuf":
+                raise ValueError(f"`observation` must be numbers, got {short_repr(observation)}")
+            if not is_image_space(own):
+                is_vectorized_observation(array, own)  # SB3 looks at the first entries of a dictionary only
 
     def _check_state(self, state: tuple[Any, ...], n_envs: int) -> Memory:
         """
@@ -449,7 +479,8 @@ class TrMRLPolicy(ActorCriticPolicy):
             memory = type(empty)(*state).to(self.device)
             problem = memory.misfit(empty)
         except (TypeError, AttributeError, RuntimeError, IndexError):
-            raise ValueError(f"`state` must be what predict() returned, got {type(state).__name__}") from None
+            kind = f"a {type(empty).__name__} of {n_envs} environments"
+            raise ValueError(f"`state` must be what predict() returned, {kind}, got {short_repr(state)}") from None
         if problem:
             raise ValueError(f"`state` has {problem} for {n_envs} observations")
         return memory.copy() if isinstance(memory, FullMemory) else memory

@@ -1,11 +1,13 @@
 """TransformerPPO: PPO over windows of working memories."""
 
+import inspect
 import io
 import pathlib
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, ClassVar, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -20,13 +22,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.common.checkpoint_files import find_checkpoint, read_training_state
-from sb3_trmrl.common.checks import check_finite, check_non_negative, check_positive_int
+from sb3_trmrl.common.checks import check_finite, check_instance, check_keywords, check_option
 from sb3_trmrl.common.full_memory import FullMemory
 from sb3_trmrl.common.gradients import refuse_non_finite_gradients
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.training_state import TrainingState, set_training_state
 from sb3_trmrl.common.vec_env_state import check_fits
 from sb3_trmrl.common.workers import worker_errors
+from sb3_trmrl.transformer_ppo.arguments import check_arguments, check_batch_size, check_zip
 from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 
 SelfTransformerPPO = TypeVar("SelfTransformerPPO", bound="TransformerPPO")
@@ -73,8 +76,8 @@ class TransformerPPO(PPO):
     :param vf_learning_rate: Learning rate of the parameters that only the critic reads, a float or a schedule as
         ``learning_rate``; None to follow ``learning_rate``
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
-    :raises TypeError: if ``n_steps`` is not an integer
-    :raises ValueError: if ``n_steps`` is below 1 or ``policy`` is not a TrMRL policy; see the policy for its arguments
+    :raises TypeError: if an argument has the wrong type, or ``policy_kwargs`` a name that the policy does not take
+    :raises ValueError: if an argument is out of range or ``policy`` is not a TrMRL policy
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -122,7 +125,10 @@ class TransformerPPO(PPO):
         vf_learning_rate: float | Schedule | None = None,
         _init_setup_model: bool = True,
     ) -> None:
-        check_positive_int("n_steps", n_steps)
+        check_arguments(locals())
+        self._check_policy_and_env(policy, env)
+        if normalize_advantage:
+            check_batch_size(batch_size)
         super().__init__(
             policy,
             env,
@@ -151,25 +157,44 @@ class TransformerPPO(PPO):
             device=device,
             _init_setup_model=False,
         )
-        if not issubclass(self.policy_class, TrMRLPolicy):
-            raise ValueError(
-                f"`policy` must be a TrMRLPolicy, got {self.policy_class.__name__}. "
-                "Was the zip that you are loading saved by another algorithm?"
-            )
         self.vf_learning_rate = vf_learning_rate
         if _init_setup_model:
             self._setup_model()
 
+    def _check_policy_and_env(self, policy: Any, env: Any) -> None:
+        """
+        :param policy: What the user gave, or what a zip holds
+        :param env: What the user gave; None while a zip is loaded
+        :raises TypeError: if one has the wrong type
+        :raises ValueError: if the policy is another one
+        """
+        if isinstance(policy, str):
+            check_option("policy", policy, self.policy_aliases)
+        elif not (isinstance(policy, type) and issubclass(policy, TrMRLPolicy)):
+            kind = ValueError if isinstance(policy, type) else TypeError
+            raise kind(
+                f"`policy` must be 'TrMRLPolicy' or a subclass of it, got {getattr(policy, '__name__', repr(policy))}. "
+                "Was the zip that you are loading saved by another algorithm?"
+            )
+        if not (env is None or isinstance(env, (str, VecEnv)) or hasattr(env, "step")):  # SB3 also takes those of gym
+            check_instance("env", env, gym.Env, "a Gymnasium environment, a VecEnv or a registered id")
+
     def _setup_model(self) -> None:
-        check_positive_int("n_steps", self.n_steps)  # again, as load() sets it past the constructor
-        if self.vf_learning_rate is not None and not callable(self.vf_learning_rate):
-            check_non_negative("vf_learning_rate", self.vf_learning_rate)
+        if getattr(self, "observation_space", None) is None:
+            raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
+        check_arguments(vars(self))  # again, as load() sets them past the constructor
+        if self.normalize_advantage:
+            check_batch_size(self.batch_size, self.n_steps * self.n_envs)
+        of_policy = ("observation_space", "action_space", "lr_schedule", "use_sde")
+        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=of_policy)
         is_full = self.policy_kwargs.get("memory") == "full"
         expected = SequenceRolloutBuffer if is_full else WindowRolloutBuffer
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = expected
         if not issubclass(self.rollout_buffer_class, expected):
             raise ValueError(f"`rollout_buffer_class` must be a {expected.__name__}, got {self.rollout_buffer_class}")
+        of_buffer = inspect.signature(RolloutBuffer).parameters
+        check_keywords("rollout_buffer_kwargs", self.rollout_buffer_kwargs, self.rollout_buffer_class, passed=of_buffer)
         super()._setup_model()
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
         self.policy.optimizer.register_step_pre_hook(refuse_non_finite_gradients)
@@ -428,6 +453,35 @@ class TransformerPPO(PPO):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
+
+    @classmethod
+    def load(
+        cls: type[SelfTransformerPPO],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfTransformerPPO:
+        """
+        Load the model from a zip-file, as SB3 does; it unpickles: only load files that you trust.
+
+        :param path: path to the file (or a file-like) where to load the agent from
+        :param env: the new environment to run the loaded model on (can be None if you only need prediction from a
+            trained model) has priority over any saved environment
+        :param device: Device on which the code should run.
+        :param custom_objects: Dictionary of objects to replace upon loading
+        :param print_system_info: Whether to print system info from the saved model and the current system info
+        :param force_reset: Force call to ``reset()`` before training to avoid unexpected behavior.
+        :param kwargs: extra arguments to change the model when loading
+        :return: new model instance with loaded parameters
+        :raises TypeError: if ``path`` is no path, or an argument has the wrong type
+        :raises ValueError: if the file is damaged or no model's, or an argument is out of range
+        """
+        check_zip(path)
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
     def save(
         self,

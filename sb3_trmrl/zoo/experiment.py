@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rl_zoo3.exp_manager
 import yaml
 from gymnasium import spaces
 from rl_zoo3 import ALGOS
@@ -20,6 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.common.checkpoint_files import find_checkpoint
+from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int
 from sb3_trmrl.common.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.common.schedules import schedule_from_string
 from sb3_trmrl.common.training_checkpoint import TrainingCheckpoint
@@ -57,6 +59,10 @@ def find_config(algo: str, env_id: str, conf_file: str | None) -> str | None:
     return None
 
 
+class BadExperiment(ValueError):
+    """What the user asked for cannot be trained: an option, a file or a hyperparameter is wrong."""
+
+
 class TrMRLExperimentManager(ExperimentManager):
     """
     What it does otherwise than the zoo's, for every algorithm:
@@ -64,7 +70,8 @@ class TrMRLExperimentManager(ExperimentManager):
     * without ``--conf-file``, hyperparameters come from our yml file if that has the environment or a default
     * Dict observations select the ``MultiInput`` policy, others the ``Mlp`` policy instead of it
     * VecNormalize leaves flags and one-hot actions alone
-    * ``learning_rate`` and ``vf_learning_rate`` may be any string of :func:`schedule_from_string`
+    * learning rates and clip ranges may be any string of :func:`schedule_from_string`
+    * what cannot be trained is a :class:`BadExperiment`, that names the hyperparameter, option or file
     * ``env_kwargs`` of yml and command line are merged and reach evaluation, ``enjoy`` and ``record_video`` too
     * environments with held-out tasks are evaluated on those for validation; the evaluation environment has a seed of
       its own
@@ -106,6 +113,15 @@ class TrMRLExperimentManager(ExperimentManager):
             # Not among the runs, where enjoy would take the folder for the newest one and find no model in it
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
 
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        # Makes the zoo call `_load_pretrained_agent` in place of the constructor
+        self.continue_training = self.continue_training or self.resume is not None
+        # What fails until training begins is the user's to mend; later on, a traceback is wanted
+        try:
+            return super().setup_experiment()
+        except Exception as error:
+            raise BadExperiment(_text(error)) from error
+
     def create_log_folder(self) -> None:
         if self.resume is not None:
             return
@@ -126,10 +142,34 @@ class TrMRLExperimentManager(ExperimentManager):
             self.custom_hyperparams = {**self._hyperparams_of_run(folder), **(self.custom_hyperparams or {})}
         # The zoo would replace the file's env_kwargs by those of the command line.
         self.env_kwargs = {}
-        hyperparams, saved_hyperparams = super().read_hyperparameters()
-        env_kwargs = {**hyperparams.get("env_kwargs", {}), **self.user_env_kwargs}
+        hyperparams, saved_hyperparams = self._read_file()
+        env_kwargs = {**check_keywords("env_kwargs", hyperparams.get("env_kwargs")), **self.user_env_kwargs}
         if env_kwargs:
             hyperparams["env_kwargs"] = saved_hyperparams["env_kwargs"] = env_kwargs
+        return hyperparams, saved_hyperparams
+
+    def _read_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        :return: Hyperparameters, and those to be saved
+        :raises ValueError: naming the file, if it holds no hyperparameters for this environment
+        """
+        try:
+            hyperparams, saved_hyperparams = super().read_hyperparameters()
+        except (OSError, ImportError) as error:
+            raise ValueError(
+                f"--conf-file must be a yml file or a Python module, got {self.config!r}: {error}"
+            ) from error
+        except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            allowed = f"hyperparameters by environment, {self.env_name.gym_id} or default among them"
+            raise ValueError(f"{self.config!r} must hold {allowed}: {_text(error)}") from error
+        missing = [key for key in ("n_timesteps", "policy") if key not in hyperparams]
+        if missing and (self.n_timesteps <= 0 or "policy" in missing):
+            raise ValueError(f"{self.config!r} must give {' and '.join(missing)} for {self.env_name.gym_id}")
+        check_instance("policy", hyperparams["policy"], str, "the name of a policy, such as 'TrMRLPolicy'")
+        n_timesteps = hyperparams.get("n_timesteps", 1)  # in files mostly 1e6
+        whole = isinstance(n_timesteps, float) and n_timesteps.is_integer()
+        check_positive_int("n_timesteps", int(n_timesteps) if whole else n_timesteps)
+        check_positive_int("n_envs", hyperparams.get("n_envs", 1))
         return hyperparams, saved_hyperparams
 
     def _hyperparams_of_run(self, folder: Path) -> dict[str, Any]:
@@ -142,16 +182,24 @@ class TrMRLExperimentManager(ExperimentManager):
 
     @staticmethod
     def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
-        schedules = {
-            key: schedule_from_string(hyperparams.pop(key))
-            for key in ("learning_rate", "vf_learning_rate")
-            if isinstance(hyperparams.get(key), str)
-        }
+        schedules = {}
+        for key in ("learning_rate", "vf_learning_rate", "clip_range", "clip_range_vf"):
+            value = hyperparams.get(key)
+            if value is not None:
+                check_instance(key, value, (str, float, int), "a number or a schedule in a string")
+            if isinstance(value, str):
+                try:
+                    schedules[key] = schedule_from_string(hyperparams.pop(key))
+                except ValueError as error:
+                    raise ValueError(f"`{key}`: {error}") from error
         hyperparams = ExperimentManager._preprocess_schedules(hyperparams)
         hyperparams.update(schedules)
         return hyperparams
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
+        for key in ("policy_kwargs", "normalize", "monitor_kwargs"):
+            if isinstance(hyperparams.get(key), str):
+                hyperparams[key] = _evaluated(key, hyperparams[key])
         result = super()._preprocess_hyperparams(hyperparams)
         # enjoy and record_video read this entry of args.yml; the latter nothing else.
         self.args.env_kwargs = self.env_kwargs or None
@@ -172,7 +220,10 @@ class TrMRLExperimentManager(ExperimentManager):
             if suited != policy and suited in ALGOS[self.algo].policy_aliases:
                 print(f"{type(env.observation_space).__name__} observations: using {suited} instead of {policy}")
                 hyperparams["policy"] = saved_hyperparams["policy"] = suited
-        return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
+        hyperparams = super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
+        passed = ("env", "tensorboard_log", "seed", "verbose", "device")
+        check_keywords("hyperparams", hyperparams, ALGOS[self.algo], passed)
+        return hyperparams
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         space = env.observation_space
@@ -229,11 +280,6 @@ class TrMRLExperimentManager(ExperimentManager):
             deterministic=callback.deterministic,
         )
 
-    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
-        # Makes the zoo call `_load_pretrained_agent` in place of the constructor
-        self.continue_training = self.continue_training or self.resume is not None
-        return super().setup_experiment()
-
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         if self.resume is None:
             return super()._load_pretrained_agent(hyperparams, env)
@@ -260,6 +306,27 @@ class TrMRLExperimentManager(ExperimentManager):
         super().save_trained_model(model)
         if self.report:
             write_report(self.save_path)
+
+
+def _evaluated(key: str, value: str) -> Any:
+    """
+    :param key: Name of a hyperparameter
+    :param value: Its value as Python code, with the names that the zoo knows
+    :return: The value
+    :raises ValueError: if it cannot be evaluated
+    """
+    try:
+        return eval(value, dict(vars(rl_zoo3.exp_manager)))
+    except Exception as error:  # Python code may fail in any way
+        raise ValueError(f"`{key}` must be code of Python, got {value!r}: {error}") from error
+
+
+def _text(error: Exception) -> str:
+    """
+    :param error: An error, whose text may be as little as a key
+    :return: What to tell the user
+    """
+    return str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
 
 
 def _is_vector(space: spaces.Space[Any]) -> bool:

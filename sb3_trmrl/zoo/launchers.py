@@ -1,6 +1,7 @@
 """rl-zoo3's scripts with our defaults. Each function takes the arguments that follow the command's name."""
 
 import argparse
+import importlib
 import json
 import os
 import runpy
@@ -9,7 +10,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import gymnasium as gym
+import rl_zoo3
+from huggingface_sb3 import EnvironmentName
+
+from sb3_trmrl.common.checkpoint_files import find_checkpoint
 from sb3_trmrl.common.held_out import has_splits
+from sb3_trmrl.transformer_ppo.arguments import check_device
+from sb3_trmrl.zoo.experiment import BadExperiment
 from sb3_trmrl.zoo.registration import ALGO, register
 from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, Run
 
@@ -92,7 +100,13 @@ def train(arguments: Sequence[str]) -> None:
     register(
         report=options.report, checkpoint_freq=options.checkpoint_freq, resume=resume, command_line=list(arguments)
     )
-    _call("train", rl_zoo3.train.train, _with_evaluation_defaults(rest))
+    rest = _with_evaluation_defaults(rest)
+    own.usage = None
+    _check_values(own, rest)
+    try:
+        _call("train", rl_zoo3.train.train, rest)
+    except BadExperiment as error:
+        own.error(str(error))
 
 
 def _arguments_of_run(parser: argparse.ArgumentParser, folder: Path, given: Sequence[str]) -> list[str]:
@@ -102,8 +116,6 @@ def _arguments_of_run(parser: argparse.ArgumentParser, folder: Path, given: Sequ
     :param given: The zoo's arguments besides ``--resume``; they win over those of the run
     :return: All arguments to train with
     """
-    from sb3_trmrl.common.checkpoint_files import find_checkpoint
-
     saved = next(iter(sorted(folder.glob(f"*/{COMMAND_LINE}"))), None)
     if saved is None:
         parser.error(f"argument --resume: {folder} is not the folder of a run that writes checkpoints")
@@ -145,9 +157,44 @@ def _with_evaluation_defaults(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_registered_with_splits(env_id: str | None) -> bool:
-    import gymnasium as gym
-
     return env_id is not None and env_id in gym.registry and has_splits(env_id)
+
+
+def _check_values(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """
+    What the zoo evaluates, looks up or asserts without a word about the option.
+
+    :param parser: Parser, for errors
+    :param arguments: The zoo's
+    """
+    from sb3_trmrl.cli.agents import StoreValues
+
+    reader = argparse.ArgumentParser(
+        prog=parser.prog, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    reader.add_argument("--env")
+    for names in (["--env-kwargs"], ["--eval-env-kwargs"], ["-params", "--hyperparams"]):
+        reader.add_argument(*names, nargs="+", action=StoreValues)
+    reader.add_argument("--gym-packages", nargs="+")
+    reader.add_argument("-i", "--trained-agent")
+    reader.add_argument("--device")
+    known = vars(reader.parse_known_args(arguments)[0])
+    for package in known.get("gym_packages", []):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            parser.error(f"--gym-packages must be modules that can be imported, got {package!r}: {error}")
+    env_id = known.get("env")
+    if env_id is not None and env_id not in gym.registry:
+        parser.error(f"--env must be the id of a registered environment, got {env_id!r}")
+    agent = known.get("trained_agent")
+    if agent and not (agent.endswith(".zip") and os.path.isfile(agent)):
+        parser.error(f"--trained-agent must be a model's zip, got {agent!r}")
+    if "device" in known:
+        try:
+            check_device("--device", known["device"])
+        except ValueError as error:
+            parser.error(str(error))
 
 
 def _with_defaults(arguments: Sequence[str]) -> list[str]:
@@ -167,6 +214,32 @@ def _with_defaults(arguments: Sequence[str]) -> list[str]:
     return arguments
 
 
+def _check_saved_agent(command: str, arguments: Sequence[str]) -> None:
+    """
+    :param command: Name of the command
+    :param arguments: The zoo's, folder and algorithm among them
+    """
+    from rl_zoo3.utils import get_model_path
+
+    parser = argparse.ArgumentParser(prog=f"trmrl {command}", add_help=False, allow_abbrev=False)
+    parser.add_argument("--env", type=EnvironmentName, default=EnvironmentName("CartPole-v1"))
+    parser.add_argument("--algo")
+    parser.add_argument("-f", "--folder")
+    parser.add_argument("--exp-id", type=int, default=0)
+    parser.add_argument("--load-best", action="store_true")
+    parser.add_argument("--load-checkpoint", type=int)
+    parser.add_argument("--load-last-checkpoint", action="store_true")
+    known = parser.parse_known_args(arguments)[0]
+    if {"-h", "--help"} & set(arguments) or known.algo not in rl_zoo3.ALGOS:
+        return  # the zoo's parser says it
+    _check_values(parser, arguments)
+    which = (known.load_best, known.load_checkpoint, known.load_last_checkpoint)
+    try:
+        get_model_path(known.exp_id, known.folder, known.algo, known.env, *which)
+    except (AssertionError, ValueError) as error:
+        parser.error(f"--folder must hold a run of --env {known.env.gym_id}, got {known.folder!r}: {error}")
+
+
 def render_without_display() -> None:
     """
     Tell MuJoCo to render with EGL where there is no display.
@@ -184,7 +257,9 @@ def enjoy(arguments: Sequence[str]) -> None:
     from rl_zoo3.enjoy import enjoy as zoo_enjoy
 
     register()
-    _call("enjoy", zoo_enjoy, _with_defaults(arguments))
+    arguments = _with_defaults(arguments)
+    _check_saved_agent("enjoy", arguments)
+    _call("enjoy", zoo_enjoy, arguments)
 
 
 def record_video(arguments: Sequence[str]) -> None:
@@ -197,7 +272,9 @@ def record_video(arguments: Sequence[str]) -> None:
     register()
     # A script without a function to call
     script = partial(runpy.run_module, "rl_zoo3.record_video", run_name="__main__")
-    _call("record_video", script, _with_defaults(arguments))
+    arguments = _with_defaults(arguments)
+    _check_saved_agent("record_video", arguments)
+    _call("record_video", script, arguments)
 
 
 def plot(arguments: Sequence[str]) -> None:
@@ -242,10 +319,12 @@ def report(arguments: Sequence[str]) -> None:
 
     :param arguments: Folder of the run
     """
+    from sb3_trmrl.cli.agents import argument_errors
     from sb3_trmrl.zoo.report import write_report
 
     parser = argparse.ArgumentParser(prog="trmrl report", description="Compare the models of a run on held-out tasks.")
     parser.add_argument("folder", help=f"folder of the run, for example {LOG_FOLDER}/{ALGO}/HalfCheetahVel-v0_1")
     options = parser.parse_args(arguments)
     register()
-    write_report(options.folder)
+    with argument_errors(parser):
+        write_report(options.folder)

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_trmrl.analysis.learning_curve import LearningCurve, plot_learning_curve
 from sb3_trmrl.common.held_out import evaluation_seed, share_tasks
-from sb3_trmrl.zoo.runs import INITIAL_MODEL, Run
+from sb3_trmrl.zoo.runs import INITIAL_MODEL, Run, file_errors
 
 #: Files of a report, in the folder of the run
 FIGURES = "report.json"
@@ -79,7 +79,8 @@ def _test(run: Run, path: Path, before_training: bool, **env_kwargs: Any) -> tup
             env.obs_rms = fresh.obs_rms
         # Optimiser and buffers are not needed, and schedules may be of a class that is gone.
         custom_objects = {"learning_rate": 0.0, "clip_range": 0.0}
-        model: BaseAlgorithm = ALGOS[run.algo].load(path, device="cpu", custom_objects=custom_objects)
+        with file_errors(path, f"a model of {run.algo}"):
+            model: BaseAlgorithm = ALGOS[run.algo].load(path, device="cpu", custom_objects=custom_objects)
         returns, _ = evaluate_policy(
             model, env, env.num_envs, deterministic=True, callback=remember_success, return_episode_rewards=True
         )
@@ -110,7 +111,7 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     run = Run(folder)
     models = _models(run)
     if not models:
-        raise FileNotFoundError(f"{folder} holds no model to report on")
+        raise FileNotFoundError(f"{str(folder)!r} holds no model to report on")
     # The first episode is the headline; for the whole trial, the mean over its episodes has the same scale.
     episodes = 1
     if run.has_splits:

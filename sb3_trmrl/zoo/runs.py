@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,26 +23,43 @@ CHECKPOINTS = "checkpoints"
 COMMAND_LINE = "command_line.json"
 
 
+@contextmanager
+def file_errors(path: str | Path, content: str) -> Iterator[None]:
+    """
+    Files that are damaged, or hold something else, fail in many ways.
+
+    :param path: File that is read
+    :param content: What it has to hold
+    :raises ValueError: naming the file, if it cannot be read as that
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{str(path)!r} must hold {content}, it cannot be read: {error!r}") from error
+
+
 class Run:
     """
     The folder of a run.
 
     :param folder: For example ``logs/trmrl/HalfCheetahVel-v0_1``
     :raises FileNotFoundError: if it is not the folder of a run
+    :raises ValueError: if its arguments cannot be read
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         found = sorted(self.folder.glob("*/args.yml"))
         if not found:
-            raise FileNotFoundError(f"{folder} is not the folder of a run: there is no */args.yml in it")
+            raise FileNotFoundError(f"{str(folder)!r} is not the folder of a run: there is no */args.yml in it")
         self.stats_path = found[0].parent
-        # The zoo writes Python objects and reads them like this.
-        arguments = yaml.load(found[0].read_text(), Loader=yaml.UnsafeLoader)
-        self.algo: str = arguments["algo"]
-        self.env_id: str = arguments["env"]
-        self.seed: int = arguments["seed"]
-        self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
+        with file_errors(found[0], "the arguments of a run: algo, env, seed and env_kwargs"):
+            # The zoo writes Python objects and reads them like this.
+            arguments = yaml.load(found[0].read_text(), Loader=yaml.UnsafeLoader)
+            self.algo: str = arguments["algo"]
+            self.env_id: str = arguments["env"]
+            self.seed: int = arguments["seed"]
+            self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
         self.has_splits = has_splits(self.env_id)
 
     @cached_property
@@ -79,7 +98,7 @@ class Run:
         path = self.folder / "evaluations.npz"
         if not path.is_file():
             return None
-        with np.load(path) as data:
+        with file_errors(path, "evaluations: timesteps and results"), np.load(path) as data:
             return data["timesteps"], data["results"]
 
     def successes(self) -> np.ndarray | None:
@@ -90,6 +109,6 @@ class Run:
         path = self.folder / HISTORY
         if not path.is_file():
             return None
-        with np.load(path) as data:
+        with file_errors(path, "evaluations by episode"), np.load(path) as data:
             successes: np.ndarray | None = data.get("successes")
             return successes

@@ -1,0 +1,238 @@
+"""What TransformerPPO and its policy take: SB3 itself trains on with a discount of 2 or a clip range of -1."""
+
+import io
+import json
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from sb3_trmrl.common.checks import (
+    check_between,
+    check_bool,
+    check_callable,
+    check_instance,
+    check_int,
+    check_keywords,
+    check_non_negative,
+    check_number,
+    check_positive,
+    check_positive_int,
+    check_seed,
+    check_subclass,
+)
+
+Check = Callable[[str, Any], Any]
+
+
+def check_schedule(name: str, value: Any) -> None:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave: a number, or a function of the progress remaining
+    :raises TypeError: if it is neither, or the function does not return a number
+    :raises ValueError: if the number, or that of the beginning of training, is negative or not finite
+    """
+    if not callable(value):
+        check_instance(name, value, (float, int), "a number or a schedule, a function of the progress remaining")
+        check_non_negative(name, value)
+        return
+    try:
+        number = float(value(1.0))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must be a number or a schedule that returns one, got {value!r}: {error}") from error
+    check_non_negative(f"{name}(1.0)", number)
+
+
+def check_net_arch(name: str, value: Any) -> None:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave
+    :raises TypeError: if it is not a list of integers or a dictionary of those
+    :raises ValueError: if a layer has no units, or a key is neither ``"pi"`` nor ``"vf"``
+    """
+    allowed = "a list of layer sizes, or a dictionary of two with the keys 'pi' and 'vf'"
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
+        value = value[0]  # as SB3 wanted it once; it warns
+    if isinstance(value, Mapping):
+        unknown = [key for key in value if key not in ("pi", "vf")]
+        if unknown:
+            raise ValueError(f"`{name}` must be {allowed}, got the key {', '.join(map(repr, unknown))}")
+        for key, sizes in value.items():
+            check_sizes(f"{name}[{key!r}]", sizes, "a list of layer sizes")
+    else:
+        check_sizes(name, value, allowed)
+
+
+def check_sizes(name: str, value: Any, allowed: str = "a list of layer sizes") -> None:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave
+    :param allowed: What it has to be, for the message
+    :raises TypeError: if it is not a list of integers
+    :raises ValueError: if one is below 1
+    """
+    check_instance(name, value, (list, tuple), allowed)
+    for index, size in enumerate(value):
+        check_positive_int(f"{name}[{index}]", size)
+
+
+def check_activation(name: str, value: Any) -> None:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave: what makes a module when called, mostly a class
+    :raises TypeError: if it makes none
+    """
+    try:
+        made = value() if callable(value) else None
+    except TypeError:
+        made = None
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"`{name}` must be a class of modules such as nn.Tanh, got {value!r}")
+
+
+def check_optimizer(name: str, value: Any) -> None:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave: what makes an optimizer when called, mostly a class
+    :raises TypeError: if it is a class of something else, or cannot be called
+    """
+    if isinstance(value, type) or not callable(value):
+        check_subclass(name, value, th.optim.Optimizer)
+
+
+def check_device(name: str, value: Any) -> None:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave
+    :raises ValueError: if PyTorch has no such device
+    """
+    try:
+        th.device("cpu" if value == "auto" else value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"`{name}` must be 'auto' or a device of PyTorch such as 'cpu', got {value!r}") from error
+
+
+def _sample_freq(name: str, value: Any) -> None:
+    if check_int(name, value, low=-1) == 0:
+        raise ValueError(f"`{name}` must be at least 1, or -1 for the beginning of the rollout, got 0")
+
+
+def _path(name: str, value: Any) -> None:
+    check_instance(name, value, (str, os.PathLike), "a folder or None")
+
+
+def _or_none(check: Check) -> Check:
+    return lambda name, value: None if value is None else check(name, value)
+
+
+#: The constructor's arguments, whose names are those of the attributes too
+CHECKS: dict[str, Check] = {
+    "learning_rate": check_schedule,
+    "n_steps": check_positive_int,
+    "batch_size": check_positive_int,
+    "n_epochs": check_positive_int,
+    "gamma": lambda name, value: check_between(name, value, 0, 1),
+    "gae_lambda": lambda name, value: check_between(name, value, 0, 1),
+    "clip_range": check_schedule,
+    "clip_range_vf": _or_none(lambda name, value: (check_schedule if callable(value) else check_positive)(name, value)),
+    "normalize_advantage": check_bool,
+    "ent_coef": check_non_negative,
+    "vf_coef": check_non_negative,
+    "max_grad_norm": lambda name, value: check_positive(name, value, finite=False),
+    "use_sde": check_bool,
+    "sde_sample_freq": _sample_freq,
+    "rollout_buffer_class": _or_none(lambda name, value: check_subclass(name, value, RolloutBuffer)),
+    "rollout_buffer_kwargs": check_keywords,
+    "target_kl": _or_none(lambda name, value: check_positive(name, value, finite=False)),
+    "stats_window_size": check_positive_int,
+    "tensorboard_log": _or_none(_path),
+    "policy_kwargs": check_keywords,
+    "seed": _or_none(check_seed),
+    "device": check_device,
+    "vf_learning_rate": _or_none(check_schedule),
+}
+
+#: Those of the policy that its transformer does not check. SB3 saves None for what belongs to gSDE.
+POLICY_CHECKS: dict[str, Check] = {
+    "observation_space": lambda name, value: check_instance(name, value, spaces.Space, "a space of Gymnasium"),
+    "action_space": lambda name, value: check_instance(name, value, spaces.Space, "a space of Gymnasium"),
+    "lr_schedule": lambda name, value: check_callable(name, value, "a schedule, a function of the progress remaining"),
+    "net_arch": _or_none(check_net_arch),
+    "activation_fn": check_activation,
+    "ortho_init": check_bool,
+    "use_sde": check_bool,
+    "log_std_init": check_number,
+    "full_std": _or_none(check_bool),
+    "use_expln": _or_none(check_bool),
+    "squash_output": _or_none(check_bool),
+    "features_extractor_class": _or_none(lambda name, value: check_subclass(name, value, BaseFeaturesExtractor)),
+    "features_extractor_kwargs": check_keywords,
+    "share_features_extractor": check_bool,
+    "normalize_images": check_bool,
+    "optimizer_class": check_optimizer,
+    "optimizer_kwargs": check_keywords,
+    "action_head_gain": check_non_negative,
+}
+
+
+def check_zip(path: Any) -> None:
+    """
+    SB3 reads a damaged zip until something fails.
+
+    :param path: What the user gave to load from
+    :raises TypeError: if it is no path and no open file
+    :raises ValueError: if there is a file, but no whole zip of a model
+    """
+    check_instance("path", path, (str, os.PathLike, io.IOBase), "a file")
+    if isinstance(path, io.IOBase):
+        return
+    target = pathlib.Path(path)
+    target = target if target.exists() else target.with_name(f"{target.name}.zip")
+    if not target.is_file():
+        return  # SB3 says that
+    try:
+        with zipfile.ZipFile(target) as file:
+            problem = file.testzip()
+            if problem is None:
+                missing = [name for name in ("data", "policy.pth") if name not in file.namelist()]
+                problem = missing[0] if missing else None
+            if problem is None and not isinstance(json.loads(file.read("data")), dict):
+                problem = "data"
+    except (zipfile.BadZipFile, EOFError, ValueError, zlib.error) as error:
+        problem = str(error)
+    if problem is not None:
+        raise ValueError(f"`path` must be a zip that TransformerPPO.save wrote, got {str(target)!r}: {problem}")
+
+
+def check_arguments(arguments: Mapping[str, Any], checks: Mapping[str, Check] = CHECKS) -> None:
+    """
+    :param arguments: Values by name; what has no check is left alone, as is what is not among them
+    :param checks: How each is checked
+    :raises TypeError: if one has the wrong type
+    :raises ValueError: if one is out of range
+    """
+    for name, check in checks.items():
+        if name in arguments:
+            check(name, arguments[name])
+
+
+def check_batch_size(batch_size: int, rollout_size: int = 2) -> None:
+    """
+    With one transition in a minibatch, or in the rollout, the normalised advantage is NaN.
+
+    :param batch_size: Minibatch size
+    :param rollout_size: Steps of a rollout times environments, once that is known
+    :raises ValueError: if one of them is 1
+    """
+    if batch_size == 1:
+        raise ValueError("`batch_size` must be at least 2 with `normalize_advantage`, got 1")
+    if rollout_size == 1:
+        raise ValueError("`n_steps` must be at least 2 with one environment and `normalize_advantage`, got 1")

@@ -1,0 +1,115 @@
+"""
+What the tables of wrong uses share. A row names a callable and one argument of it, gives a wrong value, and says what
+the error is: its type, and that its message holds the argument's name, the value and what is allowed.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import pytest
+
+NAN, INF = float("nan"), float("inf")
+NOT_INTEGERS = (2.5, "4", True, [4], NAN, None)
+NOT_NUMBERS = ("fast", True, [1.0], None, 1j)
+NOT_BOOLS = ("yes", None, 2)
+NOT_KEYWORDS = (5, "width", {1: 2})
+
+
+class Wrong(NamedTuple):
+    """
+    One wrong use.
+
+    :param argument: Name of the argument
+    :param value: What is given for it
+    :param error: Type of the error
+    :param allowed: What the message says is allowed
+    :param quoted: What the message says of the value, by default its ``repr``
+    :param given: Further arguments
+    """
+
+    argument: str
+    value: Any
+    error: type[Exception] | tuple[type[Exception], ...]
+    allowed: str
+    quoted: str | None = None
+    given: dict[str, Any] = {}  # noqa: RUF012
+
+    def check(self, function: Callable[..., Any], arguments: dict[str, Any] | None = None) -> None:
+        """
+        :param function: What is called
+        :param arguments: Its other arguments, which are right
+        """
+        with pytest.raises(self.error) as caught:
+            function(**{**(arguments or {}), **self.given, self.argument: self.value})
+        quoted = repr(self.value) if self.quoted is None else self.quoted
+        assert_says(str(caught.value), self.argument, quoted, self.allowed)
+
+
+def assert_says(message: str, *parts: str) -> None:
+    """
+    :param message: Of an error
+    :param parts: What it must hold; a word must not be part of a longer one
+    """
+    for part in parts:
+        pattern = rf"(?<![\w-]){re.escape(part)}(?![\w])" if re.fullmatch(r"[\w-]+", part) else re.escape(part)
+        assert re.search(pattern, message), f"{part!r} is not in the message {message!r}"
+
+
+def rows(
+    argument: str, values: Iterable[Any], error: type[Exception] | tuple[type[Exception], ...], allowed: str
+) -> list[Wrong]:
+    """:return: A row for each value"""
+    return [Wrong(argument, value, error, allowed) for value in values]
+
+
+def wrong_integer(argument: str, low: int = 1, or_none: bool = False, high: int | None = None) -> list[Wrong]:
+    """:return: Wrong uses of an integer from ``low`` (to ``high``) on"""
+    kinds = [value for value in NOT_INTEGERS if not (or_none and value is None)]
+    made = rows(argument, kinds, TypeError, "integer")
+    made += [Wrong(argument, value, ValueError, f"at least {low}") for value in (low - 1, low - 10)]
+    return made + ([] if high is None else [Wrong(argument, high + 1, ValueError, f"at most {high}")])
+
+
+def wrong_number(argument: str, values: Iterable[Any], allowed: str, or_none: bool = False) -> list[Wrong]:
+    """:return: Wrong uses of a number, ``values`` being those out of range"""
+    kinds = [value for value in NOT_NUMBERS if not (or_none and value is None)]
+    return rows(argument, kinds, TypeError, "number") + rows(argument, values, ValueError, allowed)
+
+
+def wrong_bool(argument: str) -> list[Wrong]:
+    """:return: Wrong uses of a flag"""
+    return rows(argument, NOT_BOOLS, TypeError, "True or False")
+
+
+def wrong_option(argument: str, one_of: str, or_none: bool = False) -> list[Wrong]:
+    """:return: Wrong uses of a string, ``one_of`` being one that is allowed"""
+    values = ["no such", "", 1, [one_of], *([] if or_none else [None])]
+    return rows(argument, values, ValueError, repr(one_of))
+
+
+def wrong_keywords(argument: str) -> list[Wrong]:
+    """:return: Wrong uses of keyword arguments"""
+    return rows(argument, NOT_KEYWORDS, TypeError, "dictionary")
+
+
+def assert_covered(function: Callable[..., Any], table: Iterable[Wrong], without: Iterable[str] = ()) -> None:
+    """
+    Every argument has a row, so that a new one cannot be forgotten.
+
+    :param function: What the table is of
+    :param table: Its rows
+    :param without: Arguments that need none
+    """
+    named = {name for name, each in inspect.signature(function).parameters.items() if each.kind is not each.VAR_KEYWORD}
+    named -= {"self", *(name for name in named if name.startswith("_"))}
+    covered = {row.argument for row in table}
+    assert not covered & set(without), "what has a row is no exception"
+    assert named - covered - set(without) == set(), f"arguments of {function} without a row"
+    assert set(without) <= named, f"exceptions that {function} does not have"
+
+
+def name_of(value: Any) -> str | None:
+    """:return: Name of a row, for pytest's ``ids``"""
+    return f"{value.argument}={str(value.value)[:30]}" if isinstance(value, Wrong) else getattr(value, "__name__", None)
