@@ -26,7 +26,7 @@ from sb3_trmrl.analysis.comparison import (
     share_above,
     share_of_gap,
 )
-from sb3_trmrl.cli.agents import load_agent
+from sb3_trmrl.cli.agents import open_agent
 from sb3_trmrl.cli.render import trial, trial_on
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
@@ -93,41 +93,41 @@ def is_drawn(path: Path) -> bool:
     return len(np.unique(np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3), axis=0)) > 10
 
 
-def test_load_agent(logs: Path) -> None:
+def test_open_agent(logs: Path) -> None:
     run = logs / "trmrl" / f"{ENV}_1"
-    best, last = load_agent(run), load_agent(run, last=True)
+    best, last = open_agent(run), open_agent(run, last=True)
     assert best.env_id == ENV and best.env_kwargs == {"episodes_per_trial": 2}
     assert best.vec_normalize is not None and not best.vec_normalize.training
     assert last.model.num_timesteps == 80
-    from_zip = load_agent(run / "best_model.zip")
+    from_zip = open_agent(run / "best_model.zip")
     assert from_zip[1:3] == best[1:3]
     same = [
         evaluate_adaptation(agent.model, ENV, 5, 2, vec_normalize=agent.vec_normalize) for agent in (best, from_zip)
     ]
     assert np.array_equal(same[0].rewards, same[1].rewards)
-    assert type(load_agent(logs / "ppo_lstm" / f"{ENV}_1").model).__name__ == "RecurrentPPO"
+    assert type(open_agent(logs / "ppo_lstm" / f"{ENV}_1").model).__name__ == "RecurrentPPO"
 
 
 def test_the_last_model_is_not_replaced_by_the_best_one(killed: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"{ENV}.zip, the model of the end of training, is missing"):
-        load_agent(killed, last=True)
-    assert load_agent(killed).model.num_timesteps > 0
+        open_agent(killed, last=True)
+    assert open_agent(killed).model.num_timesteps > 0
     (killed / "best_model.zip").unlink()
     with pytest.raises(FileNotFoundError, match=r"best_model\.zip is missing"):
-        load_agent(killed)
+        open_agent(killed)
 
 
-def test_load_agent_without_run(logs: Path, tmp_path: Path) -> None:
+def test_open_agent_without_run(logs: Path, tmp_path: Path) -> None:
     (tmp_path / "model.zip").write_bytes((logs / "trmrl" / f"{ENV}_1" / "best_model.zip").read_bytes())
     with pytest.raises(ValueError, match="env"):
-        load_agent(tmp_path / "model.zip")
-    assert load_agent(tmp_path / "model", env=ENV).vec_normalize is None
+        open_agent(tmp_path / "model.zip")
+    assert open_agent(tmp_path / "model", env=ENV).vec_normalize is None
     with pytest.raises(ValueError, match="'sarsa'"):
-        load_agent(tmp_path / "model.zip", env=ENV, algo="sarsa")
+        open_agent(tmp_path / "model.zip", env=ENV, algo="sarsa")
     with pytest.raises(FileNotFoundError, match="neither"):
-        load_agent(tmp_path / "nothing")
+        open_agent(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="not the folder of a run"):
-        load_agent(tmp_path)
+        open_agent(tmp_path)
 
 
 def test_evaluate(logs: Path, tmp_path: Path, capsys: Any) -> None:
@@ -185,7 +185,7 @@ def test_metaworlds_protocol(tmp_path: Path, capsys: Any) -> None:
     arguments = ["--protocol", "metaworld", "--n-tasks", "2", "--n-episodes", "5"]
     assert main(["evaluate", str(run), *arguments]) == 0
     frame = pd.read_csv(run / "metaworld_protocol_test.csv")
-    agent = load_agent(run)
+    agent = open_agent(run)
     result = evaluate_adaptation(agent.model, env, 2, 5, env_kwargs=kwargs, vec_normalize=agent.vec_normalize)
     assert result.successes is not None and not result.successes.any()  # or returns would end with success
     assert list(frame["class"]) == [result.tasks[0].name, "mean of classes"]
@@ -202,7 +202,7 @@ def test_compare(logs: Path, tmp_path: Path, capsys: Any) -> None:
     assert list(frame.index) == ["TrMRL", "RL2"] and list(frame["seeds"]) == [2, 2]
     by_hand = []
     for number in (1, 2):
-        agent = load_agent(logs / "ppo_lstm" / f"{ENV}_{number}")
+        agent = open_agent(logs / "ppo_lstm" / f"{ENV}_{number}")
         result = evaluate_adaptation(
             agent.model, ENV, 5, 2, env_kwargs=agent.env_kwargs, vec_normalize=agent.vec_normalize
         )
@@ -250,7 +250,7 @@ def test_compare_has_success_rates(tmp_path: Path, monkeypatch: Any) -> None:
     options = ["--n-tasks", "6", "--n-episodes", "2", "--split", "validation", "--env-kwargs", "n_pulls:2"]
     assert main(["compare", f"TrMRL={run}", *options, "--output", str(tmp_path / "out")]) == 0
     row = pd.read_csv(tmp_path / "out" / "comparison.csv", index_col="agent").loc["TrMRL"]
-    result = evaluate_adaptation(load_agent(run).model, ENV, 6, 2, env_kwargs={"n_pulls": 2}, split="validation")
+    result = evaluate_adaptation(open_agent(run).model, ENV, 6, 2, env_kwargs={"n_pulls": 2}, split="validation")
     assert result.success_rates is not None and (result.success_rates > 0).all()
     assert [row["success, first episode"], row["success, last episode"]] == pytest.approx(list(result.success_rates))
     assert row["last episode"] == pytest.approx(result.mean_returns[1])
@@ -436,7 +436,7 @@ class Recorder(gym.Wrapper):
 
 def test_render_shows_a_trial_of_the_evaluation() -> None:
     kwargs = {"horizon": 10}
-    agent = load_agent(DEMO, env_kwargs=kwargs)
+    agent = open_agent(DEMO, env_kwargs=kwargs)
     result = evaluate_adaptation(
         agent.model, agent.env_id, n_eval_episodes=2, env_kwargs=agent.env_kwargs, vec_normalize=agent.vec_normalize
     )
