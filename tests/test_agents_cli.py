@@ -16,6 +16,7 @@ from rliable import library, metrics
 from zoo_helpers import TINY, train
 
 import sb3_trmrl
+from sb3_trmrl import load_agent
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.analysis.adaptation import plot_adaptation
 from sb3_trmrl.analysis.comparison import (
@@ -35,7 +36,7 @@ from sb3_trmrl.envs.bandit import BernoulliBanditEnv
 pytestmark = pytest.mark.usefixtures("one_thread")
 ENV = "BernoulliBandit-v0"
 NORMALIZE = "normalize:dict(norm_obs=True,norm_reward=False)"
-DEMO = str(Path(sb3_trmrl.__file__).parents[1] / "docs" / "demo" / "HalfCheetahVel-v0_1")
+DEMO = str(Path(sb3_trmrl.__file__).parents[1] / "docs" / "demo" / "HalfCheetahVel-v0.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,38 @@ def test_open_agent_without_run(logs: Path, tmp_path: Path) -> None:
         open_agent(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="not the folder of a run"):
         open_agent(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:rich is experimental")
+def test_export(logs: Path, tmp_path: Path, capsys: Any) -> None:
+    run, path = logs / "trmrl" / f"{ENV}_1", tmp_path / "agent.safetensors"
+    assert main(["export", str(run), str(path)]) == 0
+    assert f"Wrote {path}" in capsys.readouterr().out
+    agent = load_agent(path)
+    assert (agent.env_id, agent.env_kwargs) == (ENV, {"episodes_per_trial": 2})
+    hyperparameters = agent.summary["hyperparameters"]
+    # As the run was started, not what is put in their place when a zip is opened
+    assert hyperparameters["n_envs"] == 2 and hyperparameters["normalize"]["norm_obs"] is True
+    assert hyperparameters.get("learning_rate") != 0.0 and hyperparameters.get("clip_range") != 0.0
+    arguments = ["--n-tasks", "6", "--n-episodes", "3"]
+    for model, folder in ((run, tmp_path / "run"), (path, tmp_path / "exported")):
+        assert main(["evaluate", str(model), *arguments, "--output", str(folder)]) == 0
+        assert main(["analyze", "attention", str(model), "--n-episodes", "2", "--output", str(folder)]) == 0
+    results = [AdaptationResult.load(file) for file in sorted(tmp_path.glob("*/adaptation*.npz"))]
+    assert len(results) == 2 and np.array_equal(results[0].rewards, results[1].rewards)
+    frames = [pd.read_csv(tmp_path / folder / "attention.csv") for folder in ("run", "exported")]
+    assert frames[0].equals(frames[1])
+    assert main(["export", str(run), str(tmp_path / "last"), "--last", "--env-kwargs", "n_arms:3"]) == 0
+    last = load_agent(tmp_path / "last.safetensors")
+    assert last.env_kwargs == {"episodes_per_trial": 2, "n_arms": 3} and last.summary["timesteps"] == 80
+    assert last.observation_space == agent.observation_space
+
+
+def test_export_of_other_algorithms_and_damaged_files(logs: Path, tmp_path: Path, capsys: Any) -> None:
+    run, path = str(logs / "ppo_lstm" / f"{ENV}_1"), tmp_path / "agent.safetensors"
+    assert "must hold a TransformerPPO, got RecurrentPPO" in error_of(["export", run, str(path)], capsys)
+    path.write_bytes(Path(DEMO).read_bytes()[:-1])
+    assert f"{path} cannot be loaded as an agent" in error_of(["evaluate", str(path)], capsys)
 
 
 def test_evaluate(logs: Path, tmp_path: Path, capsys: Any) -> None:
@@ -272,8 +305,12 @@ def test_compare_has_success_rates(tmp_path: Path, monkeypatch: Any) -> None:
         (["A={demo}", "--env-kwargs", "velocity_range:(4,3)"], "`velocity_range` must satisfy"),
     ],
 )
-def test_compare_wrong_arguments(logs: Path, agents: list[str], message: str, capsys: Any) -> None:
-    names = {"logs": logs, "demo": DEMO}
+def test_compare_wrong_arguments(logs: Path, agents: list[str], message: str, capsys: Any, tmp_path: Path) -> None:
+    cheetah = tmp_path / "HalfCheetahVel-v0_1"
+    shutil.copytree(logs / "trmrl" / f"{ENV}_1", cheetah)
+    settings = cheetah / ENV / "args.yml"
+    settings.write_text(settings.read_text().replace(ENV, "HalfCheetahVel-v0"))
+    names = {"logs": logs, "demo": cheetah}
     assert message.format(**names) in error_of(["compare", *[agent.format(**names) for agent in agents]], capsys)
 
 
@@ -296,7 +333,10 @@ def test_compare_needs_the_same_tasks(logs: Path, tmp_path: Path, capsys: Any) -
         (["analyze", "online", "logs/mistyped"], "logs/mistyped is neither a folder nor a zip"),
         (["evaluate", DEMO, "--n-tasks", "0"], "--n-tasks: must be an integer, 1 or more, got '0'"),
         (["compare", f"A={DEMO}", "--n-episodes", "x"], "--n-episodes: must be an integer, 1 or more, got 'x'"),
-        (["evaluate", DEMO, "--last"], "HalfCheetahVel-v0.zip, the model of the end of training, is missing"),
+        (["evaluate", DEMO, "--last"], "`last` is for runs"),
+        (["evaluate", DEMO, "--algo", "ppo"], "HalfCheetahVel-v0.safetensors is an exported agent: got 'ppo'"),
+        (["evaluate", "mistyped.safetensors"], "there is no file mistyped.safetensors"),
+        (["export", DEMO, "agent.safetensors"], "must hold a TransformerPPO, got ExportedAgent"),
         (["evaluate", DEMO, "--env", "Mistyped-v0"], "Mistyped"),
         (["evaluate", DEMO, "--env-kwargs", "velocities:(3,4)"], "unexpected keyword argument 'velocities'"),
         (["evaluate", DEMO, "--protocol", "metaworld"], "MetaWorld's environments, got 'HalfCheetahVel-v0'"),

@@ -251,7 +251,11 @@ class _OwnActivation(nn.Tanh):
 @pytest.mark.parametrize(
     ("settings", "arguments", "message"),
     [
-        (dict(features_extractor_class=LinearFeatures), {}, "`features_extractor_class` must be one of Flatten.*Linear"),
+        (
+            dict(features_extractor_class=LinearFeatures),
+            {},
+            "`features_extractor_class` must be one of Flatten.*Linear",
+        ),
         (dict(activation_fn=_OwnActivation), {}, "`activation_fn` must be one of Tanh, .*got _OwnActivation"),
         ({}, dict(path="agent.zip"), r"`path` must end with .safetensors, got .*agent.zip"),
         ({}, dict(summary={"score": float("nan")}), r"`summary`\['score'\] must be plain data .*got nan of type float"),

@@ -37,7 +37,7 @@ def export(arguments: Sequence[str]) -> None:
     with argument_errors(parser):
         agent = agent_of(options)
         if not isinstance(agent.model, TransformerPPO):
-            raise ValueError(f"{options.model} must be a TransformerPPO, got a {type(agent.model).__name__}")
+            raise ValueError(f"{options.model} must hold a TransformerPPO, got {type(agent.model).__name__}")
         summary = {"hyperparameters": _hyperparameters(agent, options)}
         path = agent.model.export(options.output, agent.env_id, agent.env_kwargs, agent.vec_normalize, summary)
     print(f"Wrote {path}: {path.stat().st_size} bytes")

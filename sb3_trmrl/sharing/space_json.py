@@ -133,7 +133,7 @@ def _bound(value: Any, where: str, shape: tuple[int, ...], dtype: str) -> np.nda
         if isinstance(entry, str):
             return _INFINITE[option(entry, place, _INFINITE)]
         found = number(entry, place)
-        if abs(found) > np.finfo(dtype).max:
+        if abs(found) > float(np.finfo(dtype).max):
             raise InvalidAgentFile(f"{place} must be a number of type {dtype}, got {shown(entry)}")
         return found
 
