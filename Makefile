@@ -34,7 +34,7 @@ train: $(STAMP)
 	$(BIN)/python -m sb3_trmrl train --algo $(ALGO) --env $(ENV) --n-timesteps $(STEPS) --seed $(SEED) --progress --report $(ARGS)
 
 demo: $(STAMP)
-	$(BIN)/python -m sb3_trmrl analyze online docs/demo/HalfCheetahVel-v0_1 --output demo
+	$(BIN)/python -m sb3_trmrl analyze online docs/demo/HalfCheetahVel-v0.safetensors --output demo
 
 # Prints which lines the tests leave out, and fails below the share that pyproject.toml asks for.
 test: $(STAMP)

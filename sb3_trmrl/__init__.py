@@ -7,14 +7,20 @@ Importing the package registers its environments with Gymnasium.
 import sb3_trmrl.envs  # noqa: F401  (registers the environments)
 from sb3_trmrl.common.training_checkpoint import TrainingCheckpoint
 from sb3_trmrl.common.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
+from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ExportedAgent",
+    "InvalidAgentFile",
     "MultiEpisodeTrial",
     "PreviousTransitionObservation",
     "TrMRLPolicy",
     "TrainingCheckpoint",
     "TransformerPPO",
+    "load_agent",
+    "load_from_hub",
+    "push_to_hub",
 ]

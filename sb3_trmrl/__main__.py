@@ -15,6 +15,8 @@ COMMANDS = {
     "compare": ("cli.compare", "several agents and seeds on the same test tasks"),
     "analyze": ("cli.analyze", "the paper's analyses of a trained agent, as pictures"),
     "render": ("cli.render", "a video of one trial"),
+    "export": ("cli.export", "a trained agent as a file that is safe to share"),
+    "push": ("cli.push", "an exported agent to the Hugging Face Hub"),
 }
 
 USAGE = "usage: trmrl COMMAND ...\n\ncommands (trmrl COMMAND --help for their options):\n" + "\n".join(

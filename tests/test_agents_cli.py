@@ -16,6 +16,7 @@ from rliable import library, metrics
 from zoo_helpers import TINY, train
 
 import sb3_trmrl
+from sb3_trmrl import load_agent
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.analysis.adaptation import plot_adaptation
 from sb3_trmrl.analysis.comparison import (
@@ -26,7 +27,7 @@ from sb3_trmrl.analysis.comparison import (
     share_above,
     share_of_gap,
 )
-from sb3_trmrl.cli.agents import load_agent
+from sb3_trmrl.cli.agents import open_agent
 from sb3_trmrl.cli.render import trial, trial_on
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
@@ -35,7 +36,7 @@ from sb3_trmrl.envs.bandit import BernoulliBanditEnv
 pytestmark = pytest.mark.usefixtures("one_thread")
 ENV = "BernoulliBandit-v0"
 NORMALIZE = "normalize:dict(norm_obs=True,norm_reward=False)"
-DEMO = str(Path(sb3_trmrl.__file__).parents[1] / "docs" / "demo" / "HalfCheetahVel-v0_1")
+DEMO = str(Path(sb3_trmrl.__file__).parents[1] / "docs" / "demo" / "HalfCheetahVel-v0.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -93,35 +94,67 @@ def is_drawn(path: Path) -> bool:
     return len(np.unique(np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3), axis=0)) > 10
 
 
-def test_load_agent(logs: Path) -> None:
+def test_open_agent(logs: Path) -> None:
     run = logs / "trmrl" / f"{ENV}_1"
-    best, last = load_agent(run), load_agent(run, last=True)
+    best, last = open_agent(run), open_agent(run, last=True)
     assert best.env_id == ENV and best.env_kwargs == {"episodes_per_trial": 2}
     assert best.vec_normalize is not None and not best.vec_normalize.training
     assert last.model.num_timesteps == 80
-    from_zip = load_agent(run / "best_model.zip")
+    from_zip = open_agent(run / "best_model.zip")
     assert from_zip[1:3] == best[1:3]
     same = [
         evaluate_adaptation(agent.model, ENV, 5, 2, vec_normalize=agent.vec_normalize) for agent in (best, from_zip)
     ]
     assert np.array_equal(same[0].rewards, same[1].rewards)
-    assert type(load_agent(logs / "ppo_lstm" / f"{ENV}_1").model).__name__ == "RecurrentPPO"
+    assert type(open_agent(logs / "ppo_lstm" / f"{ENV}_1").model).__name__ == "RecurrentPPO"
 
 
 def test_the_last_model_is_not_replaced_by_the_best_one(killed: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"{ENV}.zip, the model of the end of training, is missing"):
-        load_agent(killed, last=True)
-    assert load_agent(killed).model.num_timesteps > 0
+        open_agent(killed, last=True)
+    assert open_agent(killed).model.num_timesteps > 0
     (killed / "best_model.zip").unlink()
     with pytest.raises(FileNotFoundError, match=r"best_model\.zip is missing"):
-        load_agent(killed)
+        open_agent(killed)
 
 
-def test_load_agent_without_run(logs: Path, tmp_path: Path) -> None:
+def test_open_agent_without_run(logs: Path, tmp_path: Path) -> None:
     (tmp_path / "model.zip").write_bytes((logs / "trmrl" / f"{ENV}_1" / "best_model.zip").read_bytes())
     with pytest.raises(ValueError, match="env"):
-        load_agent(tmp_path / "model.zip")
-    assert load_agent(tmp_path / "model", env=ENV).vec_normalize is None
+        open_agent(tmp_path / "model.zip")
+    assert open_agent(tmp_path / "model", env=ENV).vec_normalize is None
+
+
+@pytest.mark.filterwarnings("ignore:rich is experimental")
+def test_export(logs: Path, tmp_path: Path, capsys: Any) -> None:
+    run, path = logs / "trmrl" / f"{ENV}_1", tmp_path / "agent.safetensors"
+    assert main(["export", str(run), str(path)]) == 0
+    assert f"Wrote {path}" in capsys.readouterr().out
+    agent = load_agent(path)
+    assert (agent.env_id, agent.env_kwargs) == (ENV, {"episodes_per_trial": 2})
+    hyperparameters = agent.summary["hyperparameters"]
+    # As the run was started, not what is put in their place when a zip is opened
+    assert hyperparameters["n_envs"] == 2 and hyperparameters["normalize"]["norm_obs"] is True
+    assert hyperparameters.get("learning_rate") != 0.0 and hyperparameters.get("clip_range") != 0.0
+    arguments = ["--n-tasks", "6", "--n-episodes", "3"]
+    for model, folder in ((run, tmp_path / "run"), (path, tmp_path / "exported")):
+        assert main(["evaluate", str(model), *arguments, "--output", str(folder)]) == 0
+        assert main(["analyze", "attention", str(model), "--n-episodes", "2", "--output", str(folder)]) == 0
+    results = [AdaptationResult.load(file) for file in sorted(tmp_path.glob("*/adaptation*.npz"))]
+    assert len(results) == 2 and np.array_equal(results[0].rewards, results[1].rewards)
+    frames = [pd.read_csv(tmp_path / folder / "attention.csv") for folder in ("run", "exported")]
+    assert frames[0].equals(frames[1])
+    assert main(["export", str(run), str(tmp_path / "last"), "--last", "--env-kwargs", "n_arms:3"]) == 0
+    last = load_agent(tmp_path / "last.safetensors")
+    assert last.env_kwargs == {"episodes_per_trial": 2, "n_arms": 3} and last.summary["timesteps"] == 80
+    assert last.observation_space == agent.observation_space
+
+
+def test_export_of_other_algorithms_and_damaged_files(logs: Path, tmp_path: Path, capsys: Any) -> None:
+    run, path = str(logs / "ppo_lstm" / f"{ENV}_1"), tmp_path / "agent.safetensors"
+    assert "must hold a TransformerPPO, got RecurrentPPO" in error_of(["export", run, str(path)], capsys)
+    path.write_bytes(Path(DEMO).read_bytes()[:-1])
+    assert f"{path} cannot be loaded as an agent" in error_of(["evaluate", str(path)], capsys)
 
 
 def test_evaluate(logs: Path, tmp_path: Path, capsys: Any) -> None:
@@ -179,7 +212,7 @@ def test_metaworlds_protocol(tmp_path: Path, capsys: Any) -> None:
     arguments = ["--protocol", "metaworld", "--n-tasks", "2", "--n-episodes", "5"]
     assert main(["evaluate", str(run), *arguments]) == 0
     frame = pd.read_csv(run / "metaworld_protocol_test.csv")
-    agent = load_agent(run)
+    agent = open_agent(run)
     result = evaluate_adaptation(agent.model, env, 2, 5, env_kwargs=kwargs, vec_normalize=agent.vec_normalize)
     assert result.successes is not None and not result.successes.any()  # or returns would end with success
     assert list(frame["class"]) == [result.tasks[0].name, "mean of classes"]
@@ -196,7 +229,7 @@ def test_compare(logs: Path, tmp_path: Path, capsys: Any) -> None:
     assert list(frame.index) == ["TrMRL", "RL2"] and list(frame["seeds"]) == [2, 2]
     by_hand = []
     for number in (1, 2):
-        agent = load_agent(logs / "ppo_lstm" / f"{ENV}_{number}")
+        agent = open_agent(logs / "ppo_lstm" / f"{ENV}_{number}")
         result = evaluate_adaptation(
             agent.model, ENV, 5, 2, env_kwargs=agent.env_kwargs, vec_normalize=agent.vec_normalize
         )
@@ -244,7 +277,7 @@ def test_compare_has_success_rates(tmp_path: Path, monkeypatch: Any) -> None:
     options = ["--n-tasks", "6", "--n-episodes", "2", "--split", "validation", "--env-kwargs", "n_pulls:2"]
     assert main(["compare", f"TrMRL={run}", *options, "--output", str(tmp_path / "out")]) == 0
     row = pd.read_csv(tmp_path / "out" / "comparison.csv", index_col="agent").loc["TrMRL"]
-    result = evaluate_adaptation(load_agent(run).model, ENV, 6, 2, env_kwargs={"n_pulls": 2}, split="validation")
+    result = evaluate_adaptation(open_agent(run).model, ENV, 6, 2, env_kwargs={"n_pulls": 2}, split="validation")
     assert result.success_rates is not None and (result.success_rates > 0).all()
     assert [row["success, first episode"], row["success, last episode"]] == pytest.approx(list(result.success_rates))
     assert row["last episode"] == pytest.approx(result.mean_returns[1])
@@ -252,9 +285,13 @@ def test_compare_has_success_rates(tmp_path: Path, monkeypatch: Any) -> None:
     assert picture.width == 4 * picture.height  # a panel more
 
 
-def test_compare_needs_one_environment(logs: Path, capsys: Any) -> None:
-    error = error_of(["compare", f"A={logs}/trmrl/*_1", f"B={DEMO}"], capsys)
-    assert f"{logs}/trmrl/{ENV}_1 has {ENV}, {DEMO} has HalfCheetahVel-v0" in error
+def test_compare_needs_one_environment(logs: Path, capsys: Any, tmp_path: Path) -> None:
+    cheetah = tmp_path / "HalfCheetahVel-v0_1"
+    shutil.copytree(logs / "trmrl" / f"{ENV}_1", cheetah)
+    settings = cheetah / ENV / "args.yml"
+    settings.write_text(settings.read_text().replace(ENV, "HalfCheetahVel-v0"))
+    error = error_of(["compare", f"A={logs}/trmrl/*_1", f"B={cheetah}"], capsys)
+    assert f"{logs}/trmrl/{ENV}_1 has {ENV}, {cheetah} has HalfCheetahVel-v0" in error
 
 
 def test_compare_needs_the_same_tasks(logs: Path, tmp_path: Path, capsys: Any) -> None:
@@ -390,7 +427,7 @@ class Recorder(gym.Wrapper):
 
 def test_render_shows_a_trial_of_the_evaluation() -> None:
     kwargs = {"horizon": 10}
-    agent = load_agent(DEMO, env_kwargs=kwargs)
+    agent = open_agent(DEMO, env_kwargs=kwargs)
     result = evaluate_adaptation(
         agent.model, agent.env_id, n_eval_episodes=2, env_kwargs=agent.env_kwargs, vec_normalize=agent.vec_normalize
     )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 from zoo_helpers import train
 
-from sb3_trmrl.cli.agents import load_agent
+from sb3_trmrl.cli.agents import open_agent
 from sb3_trmrl.common.adaptation_result import bootstrap_interval
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 
@@ -47,7 +47,7 @@ def test_later_episodes_are_better_with_memory_only(name: str, tmp_path: Path) -
     case = CASES[name]
     arguments = ["--seed", "0", "-n", str(N_STEPS), "--eval-freq", "-1", *case.arguments]
     run = train(tmp_path, *arguments, params=list(case.params), env=case.env_id)
-    agent = load_agent(run)
+    agent = open_agent(run)
     result = evaluate_adaptation(
         agent.model, case.env_id, 840, 4, deterministic=False, env_kwargs=agent.env_kwargs, seed=1
     )

@@ -1,4 +1,4 @@
-"""Agents from files: a model's zip, or the folder of a run of rl-zoo3."""
+"""Agents from files: an exported agent, a model's zip, or the folder of a run of rl-zoo3."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.checks import check_instance, check_keywords
 from sb3_trmrl.common.held_out import has_environment
+from sb3_trmrl.sharing.agent import SUFFIX, ExportedAgent, load_agent
 from sb3_trmrl.zoo.registration import ALGO, register
 from sb3_trmrl.zoo.runs import BEST_MODEL, STATISTICS, Run, file_errors
 
+#: A trained agent that is there, for examples
+DEMO = "docs/demo/HalfCheetahVel-v0.safetensors"
 #: Tasks at a time: each batch that is done moves the progress bar
 N_ENVS = 10
 
@@ -28,21 +31,21 @@ class LoadedAgent(NamedTuple):
     """
     An agent and what it was trained with.
 
-    :param model: SB3 model
+    :param model: SB3 model, or an exported agent, which normalises observations itself
     :param env_id: Registered id of its environment
     :param env_kwargs: Arguments of the environment
     :param vec_normalize: Statistics of its observations, if they were normalised
-    :param folder: Folder of its run, or the zip's
+    :param folder: Folder of its run, or the file's
     """
 
-    model: BaseAlgorithm
+    model: BaseAlgorithm | ExportedAgent
     env_id: str
     env_kwargs: dict[str, Any]
     vec_normalize: VecNormalize | None
     folder: Path
 
 
-def load_agent(
+def open_agent(
     path: str | Path,
     env: str | None = None,
     env_kwargs: dict[str, Any] | None = None,
@@ -50,9 +53,10 @@ def load_agent(
     last: bool = False,
 ) -> LoadedAgent:
     """
-    Loading unpickles: only load files that you trust.
+    Loading runs and zips unpickles: only load those that you trust. Exported agents load safely.
 
-    :param path: Folder of a run, or a zip. What is known of a run is also found for a zip that lies in its folder
+    :param path: Exported agent, folder of a run, or a zip. What is known of a run is also found for a zip that lies in
+        its folder
     :param env: Registered id, if not that of the run
     :param env_kwargs: Arguments of the environment, on top of those of the run
     :param algo: Name of the algorithm in rl-zoo3, if not that of the run; ``"trmrl"`` for a zip without a run
@@ -60,11 +64,14 @@ def load_agent(
         during training there is no best one, and the model of the end is taken
     :return: The agent
     :raises FileNotFoundError: if there is no such model
-    :raises ValueError: if it cannot be known which environment or algorithm it is, or a file holds something else
+    :raises ValueError: if it cannot be known which environment or algorithm it is, a file holds something else, or an
+        exported agent came with an argument that is for runs
     """
-    register()
     check_keywords("env_kwargs", env_kwargs)
     path = Path(path)
+    if path.suffix == SUFFIX and not path.is_dir():
+        return _open_exported(path, env, env_kwargs, algo, last)
+    register()
     if not path.exists() and path.with_name(f"{path.name}.zip").is_file():
         path = path.with_name(f"{path.name}.zip")
     run = _run_of(path)
@@ -96,6 +103,26 @@ def load_agent(
     return LoadedAgent(model, env, kwargs, vec_normalize, run.folder if run else model_path.parent)
 
 
+def _open_exported(
+    path: Path, env: str | None, env_kwargs: dict[str, Any] | None, algo: str | None, last: bool
+) -> LoadedAgent:
+    """
+    :param path: Exported agent
+    :param env: See :func:`open_agent`, as the others
+    :return: The agent
+    """
+    if algo is not None:
+        raise ValueError(f"`algo` is for zips, and {path} is an exported agent: got {algo!r}")
+    if last:
+        raise ValueError(f"`last` is for runs, and {path} is an exported agent")
+    agent = load_agent(path)
+    env = env or agent.env_id
+    if env is None:
+        raise ValueError(f"`env` must be given: {path} does not tell its environment")
+    kwargs = {**(agent.env_kwargs if env == agent.env_id else {}), **(env_kwargs or {})}
+    return LoadedAgent(agent, env, kwargs, None, path.parent)
+
+
 def _run_of(path: Path) -> Run | None:
     """
     :param path: Folder of a run, or a zip
@@ -105,14 +132,16 @@ def _run_of(path: Path) -> Run | None:
     if path.is_dir():
         return Run(path)
     if not path.is_file():
-        raise FileNotFoundError(f"`model` must be the folder of a run or a zip, got {str(path)!r}: there is none")
+        raise FileNotFoundError(
+            f"`model` must be the folder of a run, a zip or an exported agent, got {str(path)!r}: there is none"
+        )
     return Run(path.parent) if any(path.parent.glob("*/args.yml")) else None
 
 
 def _model_of(run: Run, last: bool) -> Path:
     """
     :param run: Run
-    :param last: See :func:`load_agent`
+    :param last: See :func:`open_agent`
     :return: Zip of the model
     :raises FileNotFoundError: if there is none
     """
@@ -186,11 +215,12 @@ def output_folder(text: str) -> Path:
     return path
 
 
-def agent_parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
+def agent_parser(command: str, description: str, example: str, plays: bool = True) -> argparse.ArgumentParser:
     """
     :param command: Name of the command
     :param description: What it does
     :param example: Its arguments in an example that runs
+    :param plays: Whether the agent plays, with a seed
     :return: A parser with the arguments that all commands about one agent have
     """
     parser = argparse.ArgumentParser(
@@ -199,14 +229,15 @@ def agent_parser(command: str, description: str, example: str) -> argparse.Argum
         epilog=f"example:\n  python -m sb3_trmrl {command} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", help="folder of a run, for example docs/demo/HalfCheetahVel-v0_1, or a zip")
-    parser.add_argument("--env", help="environment id, by default that of the run")
+    parser.add_argument("model", help=f"exported agent, for example {DEMO}, folder of a run, or a zip")
+    parser.add_argument("--env", help="environment id, by default that it was trained on")
     parser.add_argument("--algo", help="algorithm of the zip, by default that of the run, or trmrl")
     parser.add_argument(
         "--env-kwargs", nargs="+", action=StoreValues, default={}, metavar="NAME:VALUE", help="environment arguments"
     )
     parser.add_argument("--last", action="store_true", help="the model of the end of training, not the best one")
-    parser.add_argument("--seed", type=seed, default=0, help="seed of the evaluation (default: 0)")
+    if plays:
+        parser.add_argument("--seed", type=seed, default=0, help="seed of the evaluation (default: 0)")
     return parser
 
 
@@ -215,4 +246,4 @@ def agent_of(options: argparse.Namespace) -> LoadedAgent:
     :param options: What :func:`agent_parser` parsed
     :return: The agent
     """
-    return load_agent(options.model, options.env, options.env_kwargs, options.algo, options.last)
+    return open_agent(options.model, options.env, options.env_kwargs, options.algo, options.last)

@@ -23,6 +23,7 @@ from sb3_trmrl.analysis.refinement import plot_refinement, refinement
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
 from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories
 from sb3_trmrl.cli.agents import (
+    DEMO,
     N_ENVS,
     LoadedAgent,
     StoreValues,
@@ -36,7 +37,7 @@ from sb3_trmrl.cli.agents import (
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.common.trials import SPLITS, Trials
-from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.transformer_ppo import TrMRLPolicy
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def analyze(arguments: Sequence[str]) -> None:
         + "".join(f"  {kind:<12}{text}\n" for kind, (*_, text) in KINDS.items())
         + "  all         all of these, for an agent with a TrMRL policy\n"
         "  ablations   train the grid of figures 10 to 13 and draw it\n\n"
-        "example:\n  python -m sb3_trmrl analyze all docs/demo/HalfCheetahVel-v0_1 --output analysis",
+        f"example:\n  python -m sb3_trmrl analyze all {DEMO} --output analysis",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     own.add_argument("kind", choices=[*KINDS, "all", "ablations"], metavar="KIND", help="see below")
@@ -238,7 +239,7 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
     """
     kinds = list(KINDS) if kind == "all" else [kind]
     description = "All analyses of an agent." if kind == "all" else f"{KINDS[kind][3]}."
-    example = f"docs/demo/HalfCheetahVel-v0_1{'' if kind == 'attention' else ' --n-tasks 6'} --output analysis"
+    example = f"{DEMO}{'' if kind == 'attention' else ' --n-tasks 6'} --output analysis"
     parser = agent_parser(f"analyze {kind}", description[0].upper() + description[1:], example)
     counts = {name: dict(zip(("n_tasks", "n_episodes"), KINDS[name][1:3], strict=True)) for name in kinds}
     default = dict.fromkeys(counts[kinds[0]], "each analysis its own") if kind == "all" else counts[kind]
@@ -261,7 +262,7 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
         parser.error(f"--window must be odd and 1 or more, got {options.window}")
     with argument_errors(parser):
         agent = agent_of(options)
-    if kind != "online" and not isinstance(agent.model, TransformerPPO):
+    if kind != "online" and not isinstance(agent.model.policy, TrMRLPolicy):
         parser.error(f"{kind} looks into a TransformerPPO, got a {type(agent.model).__name__}; online takes any agent")
     folder: Path = options.output or agent.folder / "analysis"
     folder.mkdir(parents=True, exist_ok=True)

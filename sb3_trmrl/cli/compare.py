@@ -23,7 +23,7 @@ from sb3_trmrl.analysis.comparison import (
     plot_comparison,
     share_of_gap,
 )
-from sb3_trmrl.cli.agents import StoreValues, argument_errors, load_agent, output_folder, positive_int, seed
+from sb3_trmrl.cli.agents import StoreValues, argument_errors, open_agent, output_folder, positive_int, seed
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.threads import one_thread
@@ -167,7 +167,7 @@ def _evaluations(folder: str, options: argparse.Namespace) -> dict[str, Adaptati
     """
     results = {}
     for which in ("selected", "last") if Run(folder).last_model else ("selected",):
-        agent = load_agent(folder, env_kwargs=options.env_kwargs, last=which == "last")
+        agent = open_agent(folder, env_kwargs=options.env_kwargs, last=which == "last")
         for deterministic in (True, False):
             results[which if deterministic else f"{which}, sampled"] = evaluate_adaptation(
                 agent.model,

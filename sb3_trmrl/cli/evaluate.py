@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sb3_trmrl.analysis.adaptation import plot_adaptation
 from sb3_trmrl.cli.agents import (
+    DEMO,
     N_ENVS,
     LoadedAgent,
     agent_of,
@@ -29,6 +30,7 @@ from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.metaworld_protocol import ProtocolResult, metaworld_protocol
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.common.trials import SPLITS
+from sb3_trmrl.sharing.agent import SUFFIX
 from sb3_trmrl.zoo.runs import BEST_MODEL
 
 #: Episodes that count in MetaWorld's protocol, the last ones of each task
@@ -42,9 +44,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
     :param arguments: See ``--help``
     """
-    parser = agent_parser(
-        "evaluate", "Adaptation to new tasks, episode by episode.", "docs/demo/HalfCheetahVel-v0_1 --n-episodes 3"
-    )
+    parser = agent_parser("evaluate", "Adaptation to new tasks, episode by episode.", f"{DEMO} --n-episodes 3")
     parser.add_argument(
         "--protocol",
         choices=["metaworld"],
@@ -58,7 +58,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--split", choices=SPLITS, default="test", help="which tasks (default: test)")
     parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the likeliest ones")
-    parser.add_argument("--output", type=output_folder, help="folder for the files, by default that of the run")
+    parser.add_argument("--output", type=output_folder, help="folder for the files, by default that of the agent")
     options = parser.parse_args(arguments)
     in_protocol = options.protocol is not None
     options.n_tasks = options.n_tasks or (10 if in_protocol else 20)
@@ -93,7 +93,7 @@ def _stem(name: str, agent: LoadedAgent, options: argparse.Namespace) -> str:
     """
     path = Path(options.model)
     parts = [
-        (path.stem, path.suffix == ".zip" and path.name != BEST_MODEL),
+        (path.stem, path.suffix in (".zip", SUFFIX) and path.name != BEST_MODEL),
         ("last", options.last),
         ("sampled", options.sampled),
         (f"seed={options.seed}", options.seed != 0),

@@ -12,7 +12,7 @@ import torch as th
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from sb3_trmrl.cli.agents import LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
+from sb3_trmrl.cli.agents import DEMO, LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
 from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.common.trials import Trials
@@ -32,9 +32,7 @@ def render(arguments: Sequence[str]) -> None:
 
     :param arguments: See ``--help``
     """
-    parser = agent_parser(
-        "render", "A video of one trial on a test task.", "docs/demo/HalfCheetahVel-v0_1 --output trial.mp4"
-    )
+    parser = agent_parser("render", "A video of one trial on a test task.", f"{DEMO} --output trial.mp4")
     last_task = N_HELD_OUT_TASKS - 1
     parser.add_argument("--task", type=int, default=0, help=f"which test task, from 0 to {last_task} (default: 0)")
     parser.add_argument("--n-episodes", type=positive_int, default=2, help="episodes of the trial (default: 2)")

@@ -142,7 +142,8 @@ class Trials:
         :param after_task: Called with the number of finished tasks, for a progress bar
         :return: The steps, one after the other
         :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if ``n_envs`` is below 1 or the model has other observations
+        :raises ValueError: if ``n_envs`` is below 1, the model has other observations, or it normalises by itself and
+            ``vec_normalize`` is given too
         """
         check_agent(model)
         check_bool("deterministic", deterministic)
@@ -152,6 +153,8 @@ class Trials:
         n_envs = len(self.tasks) if n_envs is None else check_positive_int("n_envs", n_envs)
         if vec_normalize is None and hasattr(model, "get_vec_normalize_env"):
             vec_normalize = model.get_vec_normalize_env()
+        if vec_normalize is not None and getattr(model, "observation_statistics", None) is not None:
+            raise ValueError("`vec_normalize` must be None for an exported agent, which normalises by itself")
         _check_observations(model, self.observation_space)
         with _seeded(self.seed_of_split):
             for start in range(0, len(self.tasks), n_envs):

@@ -17,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer, WindowRolloutBuffer
@@ -513,6 +513,35 @@ class TransformerPPO(PPO):
             except OSError as error:
                 raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
             super().save(file, exclude, include)  # type: ignore[arg-type]
+
+    def export(
+        self,
+        path: str | pathlib.Path,
+        env_id: str | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        vec_normalize: VecNormalize | None = None,
+        summary: dict[str, Any] | None = None,
+    ) -> pathlib.Path:
+        """
+        Write the agent, for acting only, as a safetensors file that strangers can load without running anything, with
+        :func:`sb3_trmrl.load_agent`. It holds weights, spaces, the policy's settings, statistics of observations, the
+        environment and a summary of the training; nothing to train on with. The file is complete or not there.
+
+        :param path: File to write, ``.safetensors``, which is added to a name without suffix
+        :param env_id: Registered id of the environment, by default that of the model's own, where it is known: it is
+            made by ``gym.make`` in this process
+        :param env_kwargs: Arguments of that environment, plain data, by default those it was made with
+        :param vec_normalize: Wrapper with the statistics of observations, by default that of the model's environment
+        :param summary: Plain data (None, numbers, texts, lists and dictionaries of these) that is added to the summary:
+            algorithm, timesteps, versions and hyperparameters
+        :return: The file
+        :raises ValueError: if an argument is not plain data, ``path`` cannot be written to, or the agent has a class of
+            the user's own (policy, features extractor, activation function), other spaces than PPO's, or weights that
+            are not finite
+        """
+        from sb3_trmrl.sharing.export import export_agent  # which needs the policy of this package
+
+        return export_agent(self, path, env_id, env_kwargs, vec_normalize, summary)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_last_memory", "_interrupted"]

@@ -1,0 +1,7 @@
+"""Agents as files that are safe to load, and the Hugging Face Hub to share them on."""
+
+from sb3_trmrl.sharing.agent import ExportedAgent, load_agent
+from sb3_trmrl.sharing.hub import load_from_hub, push_to_hub
+from sb3_trmrl.sharing.strict_json import InvalidAgentFile
+
+__all__ = ["ExportedAgent", "InvalidAgentFile", "load_agent", "load_from_hub", "push_to_hub"]

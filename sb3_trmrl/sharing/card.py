@@ -1,0 +1,148 @@
+"""What stands beside an agent on the Hugging Face Hub: its README.md, the model card."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sb3_trmrl.common.adaptation_result import AdaptationResult
+from sb3_trmrl.sharing.agent import ExportedAgent
+
+_TAGS = ("reinforcement-learning", "deep-reinforcement-learning", "stable-baselines3", "transformer")
+
+_CARD = """---
+{metadata}
+---
+
+# {title}
+
+{about}
+
+## Use
+
+```bash
+pip install sb3_trmrl
+```
+
+```python
+import numpy as np
+from sb3_trmrl import load_from_hub
+
+agent = load_from_hub("{repo_id}")
+# observations of one environment or of several; episode_start is true at the first step of an episode (a trial)
+action, state = agent.predict(observation, state=None, episode_start=np.array([True]), deterministic=True)
+```
+
+The file is safetensors with JSON: loading it runs nothing. The agent takes observations as the environment gives them
+{normalizes}.
+{results}
+## Agent
+
+| | |
+|---|---|
+{table}
+
+Summary of its training:
+
+```json
+{summary}
+```
+"""
+
+
+def model_card(
+    agent: ExportedAgent, repo_id: str, result: AdaptationResult | None = None, picture: str | None = None
+) -> str:
+    """
+    :param agent: Agent
+    :param repo_id: Its repository
+    :param result: How it adapts, if that was evaluated
+    :param picture: Name of the picture of that, in the repository
+    :return: The card: YAML metadata and Markdown
+    """
+    policy = agent.policy
+    title = repo_id.split("/")[-1]
+    algorithm = str(agent.summary.get("algorithm", "TransformerPPO"))
+    on_env = f" on `{agent.env_id}`" if agent.env_id else ""
+    settings = policy.transformer_kwargs
+    rows = {
+        "environment": f"`{agent.env_id}` with `{json.dumps(agent.env_kwargs)}`" if agent.env_id else "not told",
+        "observations": f"`{agent.observation_space}`",
+        "actions": f"`{agent.action_space}`",
+        "memory": f"{policy.memory}, {policy.context_length} steps",
+        "transformer": f"{settings['n_layers']} layers, {settings['n_heads']} heads, width {settings['d_model']}",
+        "parameters": f"{sum(weight.numel() for weight in policy.parameters()):,}",
+    }
+    return _CARD.format(
+        metadata=_metadata(agent, title, result),
+        title=title,
+        about=f"An agent trained with {algorithm}{on_env}, of [sb3_trmrl](https://pypi.org/project/sb3_trmrl/): PPO "
+        "with a transformer memory, for Stable-Baselines3.",
+        repo_id=repo_id,
+        normalizes="" if agent.observation_statistics is None else "and normalises them itself",
+        results="" if result is None else _results(result, picture),
+        table="\n".join(f"| {name} | {_in_cell(text)} |" for name, text in rows.items()),
+        summary=json.dumps(agent.summary, indent=2, ensure_ascii=False),
+    )
+
+
+def _in_cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _metadata(agent: ExportedAgent, title: str, result: AdaptationResult | None) -> str:
+    """
+    :param agent: Agent
+    :param title: Name of the model
+    :param result: How it adapts, if that was evaluated
+    :return: YAML, as the Hub reads it
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    of_env = [agent.env_id] if agent.env_id else []
+    more: dict[str, Any] = {}
+    if result is not None:
+        last = len(result.mean_returns)
+        evaluated = EvalResult(
+            task_type="reinforcement-learning",
+            task_name="reinforcement-learning",
+            dataset_type=result.env_id,
+            dataset_name=result.env_id,
+            metric_type="mean_reward",
+            metric_name=f"mean return of episode {last} on {len(result.tasks)} tasks ({result.split})",
+            metric_value=round(float(result.mean_returns[-1]), 4),
+        )
+        more = {"model_name": title, "eval_results": [evaluated]}
+    data = ModelCardData(
+        library_name="sb3_trmrl", pipeline_tag="reinforcement-learning", tags=[*_TAGS, *of_env], **more
+    )
+    return str(data.to_yaml()).strip()
+
+
+def _results(result: AdaptationResult, picture: str | None) -> str:
+    """
+    :param result: How the agent adapts
+    :param picture: Name of the picture of that
+    :return: Section of the card
+    """
+    kind = "likeliest" if result.deterministic else "sampled"
+    lines = [
+        "",
+        "## Adaptation",
+        "",
+        f"{len(result.tasks)} tasks of `{result.env_id}` ({result.split}), frozen weights, {kind} actions, "
+        f"seed {result.seed}. {result.tasks_seen_in_training()}",
+        "",
+        "| episode | mean return | 95 % interval over tasks |",
+        "|---|---|---|",
+        *(
+            f"| {episode} | {mean:.2f} | {low:.2f} to {high:.2f} |"
+            for episode, (mean, (low, high)) in enumerate(
+                zip(result.mean_returns, result.interval(), strict=True), start=1
+            )
+        ),
+        "",
+    ]
+    if picture is not None:
+        lines += [f"![Return by episode of a trial]({picture})", ""]
+    return "\n".join(lines)

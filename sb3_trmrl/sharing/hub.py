@@ -1,0 +1,154 @@
+"""Exported agents on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import tempfile
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+
+import torch as th
+
+from sb3_trmrl.common.adaptation_result import AdaptationResult
+from sb3_trmrl.common.evaluation import evaluate_adaptation
+from sb3_trmrl.sharing.agent import ExportedAgent, load_agent
+from sb3_trmrl.sharing.card import model_card
+from sb3_trmrl.sharing.limits import MAX_FILE_BYTES
+from sb3_trmrl.sharing.strict_json import InvalidAgentFile
+
+#: Files of a repository
+AGENT_FILE = "agent.safetensors"
+CARD_FILE = "README.md"
+PICTURE_FILE = "adaptation.png"
+RESULT_FILE = "adaptation.npz"
+
+
+def _hub() -> ModuleType:
+    """
+    :return: huggingface_hub, imported when it is needed
+    :raises ModuleNotFoundError: if it is not installed
+    """
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"sharing on the Hugging Face Hub needs huggingface_hub ({error}): pip install 'sb3_trmrl[hub]'"
+        ) from error
+    return huggingface_hub
+
+
+def push_to_hub(
+    path: str | PathLike[str],
+    repo_id: str,
+    result: AdaptationResult | None = None,
+    evaluate: bool = True,
+    n_eval_tasks: int = 20,
+    n_eval_episodes: int = 6,
+    private: bool | None = None,
+    commit_message: str = "Upload agent",
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """
+    Put an exported agent on the Hub, with a model card and, where it was evaluated, the picture of its adaptation. The
+    repository is made if need be.
+
+    :param path: File that ``TransformerPPO.export`` wrote
+    :param repo_id: Repository, ``"user/name"``
+    :param result: Evaluation for card and picture, by default one on test tasks of the agent's environment
+    :param evaluate: Whether to evaluate if no ``result`` is given; it needs a family of tasks
+    :param n_eval_tasks: Number of tasks of that evaluation
+    :param n_eval_episodes: Episodes of each task
+    :param private: Whether a new repository is private, by default as the Hub's settings of the user say
+    :param commit_message: Message of the commit
+    :param token: Token of the Hub, by default that of the login
+    :param endpoint: Address of the Hub, by default the public one
+    :return: Address of the commit
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if it is no exported agent, or does not tell its environment and is to be evaluated
+    :raises TypeError: if its environment is no family of tasks in trials and it is to be evaluated
+    :raises ModuleNotFoundError: without the extra ``hub``; for a picture matplotlib is needed too
+    """
+    hub = _hub()
+    agent = load_agent(path)
+    if result is None and evaluate:
+        if agent.env_id is None:
+            raise ValueError(f"{path} does not tell its environment: pass `result`, or evaluate=False")
+        result = evaluate_adaptation(
+            agent, agent.env_id, n_eval_tasks, n_eval_episodes, env_kwargs=agent.env_kwargs, n_envs=10
+        )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = [AGENT_FILE, CARD_FILE]
+        if result is not None:
+            _draw(result, folder / PICTURE_FILE)
+            result.save(folder / RESULT_FILE)
+            files += [PICTURE_FILE, RESULT_FILE]
+        card = model_card(agent, repo_id, result, None if result is None else PICTURE_FILE)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        api = hub.HfApi(endpoint=endpoint, token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        sources = {AGENT_FILE: Path(path)}
+        operations = [
+            hub.CommitOperationAdd(path_in_repo=file, path_or_fileobj=sources.get(file, folder / file))
+            for file in files
+        ]
+        commit = api.create_commit(repo_id, operations, commit_message=commit_message)
+    return str(commit.commit_url)
+
+
+def _draw(result: AdaptationResult, path: Path) -> None:
+    """
+    :param result: How the agent adapts
+    :param path: Picture to write
+    """
+    try:
+        from sb3_trmrl.analysis.adaptation import plot_adaptation
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the picture of the adaptation cannot be drawn ({error}): pip install matplotlib, or pass evaluate=False"
+        ) from error
+    plot_adaptation({result.env_id: result}, path)
+
+
+def load_from_hub(
+    repo_id: str,
+    filename: str = AGENT_FILE,
+    revision: str | None = None,
+    device: th.device | str = "cpu",
+    cache_dir: str | PathLike[str] | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> ExportedAgent:
+    """
+    Load an agent from the Hub, as :func:`load_agent` does: nothing that lies there is run.
+
+    :param repo_id: Repository, ``"user/name"``
+    :param filename: File in the repository
+    :param revision: Branch, tag or commit, by default the newest one; a commit can never become another file
+    :param device: PyTorch device of the policy
+    :param cache_dir: Folder for downloaded files, by default the Hub's own
+    :param token: Token of the Hub, by default that of the login
+    :param endpoint: Address of the Hub, by default the public one
+    :return: The agent
+    :raises InvalidAgentFile: a ``ValueError``, if it is no exported agent, damaged, or larger than allowed: then it is
+        not downloaded
+    :raises ModuleNotFoundError: without the extra ``hub``
+    """
+    hub = _hub()
+    url = hub.hf_hub_url(repo_id, filename, revision=revision, endpoint=endpoint)
+    found = hub.get_hf_file_metadata(url, token=token)
+    if found.size is not None and found.size > MAX_FILE_BYTES:
+        raise InvalidAgentFile(
+            f"{filename} of {repo_id} cannot be loaded as an agent: "
+            f"it has {found.size} bytes, more than {MAX_FILE_BYTES}"
+        )
+    path = hub.hf_hub_download(
+        repo_id,
+        filename,
+        revision=found.commit_hash or revision,
+        cache_dir=cache_dir,
+        token=token,
+        endpoint=endpoint,
+    )
+    return load_agent(path, device)
