@@ -40,7 +40,8 @@ class ExportedAgent:
     :param observation_statistics: What observations are normalised with, if they are
     :param env_id: Registered id of the environment it was trained on, if known
     :param env_kwargs: Arguments of that environment
-    :param summary: About its training: algorithm, timesteps, versions, hyperparameters, and what its author wrote
+    :param summary: About its training: algorithm, timesteps, hyperparameters, versions of the packages that exported
+        it, and what its author wrote
     """
 
     def __init__(
@@ -132,7 +133,6 @@ def read_agent(data: bytes) -> ExportedAgent:
     of_statistics = statistics_shapes(normalization, observations)
     _check_entries(entries, expected_shapes(blueprint), of_statistics)
     tensors = read_tensors(data)
-    del data
     for key, tensor in tensors.items():
         if not bool(th.isfinite(tensor).all()):
             raise InvalidAgentFile(f"tensor {key!r} has numbers that are not finite")
@@ -156,7 +156,7 @@ def _parts(description: Any) -> list[Any]:
     version = description.get("format_version")
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise InvalidAgentFile(
-            f"format_version must be {FORMAT_VERSION}, as this version of sb3_trmrl reads, got {shown(version)}"
+            f"format_version must be {FORMAT_VERSION}, which this version of sb3_trmrl reads, got {shown(version)}"
         )
     return fields(description, "the description", ["format", "format_version", *PARTS])[2:]
 

@@ -21,7 +21,7 @@ _CARD = """---
 ## Use
 
 ```bash
-pip install sb3_trmrl
+pip install 'sb3_trmrl[hub]'
 ```
 
 ```python
@@ -76,8 +76,8 @@ def model_card(
     return _CARD.format(
         metadata=_metadata(agent, title, result),
         title=title,
-        about=f"An agent trained with {algorithm}{on_env}, of [sb3_trmrl](https://pypi.org/project/sb3_trmrl/): PPO "
-        "with a transformer memory, for Stable-Baselines3.",
+        about=f"An agent trained with {algorithm}{on_env}, of the package sb3_trmrl: PPO with a transformer "
+        "memory, for Stable-Baselines3.",
         repo_id=repo_id,
         normalizes="" if agent.observation_statistics is None else "and normalises them itself",
         results="" if result is None else _results(result, picture),

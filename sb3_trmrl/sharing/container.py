@@ -44,17 +44,20 @@ def read_file(path: Path) -> bytes:
     :param path: File to read, at once: what is checked is then what is loaded
     :return: Its bytes
     :raises FileNotFoundError: if there is none
-    :raises InvalidAgentFile: if it is no file, or too large
+    :raises InvalidAgentFile: if it is no file, cannot be read, or is too large
     """
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device might never end
-        raise InvalidAgentFile("it is not a regular file")
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            raise InvalidAgentFile(f"it has {size} bytes, more than {MAX_FILE_BYTES}")
-        return file.read(MAX_FILE_BYTES)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device might never end
+            raise InvalidAgentFile("it is not a regular file")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise InvalidAgentFile(f"it has {size} bytes, more than {MAX_FILE_BYTES}")
+            return file.read(MAX_FILE_BYTES)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path}") from None
+    except OSError as error:
+        raise InvalidAgentFile(f"it cannot be read: {error}") from error
 
 
 def read_header(data: bytes) -> tuple[Any, dict[str, Entry]]:

@@ -150,7 +150,7 @@ def _discrete(where: str, n: Any, start: Any, dtype: Any) -> spaces.Discrete[Any
     kind = option(dtype, f"{where}.dtype", _INTEGERS)
     count = integer(n, f"{where}.n", 1, MAX_VALUES)
     first = integer(start, f"{where}.start", _LOWEST, _HIGHEST)
-    # The argument came with Gymnasium 1.2 or so; older versions know one type only
+    # Older versions of Gymnasium know this type only, and no argument for it
     chosen: dict[str, Any] = {} if kind == "int64" else {"dtype": np.dtype(kind).type}
     return spaces.Discrete(count, start=first, **chosen)
 
