@@ -27,24 +27,25 @@ class Episode:
     :param rewards: Reward of each step; their number is the episode's length
     :param terminated: Whether it ends so
     :param truncated: Whether it ends so; at least one of both
-    :param successes: What ``is_success`` says at each step; None where it is not written at all
+    :param successes: What ``is_success`` says at each step; None where it is not written
     """
 
     rewards: tuple[float, ...]
     terminated: bool
     truncated: bool
-    successes: tuple[bool, ...] | None
+    successes: tuple[bool | None, ...]
 
 
-def episodes(with_success: bool) -> st.SearchStrategy[Episode]:
-    """:return: Episodes of one to four steps"""
+def episodes(successes: list[bool | None]) -> st.SearchStrategy[Episode]:
+    """:return: Episodes of one to four steps, whose successes are among these"""
 
-    def make(steps: list[tuple[float, bool]], ends: tuple[bool, bool]) -> Episode:
+    def make(steps: list[tuple[float, bool | None]], ends: tuple[bool, bool]) -> Episode:
         rewards, successes = zip(*steps, strict=True)
-        return Episode(rewards, *ends, successes if with_success else None)
+        return Episode(rewards, *ends, successes)
 
-    steps = st.lists(st.tuples(st.sampled_from([0.0, 1.0, -2.5, 0.125]), st.booleans()), min_size=1, max_size=4)
-    return st.builds(make, steps, st.sampled_from([(True, False), (False, True), (True, True)]))
+    step = st.tuples(st.sampled_from([0.0, 1.0, -2.5, 0.125]), st.sampled_from(successes))
+    ends = st.sampled_from([(True, False), (False, True), (True, True)])
+    return st.builds(make, st.lists(step, min_size=1, max_size=4), ends)
 
 
 class Scripted(gym.Env):
@@ -94,7 +95,7 @@ class Scripted(gym.Env):
         episode, is_last = self.episode, self.time == len(self.episode.rewards)
         observation, reward = self._observe(), episode.rewards[self.time - 1]
         info: dict[str, Any] = {"own": self.n_observations}
-        if episode.successes is not None:
+        if episode.successes[self.time - 1] is not None:
             info["is_success"] = episode.successes[self.time - 1]
         if is_last:  # as wrappers around the inner environment write it
             info.update({"episode": {"r": 0.0}, "TimeLimit.truncated": True, "terminal_observation": observation})

@@ -21,14 +21,14 @@ class Errands(gym.Env):
     Each step does one piece of work or, with action 1, two; the episode ends when the task's pieces are done, or is cut
     after seven steps. The reward tells task, action and a random number of the reset.
 
-    :param says_success: Whether ``info`` has ``is_success``
+    :param says_success: Episode from which on ``info`` has ``is_success``, counted from 1; None: never
     """
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = spaces.Discrete(2)
 
-    def __init__(self, says_success: bool) -> None:
-        self.says_success = says_success
+    def __init__(self, says_success: int | None) -> None:
+        self.says_success, self.n_episodes = says_success, 0
 
     def sample_tasks(self, n: int) -> list[int]:
         return self.np_random.integers(1, 12, size=n).tolist()
@@ -42,6 +42,7 @@ class Errands(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.work, self.time, self.noise = 0, 0, self.np_random.normal()
+        self.n_episodes += 1
         return np.array([self.work, self.noise]), {}
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -49,7 +50,7 @@ class Errands(gym.Env):
         self.work += 1 + int(action)
         reward = self.task - 0.5 * int(action) + self.noise
         info: dict[str, Any] = {"work": self.work}
-        if self.says_success:
+        if self.says_success is not None and self.n_episodes >= self.says_success:
             info["is_success"] = self.work % 3 == 0
         return np.array([self.work, self.noise]), reward, self.work >= self.task, self.time == 7, info
 
@@ -63,7 +64,7 @@ class HeldOutErrands(Errands):
         return [(3 if split == "test" else 5) + index for index in range(n)]
 
 
-def errands(family: type[Errands], says_success: bool, episodes_per_trial: int = 1) -> gym.Env:
+def errands(family: type[Errands], says_success: int | None, episodes_per_trial: int = 1) -> gym.Env:
     return PreviousTransitionObservation(MultiEpisodeTrial(family(says_success), episodes_per_trial))
 
 
@@ -92,7 +93,7 @@ class Step:
 @dataclass
 class Case:
     family: type[Errands]
-    says_success: bool
+    says_success: int | None
     n_tasks: int
     n_episodes: int
     n_envs: int | None
@@ -131,19 +132,19 @@ class Case:
         return steps
 
     def table(self, name: str) -> list[list[list[float]]]:
-        """:return: Rewards, or a number of ``info``, by task and episode"""
+        """:return: Rewards, or a number of ``info`` or 0 where it is not there, by task and episode"""
         table: list[list[list[float]]] = []
         for trial in self.trials:
             table.append([[] for _ in range(self.n_episodes)])
             for step in trial:
-                table[-1][step.episode].append(step.reward if name == "reward" else step.info[name])
+                table[-1][step.episode].append(step.reward if name == "reward" else step.info.get(name, 0.0))
         return table
 
 
 CASES = st.builds(
     Case,
     family=st.sampled_from([Errands, HeldOutErrands]),
-    says_success=st.booleans(),
+    says_success=st.sampled_from([None, 1, 1, 2]),
     n_tasks=st.integers(1, 7),
     n_episodes=st.integers(1, 4),
     n_envs=st.one_of(st.none(), st.integers(1, 9)),
@@ -187,11 +188,11 @@ def test_tables_of_an_evaluation(case: Case) -> None:
     np.testing.assert_allclose(result.returns, returns, rtol=1e-6)
     means = [sum(task[episode] for task in returns) / case.n_tasks for episode in range(case.n_episodes)]
     np.testing.assert_allclose(result.mean_returns, means, rtol=1e-6)
-    if case.says_success:
-        successes = [[any(episode) for episode in episodes] for episodes in case.table("is_success")]
-        assert result.successes is not None and result.successes.tolist() == successes
-    else:
-        assert result.successes is None
+    said = [step for trial in case.trials for step in trial if "is_success" in step.info]
+    assert (result.successes is None) == (not said)
+    if result.successes is not None:
+        successes = case.table("is_success")
+        assert result.successes.tolist() == [[any(episode) for episode in episodes] for episodes in successes]
     known = {"train": False}.get(case.split, True if case.family is HeldOutErrands else None)
     assert result.held_out is known
     at_a_time = case.n_envs or case.n_tasks

@@ -118,5 +118,5 @@ class _Recorder:
         """
         :return: Whether an episode had success at any step, (tasks, episodes), if the environment says so
         """
-        known = self._successes[0][0] is not None
+        known = any(success is not None for episodes in self._successes for success in episodes)
         return np.array(self._successes, dtype=bool) if known else None

@@ -61,8 +61,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
     * ``"new_episode"`` (always): whether the returned observation is the first of inner episode 1, 2, ...
     * ``"task"`` (at resets, inner boundaries and the trial's end): what ``get_task()`` returns.
     * ``"episode_returns"``, ``"episode_lengths"`` (at inner boundaries and the trial's end): tuples, one entry for each
-      finished inner episode; ``"episode_successes"`` likewise where the environment writes ``"is_success"``: whether it
-      was true at any step. ``"is_success"`` at the trial's end is that of the last inner episode.
+      finished inner episode; ``"episode_successes"`` likewise once the environment has written ``"is_success"``:
+      whether it was true at any step. ``"is_success"`` at the trial's end is that of the last inner episode.
 
     The rest of the environment's own ``info`` is passed on, less what its wrappers say about the inner episode
     (``"episode"``, ``"TimeLimit.truncated"``).
@@ -132,8 +132,9 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._episode_length = 0
         self._episode_returns: tuple[float, ...] = ()
         self._episode_lengths: tuple[int, ...] = ()
-        self._success: bool | None = None
+        self._success = False
         self._episode_successes: tuple[bool, ...] = ()
+        self._says_success = False
 
     @staticmethod
     def _check_layers(env: gym.Env) -> None:
@@ -201,7 +202,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._needs_reset = False
         self._episode_return, self._episode_length = 0.0, 0
         self._episode_returns, self._episode_lengths = (), ()
-        self._success, self._episode_successes = None, ()
+        self._success, self._episode_successes = False, ()
         info["task"] = self._get_task()
         info["episode_index"] = 0
         info["new_episode"] = False
@@ -222,6 +223,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._episode_return += float(reward)
         self._episode_length += 1
         if "is_success" in info:
+            self._says_success = True
             self._success = bool(self._success or info["is_success"])
 
         ended = terminated or truncated
@@ -233,10 +235,10 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
             info["task"] = self._get_task()
             info["episode_returns"] = self._episode_returns
             info["episode_lengths"] = self._episode_lengths
-            if self._success is not None:
-                self._episode_successes += (self._success,)
+            self._episode_successes += (self._success,)
+            if self._says_success:  # now or in an earlier episode: some environments write it in some episodes only
                 info["episode_successes"], info["is_success"] = self._episode_successes, self._success
-                self._success = None
+            self._success = False
             if len(self._episode_returns) < self.episodes_per_trial:
                 observation, _ = self.env.reset(options=self._inner_options)
                 self._episode_return, self._episode_length = 0.0, 0
