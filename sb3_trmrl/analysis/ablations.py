@@ -22,6 +22,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from sb3_trmrl.analysis.colours import COLOURS
+from sb3_trmrl.analysis.figures import check_picture
 from sb3_trmrl.common.adaptation_result import bootstrap_interval
 from sb3_trmrl.common.checks import check_instance, check_int, check_positive_int
 from sb3_trmrl.common.held_out import has_environment
@@ -279,7 +280,11 @@ def plot_ablations(result: Ablations, path: str | Path) -> None:
 
     :param result: What :func:`read_ablations` returned
     :param path: Picture to write
+    :raises TypeError: if ``result`` or ``path`` is something else
+    :raises ValueError: if no picture can be written there
     """
+    check_instance("result", result, Ablations, "an Ablations")
+    check_picture(path)
     figure = Figure(figsize=(9, 3 * ((len(result.curves) + 1) // 2) + 0.6), layout="constrained")
     n_columns = min(2, len(result.curves))
     panels = figure.subplots(-(-len(result.curves) // n_columns), n_columns, sharex=True, sharey=True, squeeze=False)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sb3_trmrl.analysis.colours import COLOURS
+from sb3_trmrl.analysis.figures import check_named, check_picture
 from sb3_trmrl.common.adaptation_result import AdaptationResult
 
 
@@ -20,7 +21,11 @@ def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -
 
     :param results: Evaluations by the name to show
     :param path: Picture to write
+    :raises TypeError: if ``results`` or ``path`` is something else
+    :raises ValueError: if there is nothing to draw, or no picture can be written there
     """
+    check_named("results", results, AdaptationResult)
+    check_picture(path)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for (name, result), colour in zip(results.items(), cycle(COLOURS), strict=False):

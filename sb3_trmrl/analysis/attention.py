@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.traces import TracedSteps
+from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
+from sb3_trmrl.common.checks import check_instance
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ def attention_map(steps: Iterable[TracedSteps]) -> AttentionMap:
     """
     :param steps: What the agent held in memory in one trial
     :return: What it attended to at each step
-    :raises ValueError: if there are several tasks
+    :raises TypeError: if ``steps`` are something else
+    :raises ValueError: if there are no steps, or if there are several tasks
     """
     rows: list[np.ndarray] = []
     episodes: list[int] = []
-    for step in steps:
+    for step in checked_steps(steps):
         if step.tasks.any():
             raise ValueError(f"`steps` must be of one trial, got those of task {step.tasks.max()} too")
         weights = step.attention()  # (M, L, H, N)
@@ -103,7 +106,11 @@ def plot_attention(result: AttentionMap, path: str | Path, title: str = "Attenti
     :param result: What :func:`attention_map` returned
     :param path: Picture to write
     :param title: Its title
+    :raises TypeError: if ``result`` or ``path`` is something else
+    :raises ValueError: if no picture can be written there
     """
+    check_instance("result", result, AttentionMap, "an AttentionMap")
+    check_picture(path)
     n_layers, n_heads, n_steps, n_ages = result.weights.shape
     panel = 0.45 if n_heads > 4 else 1.3
     figure = Figure(figsize=(8, panel * n_heads + 1.2), layout="constrained")

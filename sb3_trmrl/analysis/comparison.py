@@ -22,7 +22,9 @@ from rliable import library
 from scipy import stats
 
 from sb3_trmrl.analysis.colours import COLOURS
+from sb3_trmrl.analysis.figures import check_named, check_picture
 from sb3_trmrl.common.adaptation_result import AdaptationResult
+from sb3_trmrl.common.checks import check_instance, check_int
 
 #: Resamples of the bootstrap
 _N_RESAMPLES = 2_000
@@ -111,7 +113,9 @@ def common_steps(groups: Iterable[Group]) -> tuple[float, float]:
     :return: Largest first and smallest last step of their learning curves
     :raises ValueError: if there is nothing between
     """
-    steps = [group.timesteps for group in groups]
+    steps = [check_instance("groups", group, Group, "Groups").timesteps for group in groups]
+    if not steps:
+        raise ValueError("`groups` must hold at least one Group, got none")
     first, last = max(each[0] for each in steps), min(each[-1] for each in steps)
     if first > last:
         raise ValueError(
@@ -150,6 +154,7 @@ def _over_runs(scores: np.ndarray, statistic: Callable[..., Any], seed: int) -> 
     :param seed: Seed of the bootstrap
     :return: Its value, (...), and its interval, (2, ...)
     """
+    check_int("seed", seed)
     shape = scores.shape[1:]
     if len(scores) < 2:
         return np.asarray(statistic(scores, axis=0)), np.full((2, *shape), np.nan)
@@ -188,7 +193,7 @@ def share_of_gap(
     groups = (agent, lower, upper)
     if len({group.shape[1] for group in groups}) != 1:
         raise ValueError(f"all agents need the same tasks, got {[group.shape[1] for group in groups]} of them")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_int("seed", seed))
     n_tasks = agent.shape[1]
     tasks = rng.integers(n_tasks, size=(_N_RESAMPLES, n_tasks))
     means = []
@@ -212,7 +217,11 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
     :param path: Picture to write
     :param title: Its title
     :param split: Whose tasks were played after training
+    :raises TypeError: if ``groups`` or ``path`` is something else
+    :raises ValueError: if there is nothing to draw, or no picture can be written there
     """
+    check_named("groups", groups, Group)
+    check_picture(path)
     shows_success = any(group.success_curves is not None for group in groups.values())
     n_panels = 4 if shows_success else 3
     figure = Figure(figsize=(4 * n_panels, 4), layout="constrained")

@@ -23,8 +23,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.traces import TracedSteps
+from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
 from sb3_trmrl.common.adaptation_result import bootstrap_interval
+from sb3_trmrl.common.checks import check_instance
 
 #: Loss, and whether candidates are scaled to unit length before they are averaged. The loss of the theorem's words is
 #: the cosine, that of its proof the inner product; only the last of the four follows.
@@ -113,10 +115,11 @@ def consensus(steps: Iterable[TracedSteps]) -> Consensus:
     """
     :param steps: What the agent held in memory
     :return: Bayes risks in each layer
-    :raises ValueError: if never more than one memory can be seen
+    :raises TypeError: if ``steps`` are something else
+    :raises ValueError: if there are no steps, or if never more than one memory can be seen
     """
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    for step in steps:
+    for step in checked_steps(steps):
         risks = [_newest_risks(step, layer) for layer in range(len(step.trace.values))]
         numbers = np.stack(risks, axis=2)  # (M, 3, L, 4)
         numbers[_n_visible(step) == 1] = np.nan
@@ -163,7 +166,11 @@ def plot_consensus(
     :param result: What :func:`consensus` returned
     :param path: Picture to write
     :param title: Its title
+    :raises TypeError: if ``result`` or ``path`` is something else
+    :raises ValueError: if no picture can be written there
     """
+    check_instance("result", result, Consensus, "a Consensus")
+    check_picture(path)
     figure = Figure(figsize=(8, 6), layout="constrained")
     frame = result.to_frame()
     panels = figure.subplots(2, 2, sharex=True).ravel()

@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sb3_trmrl.analysis.colours import COLOURS
+from sb3_trmrl.analysis.figures import check_picture
 from sb3_trmrl.common.adaptation_result import bootstrap_interval
+from sb3_trmrl.common.checks import check_instance
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ def plot_learning_curve(curve: LearningCurve, levels: Mapping[str, float], path:
     :param levels: Horizontal lines by their label
     :param path: Picture to write
     :param title: Its title
+    :raises TypeError: if ``curve`` or ``path`` is something else
+    :raises ValueError: if no picture can be written there
     """
+    check_instance("curve", curve, LearningCurve, "a LearningCurve")
+    check_picture(path)
     n_panels = 1 if curve.successes is None else 2
     figure = Figure(figsize=(8 if n_panels == 1 else 12, 5), layout="constrained")
     panels = figure.subplots(1, n_panels, squeeze=False)[0]

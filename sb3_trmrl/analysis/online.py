@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sb3_trmrl.analysis.colours import COLOURS
+from sb3_trmrl.analysis.figures import check_picture
 from sb3_trmrl.common.adaptation_result import AdaptationResult, bootstrap_interval
-from sb3_trmrl.common.checks import check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_keywords, check_option, check_positive_int
 
 #: Names of numbers in ``info`` as pictures show them, and their units
 _NAMES = {"x_velocity": "x velocity", "y_velocity": "y velocity"}
@@ -64,7 +65,9 @@ def online_adaptation(result: AdaptationResult, window: int = 11) -> OnlineAdapt
         about one stride of a running HalfCheetah
     :return: Mean reward and numbers by step of the first episode, and how soon the agent has adapted
     :raises ValueError: if ``window`` is even or below 1
+    :raises TypeError: if ``result`` is something else
     """
+    check_instance("result", result, AdaptationResult, "an AdaptationResult")
     if check_positive_int("window", window) % 2 == 0:
         raise ValueError(f"`window` must be odd, got {window}")
     series = {name: values[:, 0] for name, values in {"reward": result.rewards, **result.infos}.items()}
@@ -126,7 +129,12 @@ def plot_online_adaptation(
     :param path: Picture to write
     :param title: Its title
     :param targets: Levels to draw as dotted lines by name, for example the mean target velocity of the tasks
+    :raises TypeError: if ``result`` or ``path`` is something else
+    :raises ValueError: if no picture can be written there
     """
+    check_instance("result", result, OnlineAdaptation, "an OnlineAdaptation")
+    check_picture(path)
+    check_keywords("targets", targets)
     figure = Figure(figsize=(7, 2.6 * len(result.means) + 0.6), layout="constrained")
     rows = figure.subplots(len(result.means), 1, sharex=True, squeeze=False)[:, 0]
     steps = np.arange(1, len(result.smoothed) + 1)
@@ -189,7 +197,13 @@ def plot_targets(
     :param path: Picture to write
     :param title: Its title
     :param n_shown: Number of tasks shown, from the lowest target to the highest
+    :raises TypeError: if ``result`` or ``path`` is something else
+    :raises ValueError: if no picture can be written there
     """
+    check_instance("result", result, AdaptationResult, "an AdaptationResult")
+    check_picture(path)
+    check_option("name", name, result.infos)
+    check_positive_int("n_shown", n_shown)
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     values = result.infos[name][:, 0]

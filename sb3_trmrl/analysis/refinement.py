@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 
 from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.traces import TracedSteps
+from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
 from sb3_trmrl.common.adaptation_result import bootstrap_interval
-from sb3_trmrl.common.checks import check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_positive_int
 
 #: Smallest length by which a memory is divided
 _EPSILON = 1e-12
@@ -55,9 +56,11 @@ def refinement(steps: Iterable[TracedSteps], n_train_tasks: int = 20) -> Refinem
     :param steps: What the agent did and held in memory; the paper has 30 tasks, 3 episodes of each
     :param n_train_tasks: How many of the tasks, the first ones, the regression is fitted on; it is tested on the others
     :return: How far each layer is from the last one, and from the actions
-    :raises ValueError: if there is no task to test on
+    :raises TypeError: if ``steps`` are something else
+    :raises ValueError: if there are no steps, or if there is no task to test on
     """
-    parts = [(step.memories(), step.actions, step.tasks) for step in steps]
+    check_positive_int("n_train_tasks", n_train_tasks)
+    parts = [(step.memories(), step.actions, step.tasks) for step in checked_steps(steps)]
     memories, actions, tasks = (np.concatenate(part) for part in zip(*parts, strict=True))
     return refinement_of(memories, actions, tasks, n_train_tasks)
 
@@ -97,7 +100,11 @@ def plot_refinement(
     :param result: What :func:`refinement` returned
     :param path: Picture to write
     :param title: Its title
+    :raises TypeError: if ``result`` or ``path`` is something else
+    :raises ValueError: if no picture can be written there
     """
+    check_instance("result", result, Refinement, "a Refinement")
+    check_picture(path)
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     frame = result.to_frame()
     for axes, (name, rows) in zip(figure.subplots(1, 2), frame.groupby("measure", sort=False), strict=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.common.encoder import EncoderTrace
 from sb3_trmrl.common.trials import Trials, TrialStep
 from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, map_tokens
@@ -50,6 +51,21 @@ class TracedSteps(NamedTuple):
         return np.stack(weights, axis=1)
 
 
+def checked_steps(steps: Any) -> Iterator[TracedSteps]:
+    """
+    :param steps: What the user gave
+    :return: They, one after the other
+    :raises TypeError: if they are something else
+    :raises ValueError: if there are none
+    """
+    is_empty = True
+    for step in check_instance("steps", steps, Iterable, "what traced_steps returned"):
+        is_empty = False
+        yield check_instance("steps", step, TracedSteps, "what traced_steps returned")
+    if is_empty:
+        raise ValueError("`steps` must hold at least one step, got none")
+
+
 def traced_steps(
     model: TransformerPPO | TrMRLPolicy,
     trials: Trials,
@@ -72,7 +88,8 @@ def traced_steps(
     """
     policy = model if isinstance(model, TrMRLPolicy) else getattr(model, "policy", None)
     if not isinstance(policy, TrMRLPolicy):
-        raise TypeError(f"`model` must be a TransformerPPO or its policy, got {type(model).__name__}")
+        raise TypeError(f"`model` must be a TransformerPPO or its policy, got {model!r}")
+    check_instance("trials", trials, Trials, "Trials")
     steps = trials.play(model, deterministic, vec_normalize, n_envs, after_task)
     return (_trace_windows if policy.memory == "window" else _trace_sequences)(policy, trials.action_space, steps)
 

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.traces import TracedSteps
+from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
+from sb3_trmrl.common.checks import check_instance, check_positive_int
 
 N_COMPONENTS = 3
 
@@ -67,9 +69,13 @@ def working_memories(steps: Iterable[TracedSteps], labels: Sequence[Any]) -> Wor
     :param steps: What the agent held in memory
     :param labels: The tasks, ``trials.tasks``
     :return: Working memories, without the positions of their slots, on three principal components
+    :raises TypeError: if ``steps`` are something else
+    :raises ValueError: if there are none
     """
-    parts = [(step.memories()[:, 0], step.tasks, step.numbers) for step in steps]
+    parts = [(step.memories()[:, 0], step.tasks, step.numbers) for step in checked_steps(steps)]
     memories, tasks, numbers = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if len(check_instance("labels", labels, (list, tuple), "a list of tasks")) <= tasks.max():
+        raise ValueError(f"`labels` must have an entry for each of {tasks.max() + 1} tasks, got {labels!r}")
     return working_memories_of(memories, tasks, numbers, labels)
 
 
@@ -104,7 +110,12 @@ def plot_working_memories(
     :param title: Its title
     :param max_points: Number of steps to draw, evenly spaced if there are more
     :param task_unit: Unit of the tasks, ``trials.task_unit``
+    :raises TypeError: if ``result`` or ``path`` is something else
+    :raises ValueError: if no picture can be written there
     """
+    check_instance("result", result, WorkingMemories, "the result of working_memories")
+    check_picture(path)
+    check_positive_int("max_points", max_points)
     figure = Figure(figsize=(9, 4.2))
     # By hand, as no layout of matplotlib leaves room for the labels of three dimensions
     solid = figure.add_axes((0.0, 0.1, 0.42, 0.78), projection="3d")

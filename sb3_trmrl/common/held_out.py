@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.checks import check_int
@@ -20,21 +20,25 @@ def has_splits(env_id: str) -> bool:
     :param env_id: Registered id; as in ``gym.make``, a module to import first may stand before it, and a colon
     :return: Whether the environment takes ``split="train"|"validation"|"test"``, as those of this package do
     """
+    entry_point = _spec(env_id).entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return creator is not None and "split" in inspect.signature(creator).parameters
+
+
+def _spec(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
         importlib.import_module(module)
-    entry_point = gym.spec(name).entry_point
-    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    return creator is not None and "split" in inspect.signature(creator).parameters
+    return gym.spec(name)
 
 
 def has_environment(env_id: str) -> bool:
     """
     :param env_id: As in :func:`has_splits`
-    :return: Whether there is such an environment
+    :return: Whether there is such an environment; what it needs may still be missing
     """
     try:
-        has_splits(env_id)
+        _spec(env_id)
     except (gym.error.Error, ImportError):
         return False
     return True
