@@ -42,9 +42,7 @@ class Exemption(NamedTuple):
 
 
 _SHARE = "docs/how-to/share.md"
-EXEMPTIONS = (
-    Exemption(_SHARE, "push_to_hub(", "needs the network and an account on the Hub"),
-)
+EXEMPTIONS = (Exemption(_SHARE, "push_to_hub(", "needs the network and an account on the Hub"),)
 #: Other commands that blocks may hold, none of which is run: they install, or start the tests
 OTHER_COMMANDS = ("git",)
 #: Modules of `python -m` besides our own, not run for the same reason

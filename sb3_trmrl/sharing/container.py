@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import safetensors.torch
 import torch as th
 
+from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, fields, integer, integers, name, option, parse, shown
 
@@ -162,15 +163,7 @@ def write_file(path: Path, data: bytes) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise IsADirectoryError("it is a folder")
-        # Beside the target, so that the last step is a rename within one file system
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_file(target) as file:
+            file.write(data)
     except OSError as error:
         raise ValueError(f"cannot write the agent to `path` {str(path)!r}: {error}") from error
