@@ -367,6 +367,8 @@ def test_area_under_curve() -> None:
     steps = np.array([0, 10, 30])
     group = Group(steps, np.array([[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]]), {})
     assert group.areas() == pytest.approx([(5 + 20) / 30, 2.0])
+    once = Group(np.array([7]), np.array([[3.0], [4.0]]), {})  # one evaluation: no length to go over
+    assert once.areas().tolist() == [3.0, 4.0]
 
 
 def test_areas_go_over_what_all_agents_reached() -> None:
@@ -410,6 +412,20 @@ def test_render(env: str, tmp_path: Path, logs: Path) -> None:
     with VideoFileClip(str(video)) as clip:
         assert clip.get_frame(0).std() > 1.0
         assert round(clip.duration * clip.fps) == 20
+
+
+def test_render_without_trials(tmp_path: Path, capsys: Any) -> None:
+    """One episode, whose reward is 1 at each step; there is no task to speak of."""
+    arguments = ["-f", str(tmp_path), "-n", "40", "--eval-freq", "-1"]
+    assert main(["train", "--env", "InvertedPendulum-v5", *arguments, "-params", *TINY]) == 0
+    run, video = str(tmp_path / "trmrl" / "InvertedPendulum-v5_1"), tmp_path / "episode.mp4"
+    assert main(["render", run, "--output", str(video)]) == 0
+    agent = load_agent(run)
+    env, seed = trial_on(agent, 0, 1, 0)
+    texts = [text for _, text in trial(agent, env, seed, True)]
+    env.close()
+    assert texts == [f"episode 1   return {step:.1f}" for step in range(len(texts))]
+    assert f"{len(texts)} frames" in capsys.readouterr().out
 
 
 class Recorder(gym.Wrapper):

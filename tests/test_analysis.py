@@ -228,6 +228,14 @@ def test_adaptation_step_is_where_the_level_is_reached_for_good():
     assert online_adaptation(result_of([rewards]), window=1).adapted_at is None  # nothing was gained
     rewards[-4:] = (1, 1, 9, 0)
     assert online_adaptation(result_of([rewards]), window=1).adapted_at is None  # nor is the end there
+    # The first step alone is below the final level, and smoothing lifts it above
+    assert online_adaptation(result_of([[0, 3, 3, 1, 1, 1, 1, 1]]), window=3).adapted_at == 1
+
+
+def test_an_agent_that_gains_nothing_is_drawn_and_told(tmp_path):
+    found = online_adaptation(result_of(np.ones((3, 8))), window=1)
+    plot_online_adaptation(found, tmp_path / "online.png")
+    assert_picture(tmp_path / "online.png")
 
 
 def test_smoothing_and_intervals_by_hand():

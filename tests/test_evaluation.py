@@ -129,7 +129,7 @@ def test_tasks_of_the_splits() -> None:
     assert test.tasks == again.tasks  # held-out tasks do not depend on the seed
     assert not set(test.tasks) & set(validation.tasks) and not set(test.tasks) & set(train.tasks)
     assert test.held_out is True and "held out" in test.tasks_seen_in_training()
-    assert train.held_out is False
+    assert train.held_out is False and "as in training" in train.tasks_seen_in_training()
     far = dict(horizon=2, velocity_range=(3.0, 4.0))
     out = evaluate_adaptation(model, "HalfCheetahVel-v0", 20, 1, env_kwargs=far)
     assert min(out.tasks) >= 3.0
@@ -137,7 +137,7 @@ def test_tasks_of_the_splits() -> None:
     two = evaluate_adaptation(direction, "HalfCheetahDir-v0", 4, 1, env_kwargs=dict(horizon=2))
     assert two.held_out is False and "too small" in two.tasks_seen_in_training()
     own = evaluate_adaptation(make_model("window", early_end, {}), early_end, 4, 1)
-    assert own.held_out is None
+    assert own.held_out is None and "random numbers of their own" in own.tasks_seen_in_training()
 
 
 def test_normalised_observations() -> None:

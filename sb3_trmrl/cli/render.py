@@ -123,14 +123,15 @@ def trial(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> I
     :return: For each step the picture before it, (height, width, 3), and what to write over it
     """
     observation, info = env.reset(seed=seed)
-    task, episode, total = info.get("task"), 0, 0.0
+    heading = f"task {_short(info['task'])}\n" if "task" in info else ""
+    episode, total = 0, 0.0
     state: Any = None
     done = False
     start = np.ones(1, dtype=bool)
     while not done:
         picture = env.render()
         assert isinstance(picture, np.ndarray)
-        yield picture, f"task {_short(task)}\nepisode {episode + 1}   return {total:.1f}"
+        yield picture, f"{heading}episode {episode + 1}   return {total:.1f}"
         batch: Any = np.asarray(observation)[None] if not isinstance(observation, dict) else None
         if batch is None:
             batch = {key: np.asarray(value)[None] for key, value in observation.items()}
