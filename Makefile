@@ -14,12 +14,14 @@ ARGS ?=
 export PYTHONUNBUFFERED = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install train demo test test-slow lint type format doc bench clean
+.PHONY: help install train demo test test-slow lint type format doc bench wheel-test clean
 
 help:
 	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl ARGS=...]  install, train, report before and after"
 	@echo "make demo  how the trained agent in docs/demo adapts: a table and pictures, written to demo"
-	@echo "make test | test-slow | lint | type | format | doc | bench | clean"
+	@echo "make wheel-test  builds wheel and sdist, tries the wheel alone in a new environment outside the checkout"
+	@echo "make test | test-slow | lint | type | format | doc | bench"
+	@echo "make clean  removes $(VENV) and what was built: build, dist, site"
 
 install: $(STAMP)
 
@@ -62,6 +64,10 @@ doc: $(STAMP)
 BENCHMARKS := learn update collect storage stock time_to_return tables
 bench: $(STAMP)
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+# A few minutes, most of them installing; leaves nothing behind
+wheel-test: $(STAMP)
+	$(BIN)/python scripts/wheel_test.py
 
 clean:
 	rm -rf $(VENV) build dist site .coverage* *.egg-info
