@@ -10,11 +10,13 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_trmrl.common.atomic_file import atomic_file
+from sb3_trmrl.common.checks import check_path
 from sb3_trmrl.common.training_state import TrainingState
 
 _STATE = "training_state.pkl"
@@ -70,7 +72,7 @@ def find_checkpoint(path: str | Path) -> Path:
     :raises FileNotFoundError: if there is none
     :raises ValueError: if the file is no checkpoint, or damaged
     """
-    path = Path(path)
+    path = check_path("path", path)
     if path.is_file():
         problem = _damage(path)
         if problem:
@@ -110,5 +112,5 @@ def _damage(path: Path) -> str:
                 if _STATE in archive.namelist()
                 else f"has no {_STATE}: it was cut off, or is a model that was saved otherwise"
             )
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError) as error:
         return f"is no whole zip ({error})"

@@ -6,6 +6,8 @@ Every check takes the argument's name and what the user gave, and returns it, nu
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,16 @@ def check_instance(name: str, value: Any, kinds: type | tuple[type, ...], allowe
     if not isinstance(value, kinds):
         raise TypeError(f"`{name}` must be {allowed}, got {value!r} of type {type(value).__name__}")
     return value
+
+
+def check_path(name: str, value: Any) -> Path:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave
+    :return: ``value`` as a path
+    :raises TypeError: if it is none
+    """
+    return Path(check_instance(name, value, (str, PathLike), "a path"))
 
 
 def check_subclass(name: str, value: Any, kind: type) -> Any:

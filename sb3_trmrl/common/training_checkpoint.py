@@ -6,7 +6,7 @@ import glob
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_trmrl.common.atomic_file import remove_unfinished
 from sb3_trmrl.common.callback_state import CallbackChanges
 from sb3_trmrl.common.checkpoint_files import checkpoints_in, steps_of, write_checkpoint
-from sb3_trmrl.common.checks import check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_path, check_positive_int
 from sb3_trmrl.common.training_state import take_training_state
 from sb3_trmrl.common.vec_env_state import environment_states
 
@@ -60,16 +60,15 @@ class TrainingCheckpoint(BaseCallback):
         folder: str | Path,
         save_freq: int = 50_000,
         keep: int = 2,
-        log_files: Iterable[str] = (),
+        log_files: Sequence[str] = (),
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
         self.save_freq = check_positive_int("save_freq", save_freq)
         self.keep = check_positive_int("keep", keep)
-        if isinstance(log_files, str):
-            raise TypeError(f"`log_files` must be a list of patterns, got the string {log_files!r}")
-        self.log_files = tuple(log_files)
-        self.folder = Path(folder)
+        check_instance("log_files", log_files, (list, tuple), "a list of patterns")
+        self.log_files = tuple(check_instance("log_files", each, str, "a list of patterns") for each in log_files)
+        self.folder = check_path("folder", folder)
         self._check_folder()
         self._steps_at_last = 0
         self._rollouts = 0

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.utils import get_device
 
+from sb3_trmrl.common.checks import check_path
 from sb3_trmrl.sharing.container import Entry, read_file, read_header, read_tensors
 from sb3_trmrl.sharing.policy_json import Blueprint, build_policy, expected_shapes, settings_from_json
 from sb3_trmrl.sharing.space_json import space_from_json
 from sb3_trmrl.sharing.statistics import ObservationStatistics, statistics_from_json, statistics_shapes
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, fields, name, plain_object, shown
+from sb3_trmrl.transformer_ppo.arguments import check_device
 from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 
 #: What the file is, and its version: raised when an older version of this package could not load a new file
@@ -101,15 +103,18 @@ def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> Ex
     :param path: File
     :param device: PyTorch device of the policy
     :return: The agent
+    :raises TypeError: if ``path`` is no path
+    :raises ValueError: if there is no such device
     :raises FileNotFoundError: if there is no such file
     :raises InvalidAgentFile: a ``ValueError``, if it is not such a file, damaged, or larger than allowed
     """
-    path = Path(path)
+    path = check_path("path", path)
+    check_device("device", device)
     try:
         agent = read_agent(read_file(path))
     except InvalidAgentFile as error:
         raise InvalidAgentFile(f"{path} cannot be loaded as an agent: {error}") from error
-    agent.policy.to(device)
+    agent.policy.to(get_device(device))
     if agent.policy.use_sde:
         agent.policy.reset_noise()  # on that device
     return agent

@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
+from sb3_trmrl.common.checks import check_instance, check_path
 from sb3_trmrl.sharing.agent import FORMAT, FORMAT_VERSION, SUFFIX, WEIGHTS, check_env_id, read_agent
 from sb3_trmrl.sharing.container import pack, write_file
 from sb3_trmrl.sharing.policy_json import settings_to_json, weights_of
@@ -63,12 +64,14 @@ def export_agent(
     :param vec_normalize: Wrapper with the statistics of observations
     :param summary: What to add to the summary
     :return: The file
+    :raises TypeError: if ``path`` or ``vec_normalize`` is of another type
     :raises ValueError: if the agent cannot be exported
     """
-    target = Path(path)
+    target = check_path("path", path)
     target = target if target.suffix else target.with_name(f"{target.name}{SUFFIX}")
     if target.suffix != SUFFIX:
         raise ValueError(f"`path` must end with {SUFFIX}, got {str(path)!r}")
+    check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
     known_id, known_kwargs = environment_of(model.get_env())
     if env_id is None or env_id == known_id:
         env_id, env_kwargs = known_id, known_kwargs if env_kwargs is None else env_kwargs

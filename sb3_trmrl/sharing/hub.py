@@ -6,15 +6,18 @@ import tempfile
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch as th
 
 from sb3_trmrl.common.adaptation_result import AdaptationResult
+from sb3_trmrl.common.checks import check_bool, check_instance, check_positive_int
 from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.sharing.agent import ExportedAgent, load_agent
 from sb3_trmrl.sharing.card import model_card
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
+from sb3_trmrl.transformer_ppo.arguments import check_device
 
 #: Files of a repository
 AGENT_FILE = "agent.safetensors"
@@ -65,10 +68,20 @@ def push_to_hub(
     :param endpoint: Address of the Hub, by default the public one
     :return: Address of the commit
     :raises FileNotFoundError: if there is no such file
-    :raises ValueError: if it is no exported agent, or does not tell its environment and is to be evaluated
-    :raises TypeError: if its environment is no family of tasks in trials and it is to be evaluated
+    :raises ValueError: if a number is below 1, or the file is no exported agent, or does not tell its environment and
+        is to be evaluated
+    :raises TypeError: if an argument has the wrong type, or its environment is no family of tasks in trials and it is
+        to be evaluated
     :raises ModuleNotFoundError: without the extra ``hub``; for a picture matplotlib is needed too
     """
+    _check_address(repo_id, token, endpoint)
+    check_instance("result", result, (AdaptationResult, type(None)), "an AdaptationResult or None")
+    check_bool("evaluate", evaluate)
+    check_positive_int("n_eval_tasks", n_eval_tasks)
+    check_positive_int("n_eval_episodes", n_eval_episodes)
+    if private is not None:
+        check_bool("private", private)
+    check_instance("commit_message", commit_message, str, "a text")
     hub = _hub()
     agent = load_agent(path)
     if result is None and evaluate:
@@ -95,6 +108,19 @@ def push_to_hub(
         ]
         commit = api.create_commit(repo_id, operations, commit_message=commit_message)
     return str(commit.commit_url)
+
+
+def _check_address(repo_id: Any, token: Any, endpoint: Any) -> None:
+    """
+    :param repo_id: What the user gave, as the others
+    :param token: Token of the Hub
+    :param endpoint: Address of the Hub
+    """
+    check_instance("repo_id", repo_id, str, "the name of a repository, such as 'user/name'")
+    check_instance("token", token, (str, type(None)), "a text or None")
+    check_instance("endpoint", endpoint, (str, type(None)), "an address or None")
+    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+        raise ValueError(f"`endpoint` must be an address that begins with http:// or https://, got {endpoint!r}")
 
 
 def _draw(result: AdaptationResult, path: Path) -> None:
@@ -135,6 +161,11 @@ def load_from_hub(
         not downloaded
     :raises ModuleNotFoundError: without the extra ``hub``
     """
+    _check_address(repo_id, token, endpoint)
+    check_instance("filename", filename, str, "the name of a file in the repository")
+    check_instance("revision", revision, (str, type(None)), "a branch, tag or commit, or None")
+    check_instance("cache_dir", cache_dir, (str, PathLike, type(None)), "a folder or None")
+    check_device("device", device)
     hub = _hub()
     url = hub.hf_hub_url(repo_id, filename, revision=revision, endpoint=endpoint)
     found = hub.get_hf_file_metadata(url, token=token)

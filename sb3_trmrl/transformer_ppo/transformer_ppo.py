@@ -12,6 +12,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -322,7 +323,7 @@ class TransformerPPO(PPO):
 
     @classmethod
     def resume(
-        cls: type[SelfTransformerPPO], path: str | pathlib.Path, env: GymEnv, **kwargs: Any
+        cls: type[SelfTransformerPPO], path: str | pathlib.Path, env: GymEnv | str, **kwargs: Any
     ) -> SelfTransformerPPO:
         """
         Take up training where a checkpoint of :class:`~sb3_trmrl.TrainingCheckpoint` was written. The next ``learn``,
@@ -340,8 +341,9 @@ class TransformerPPO(PPO):
             environments or other spaces
         """
         checkpoint = find_checkpoint(path)
+        check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
         state = read_training_state(checkpoint)
-        model = cls.load(checkpoint, env=env, **kwargs)
+        model = cls.load(checkpoint, env=maybe_make_env(env, verbose=0), **kwargs)
         assert model.env is not None
         check_fits(model.env, state.env)
         model._interrupted = state

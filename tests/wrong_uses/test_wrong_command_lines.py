@@ -14,21 +14,35 @@ import pytest
 import yaml
 from agent_helpers import tiny_model
 from wrong_use import assert_says
+from zoo_helpers import train
 
 pytest.importorskip("rl_zoo3")
 
 from sb3_trmrl.__main__ import COMMANDS, main
-from sb3_trmrl.cli.agents import load_agent
+from sb3_trmrl.cli.agents import open_agent
 from sb3_trmrl.transformer_ppo import TransformerPPO
-from sb3_trmrl.zoo.runs import Run
+from sb3_trmrl.zoo.runs import CHECKPOINTS, Run
 
-DEMO = Path(__file__).parents[2] / "docs" / "demo" / "HalfCheetahVel-v0_1"
+#: An exported agent, and the folder of a run, which a fixture puts here
+EXPORTED = Path(__file__).parents[2] / "docs" / "demo" / "HalfCheetahVel-v0.safetensors"
+RUN = Path("runs", "HalfCheetahVel-v0_1")
 ENV = "BernoulliBandit-v0"
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of a few steps: that of a robot is like one that died, without a model of the end of training."""
+    folder = tmp_path_factory.mktemp("runs")
+    robot = train(folder, *SHORT, "--eval-episodes", "2", "--n-eval-envs", "2", env="HalfCheetahVel-v0")
+    (robot / "HalfCheetahVel-v0.zip").unlink()
+    train(folder, *SHORT, "--checkpoint-freq", "0")
+    return robot.parent
+
+
 @pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / RUN.parent).symlink_to(runs)
 
 
 def error_of(arguments: list[Any], capsys: Any) -> str:
@@ -42,6 +56,7 @@ def error_of(arguments: list[Any], capsys: Any) -> str:
     return " ".join(error.split("error:")[-1].split())
 
 
+SHORT = ("-n", "80", "--eval-freq", "40", "--env-kwargs", "episodes_per_trial:1", "--verbose", "0")
 POSITIVE = "must be an integer, 1 or more"
 SEED = "must be an integer, 0 or more"
 SPLIT = "'validation'"
@@ -49,10 +64,10 @@ SPLIT = "'validation'"
 
 def of_one_agent(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
     """:return: Wrong uses of what all commands about one agent have in common"""
-    right = [*command, DEMO]
+    right = [*command, RUN]
     return [
         ([*command], ("model", "required")),
-        ([*command, "logs/mistyped"], ("model", "'logs/mistyped'", "folder of a run or a zip")),
+        ([*command, "logs/mistyped"], ("model", "'logs/mistyped'", "folder of a run, a zip or an exported agent")),
         ([*command, "."], ("'.'", "not the folder of a run", "args.yml")),
         ([*right, "--env", "Mistyped-v0"], ("env", "'Mistyped-v0'", "registered")),
         ([*right, "--env", "no_module:HalfCheetahVel-v0"], ("env", "'no_module:HalfCheetahVel-v0'", "registered")),
@@ -64,6 +79,16 @@ def of_one_agent(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
         ([*right, "--last"], ("HalfCheetahVel-v0.zip", "model of the end of training", "missing")),
         *(([*right, "--seed", value], ("--seed", repr(value), SEED)) for value in ("-1", "x", "1.5")),
         ([*right, "--unknown"], ("unrecognized", "--unknown")),
+    ]
+
+
+def of_exported(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
+    """:return: Wrong uses of an exported agent by commands that play"""
+    return [
+        ([*command, EXPORTED, "--last"], ("last", "is for runs", EXPORTED.name)),
+        ([*command, EXPORTED, "--algo", "ppo"], ("algo", "'ppo'", "is for zips", EXPORTED.name)),
+        ([*command, "mistyped.safetensors"], ("mistyped.safetensors", "no file")),
+        ([*command, EXPORTED, "--env-kwargs", "velocities:(3,4)"], ("env_kwargs", "'velocities'", "velocity_range")),
     ]
 
 
@@ -81,24 +106,24 @@ def of_counts(*command: Any) -> list[tuple[list[Any], tuple[str, ...]]]:
 
 LINES: list[tuple[list[Any], tuple[str, ...]]] = [
     *of_one_agent("evaluate"),
-    *of_counts("evaluate", DEMO),
-    (["evaluate", DEMO, "--protocol", "rl2"], ("--protocol", "'rl2'", "metaworld")),
-    (["evaluate", DEMO, "--protocol", "metaworld"], ("env_id", "'HalfCheetahVel-v0'", "MetaWorld")),
-    (["evaluate", DEMO, "--protocol", "metaworld", "--n-episodes", "3"], ("--n-episodes", "3", "above 3")),
-    (["evaluate", DEMO, "--output", __file__], ("--output", repr(__file__), "a folder")),
+    *of_counts("evaluate", RUN),
+    (["evaluate", RUN, "--protocol", "rl2"], ("--protocol", "'rl2'", "metaworld")),
+    (["evaluate", RUN, "--protocol", "metaworld"], ("env_id", "'HalfCheetahVel-v0'", "MetaWorld")),
+    (["evaluate", RUN, "--protocol", "metaworld", "--n-episodes", "3"], ("--n-episodes", "3", "above 3")),
+    (["evaluate", RUN, "--output", __file__], ("--output", repr(__file__), "a folder")),
     *of_one_agent("render"),
-    *((["render", DEMO, "--task", value], ("--task", value, "0 to 19")) for value in ("20", "-1")),
-    (["render", DEMO, "--task", "x"], ("--task", "'x'", "int")),
-    (["render", DEMO, "--n-episodes", "0"], ("--n-episodes", "'0'", POSITIVE)),
-    (["render", DEMO, "--output", "trial.txt"], ("--output", "trial.txt", ".webm")),
+    *((["render", RUN, "--task", value], ("--task", value, "0 to 19")) for value in ("20", "-1")),
+    (["render", RUN, "--task", "x"], ("--task", "'x'", "int")),
+    (["render", RUN, "--n-episodes", "0"], ("--n-episodes", "'0'", POSITIVE)),
+    (["render", RUN, "--output", "trial.txt"], ("--output", "trial.txt", ".webm")),
     (["analyze", "everything"], ("KIND", "'everything'", "'online'")),
     *of_one_agent("analyze", "online"),
     *of_one_agent("analyze", "attention"),
-    *of_counts("analyze", "refinement", DEMO),
-    (["analyze", "refinement", DEMO, "--n-tasks", "1"], ("--n-tasks", "1", "2 or more")),
-    *((["analyze", "all", DEMO, "--window", value], ("--window", value, "odd")) for value in ("4", "0", "-1")),
-    (["analyze", "online", DEMO, "--window", "x"], ("--window", "'x'", "int")),
-    (["analyze", "online", DEMO, "--output", __file__], ("--output", repr(__file__), "a folder")),
+    *of_counts("analyze", "refinement", RUN),
+    (["analyze", "refinement", RUN, "--n-tasks", "1"], ("--n-tasks", "1", "2 or more")),
+    *((["analyze", "all", RUN, "--window", value], ("--window", value, "odd")) for value in ("4", "0", "-1")),
+    (["analyze", "online", RUN, "--window", "x"], ("--window", "'x'", "int")),
+    (["analyze", "online", RUN, "--output", __file__], ("--output", repr(__file__), "a folder")),
     (["analyze", "ablations", "--grid", "depth:(1,)"], ("grid", "'depth'", "TrMRLPolicy")),
     (["analyze", "ablations", "--grid", "n_heads:(5,)"], ("n_heads", "n_heads=5", "divide")),
     (["analyze", "ablations", "--grid", "n_layers"], ("--grid", "'n_layers'", "NAME:VALUE")),
@@ -110,26 +135,42 @@ LINES: list[tuple[list[Any], tuple[str, ...]]] = [
     (["analyze", "ablations", "--n-evaluations", "0"], ("--n-evaluations", "'0'", POSITIVE)),
     (["analyze", "ablations", "--env", "Mistyped-v0"], ("env_id", "'Mistyped-v0'", "registered")),
     (["analyze", "ablations", "--output", __file__], ("--output", repr(__file__), "a folder")),
-    *of_counts("compare", f"A={DEMO}"),
+    *(line for command in (["evaluate"], ["render"], ["analyze", "online"]) for line in of_exported(*command)),
+    (["export"], ("model", "output", "required")),
+    (["export", RUN], ("output", "required")),
+    (["export", "nowhere", "agent"], ("model", "'nowhere'", "folder of a run, a zip or an exported agent")),
+    (["export", RUN, "agent", "--last"], ("HalfCheetahVel-v0.zip", "missing")),
+    (["export", RUN, "agent", "--env-kwargs", "horizon"], ("--env-kwargs", "'horizon'", "NAME:VALUE")),
+    (["export", RUN, f"{__file__}/agent"], ("path", f"{__file__}/agent.safetensors")),
+    (["export", EXPORTED, "agent"], ("TransformerPPO", "ExportedAgent")),
+    (["push"], ("file", "repo_id", "required")),
+    (["push", "mistyped.safetensors", "me/agent"], ("mistyped.safetensors", "no file")),
+    *of_counts("push", EXPORTED, "me/agent")[:4],
+    *of_counts("compare", f"A={RUN}"),
     (["compare"], ("NAME=FOLDERS", "required")),
     (["compare", "TrMRL"], ("NAME=FOLDERS", "'TrMRL'")),
     (["compare", "TrMRL=nowhere/*"], ("NAME=FOLDERS", "'TrMRL=nowhere/*'")),
-    (["compare", f"A={DEMO}", f"A={DEMO}"], ("name of its own", "'A'")),
-    (["compare", f"A={DEMO.parent}"], (str(DEMO.parent), "not the folder of a run")),
-    (["compare", "--lower", "A", f"A={DEMO}"], ("--lower", "--oracle", "together")),
-    (["compare", "--lower", "A", "--oracle", "A", f"A={DEMO}"], ("--lower", "--oracle", "'A'", "two agents")),
-    (["compare", "--lower", "B", "--oracle", "A", f"A={DEMO}"], ("--lower", "'B'", "one of the agents A")),
-    (["compare", "--lower", "A", "--oracle", "B", f"A={DEMO}"], ("--oracle", "'B'", "one of the agents A")),
-    (["compare", f"A={DEMO}", "--seed", "x"], ("--seed", "'x'", SEED)),
-    (["compare", f"A={DEMO}", "--env-kwargs", "velocity_range:(4,3)"], ("velocity_range", "(4, 3)", "low <= high")),
-    (["compare", f"A={DEMO}", "--env-kwargs", "horizon:fast"], ("--env-kwargs", "'horizon:fast'", "NAME:VALUE")),
-    (["compare", f"A={DEMO}", "--output", __file__], ("--output", repr(__file__), "a folder")),
+    (["compare", f"A={RUN}", f"A={RUN}"], ("name of its own", "'A'")),
+    (["compare", f"A={RUN.parent}"], (str(RUN.parent), "not the folder of a run")),
+    (["compare", "--lower", "A", f"A={RUN}"], ("--lower", "--oracle", "together")),
+    (["compare", "--lower", "A", "--oracle", "A", f"A={RUN}"], ("--lower", "--oracle", "'A'", "two agents")),
+    (["compare", "--lower", "B", "--oracle", "A", f"A={RUN}"], ("--lower", "'B'", "one of the agents A")),
+    (["compare", "--lower", "A", "--oracle", "B", f"A={RUN}"], ("--oracle", "'B'", "one of the agents A")),
+    (["compare", f"A={RUN}", "--seed", "x"], ("--seed", "'x'", SEED)),
+    (["compare", f"A={RUN}", "--env-kwargs", "velocity_range:(4,3)"], ("velocity_range", "(4, 3)", "low <= high")),
+    (["compare", f"A={RUN}", "--env-kwargs", "horizon:fast"], ("--env-kwargs", "'horizon:fast'", "NAME:VALUE")),
+    (["compare", f"A={RUN}", "--output", __file__], ("--output", repr(__file__), "a folder")),
     (["report"], ("folder", "required")),
     (["report", "."], ("'.'", "not the folder of a run")),
     (["report", "nowhere"], ("'nowhere'", "not the folder of a run")),
     (["plot", "everything"], ("kind", "'everything'", "'from_file'")),
 ]
 TRAIN: list[tuple[list[Any], tuple[str, ...]]] = [
+    (["--checkpoint-freq", "-1"], ("--checkpoint-freq", "-1", "0 or more")),
+    (["--checkpoint-freq", "x"], ("--checkpoint-freq", "'x'", "int")),
+    (["--resume", "nowhere"], ("--resume", "nowhere", "folder of a run")),
+    (["--resume", "."], ("--resume", ".", "folder of a run")),
+    (["--resume", f"runs/{ENV}_1"], ("--resume", f"runs/{ENV}_1/{CHECKPOINTS}", "folder of checkpoints")),
     (["--env", "Mistyped-v0"], ("--env", "'Mistyped-v0'", "registered")),
     (["--algo", "sarsa"], ("--algo", "'sarsa'", "'trmrl'")),
     (["-n", "many"], ("--n-timesteps", "'many'", "int")),
@@ -313,9 +354,9 @@ def test_what_is_no_file(zipped: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run that is whole, of the demo's model"""
-    path = tmp_path / DEMO.name
-    shutil.copytree(DEMO, path)
+    """A copy of the run, to be damaged"""
+    path = tmp_path / RUN.name
+    shutil.copytree(RUN, path)
     return path
 
 
@@ -345,8 +386,6 @@ def cases(files: list[Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "damage", "allowed"), **cases(FILES))
 def test_damaged_run(name: str, damage: Callable[[Path], None], allowed: str, run: Path, capsys: Any) -> None:
-    if not (run / name).exists():
-        pytest.skip(f"{name} is no part of the demo")
     damage(run / name)
     for command in (["evaluate"], ["compare"], ["analyze", "online"], ["render"]):
         argument = f"A={run}" if command == ["compare"] else run
@@ -373,24 +412,24 @@ def test_a_run_without_a_model(run: Path, capsys: Any) -> None:
         assert_says(error_of(command, capsys), "model", run.name)
 
 
-LOAD_AGENT: list[tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = [
-    ({"path": "nowhere"}, FileNotFoundError, ("model", "'nowhere'", "a zip")),
+OPEN_AGENT: list[tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = [
+    ({"path": "nowhere"}, FileNotFoundError, ("model", "'nowhere'", "a zip or an exported agent")),
     ({"path": "."}, FileNotFoundError, ("'.'", "not the folder of a run")),
-    ({"path": DEMO, "env": "Mistyped-v0"}, ValueError, ("env", "'Mistyped-v0'", "registered")),
-    ({"path": DEMO, "algo": "sarsa"}, ValueError, ("algo", "'sarsa'", "trmrl")),
-    ({"path": DEMO, "env_kwargs": 5}, TypeError, ("env_kwargs", "5", "dictionary")),
-    ({"path": DEMO, "last": True}, FileNotFoundError, ("HalfCheetahVel-v0.zip", "missing")),
+    ({"path": RUN, "env": "Mistyped-v0"}, ValueError, ("env", "'Mistyped-v0'", "registered")),
+    ({"path": RUN, "algo": "sarsa"}, ValueError, ("algo", "'sarsa'", "trmrl")),
+    ({"path": RUN, "env_kwargs": 5}, TypeError, ("env_kwargs", "5", "dictionary")),
+    ({"path": RUN, "last": True}, FileNotFoundError, ("HalfCheetahVel-v0.zip", "missing")),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "error", "parts"), LOAD_AGENT)
-def test_load_agent(arguments: dict[str, Any], error: type[Exception], parts: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("arguments", "error", "parts"), OPEN_AGENT)
+def test_open_agent(arguments: dict[str, Any], error: type[Exception], parts: tuple[str, ...]) -> None:
     with pytest.raises(error) as caught:
-        load_agent(**arguments)
+        open_agent(**arguments)
     assert_says(str(caught.value), *parts)
 
 
 def test_a_zip_alone_needs_its_environment(zipped: Path) -> None:
     with pytest.raises(ValueError) as caught:
-        load_agent(zipped)
+        open_agent(zipped)
     assert_says(str(caught.value), "env", zipped.name, "given")
