@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Run:
         self.env_id: str = arguments["env"]
         self.seed: int = arguments["seed"]
         self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
+        for module in arguments.get("gym_packages") or ():
+            importlib.import_module(module)  # registers the environment
         self.has_splits = has_splits(self.env_id)
 
     @cached_property
