@@ -16,8 +16,6 @@ version = release = sb3_trmrl.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["benchmarks", "demo"]
 myst_heading_anchors = 3
-# TODO: remove when docs/tutorial/ has its three pages
-suppress_warnings = ["toc.not_readable"]
 
 html_theme = "furo"
 html_title = "sb3_trmrl"

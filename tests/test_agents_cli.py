@@ -1,6 +1,7 @@
 """The commands about trained agents: evaluate, compare, render, and the arguments that all of them refuse."""
 
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -471,3 +472,21 @@ def test_sampled_actions_of_a_video_are_seeded(logs: Path, tmp_path: Path) -> No
         with VideoFileClip(str(path)) as clip:
             frames.append([frame.copy() for frame in clip.iter_frames()])
     assert np.array_equal(frames[0], frames[1]) and not np.array_equal(frames[0], frames[2])
+
+
+def test_evaluate_imports_the_module_that_registers_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of `--gym-packages` is evaluated by a process that has not imported them yet."""
+    module, env_id = "early_end_family", "EarlyEnd-v0"
+    (tmp_path / f"{module}.py").write_text(
+        f"import gymnasium as gym\nfrom families import early_end\ngym.register(id={env_id!r}, entry_point=early_end)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = train(
+        tmp_path / "logs", "--gym-packages", module, "--algo", "trmrl", "-n", "40", "--eval-freq", "-1", env=env_id
+    )
+    monkeypatch.delitem(gym.registry, env_id)
+    monkeypatch.delitem(sys.modules, module)
+    assert main(["evaluate", str(run), "--n-tasks", "3", "--n-episodes", "2"]) == 0
+    assert AdaptationResult.load(run / "adaptation_test.npz").returns.shape == (3, 2)

@@ -30,7 +30,8 @@ def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -
     axes = figure.add_subplot()
     for (name, result), colour in zip(results.items(), cycle(COLOURS), strict=False):
         episodes = np.arange(1, result.returns.shape[1] + 1)
-        axes.plot(episodes, result.returns.T, color=colour, alpha=0.15, linewidth=0.8)
+        alpha = min(0.15, 4 / len(result.tasks))  # the lines of many tasks must not hide the means
+        axes.plot(episodes, result.returns.T, color=colour, alpha=alpha, linewidth=0.8)
         low, high = result.interval().T
         errors = (result.mean_returns - low, high - result.mean_returns)
         label = f"{name}: mean of {len(result.tasks)} tasks, 95 % interval over tasks"

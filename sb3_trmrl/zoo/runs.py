@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -60,6 +61,9 @@ class Run:
             self.env_id: str = arguments["env"]
             self.seed: int = arguments["seed"]
             self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
+            gym_packages = arguments.get("gym_packages") or ()
+        for module in gym_packages:
+            importlib.import_module(module)  # registers the environment
         self.has_splits = has_splits(self.env_id)
 
     @cached_property
