@@ -117,7 +117,7 @@ def test_a_vectorised_environment_goes_on_with_its_wrappers(kind: type[VecEnv]) 
     first.reset()
     steps(first, 33, seed=0)
     state = pickle.loads(pickle.dumps(vec_env_state(first)))
-    assert set_vec_env_state(second, state) is None
+    assert set_vec_env_state(second, state)
     # Monitor's sums of rewards among it, over the end of a trial of 80 steps
     assert_same(steps(first, 120, seed=1), steps(second, 120, seed=1))
     first.close()
@@ -148,8 +148,15 @@ def test_environments_without_state_begin_anew_with_their_generators() -> None:
     first.step(np.zeros(2, dtype=int))
     state = pickle.loads(pickle.dumps(vec_env_state(first)))
     assert state["environments"] is None
-    observations = set_vec_env_state(second, state)
-    np.testing.assert_array_equal(observations, first.reset())
+    assert not set_vec_env_state(second, state)
+    np.testing.assert_array_equal(second.reset(), first.reset())
+
+
+def test_environments_without_state_keep_seeds_that_wait() -> None:
+    state = pickle.loads(pickle.dumps(vec_env_state(make_vec_env("CartPole-v1", 2, seed=5))))
+    first, second = (make_vec_env("CartPole-v1", 2, seed=seed) for seed in (5, 6))
+    assert not set_vec_env_state(second, state)
+    np.testing.assert_array_equal(second.reset(), first.reset())
 
 
 def test_no_state_holds_an_environment() -> None:

@@ -166,7 +166,7 @@ def test_workers_in_processes_of_their_own(tmp_path: Path) -> None:
     whole = TransformerPPO("TrMRLPolicy", env, seed=1, **kwargs)
     whole.learn(300, callback=TrainingCheckpoint(tmp_path, save_freq=100, keep=9))
     learned = everything_learned(whole)
-    first, second = checkpoints_in(tmp_path)
+    first, second = checkpoints_in(tmp_path)[1:]
     assert_same(learned, everything_learned(TransformerPPO.resume(first, make(DummyVecEnv)).learn(300)))
     assert_same(learned, everything_learned(TransformerPPO.resume(second, env).learn(300)))
     env.close()
@@ -176,7 +176,10 @@ def test_an_environment_without_state_begins_new_episodes(tmp_path: Path) -> Non
     def make() -> VecEnv:
         return make_vec_env("CartPole-v1", 2, seed=0)
 
-    with pytest.warns(UserWarning, match=r"no state_dict\(\): a run resumed from a checkpoint will begin new episodes"):
+    with pytest.warns(
+        UserWarning,
+        match=r"cannot give its state .* will begin new episodes",
+    ):
         TransformerPPO("TrMRLPolicy", make(), n_steps=32, batch_size=64, policy_kwargs=TINY, seed=0).learn(
             192, callback=TrainingCheckpoint(tmp_path, save_freq=64)
         )
@@ -197,7 +200,7 @@ def test_an_environment_without_state_begins_new_episodes(tmp_path: Path) -> Non
 def test_a_checkpoint_is_a_model(tmp_path: Path) -> None:
     make, env_id, kwargs = CASES["window"]
     learn(tmp_path, make(), env_id, **kwargs)
-    checkpoint = checkpoints_in(tmp_path / "checkpoints")[0]
+    checkpoint = checkpoints_in(tmp_path / "checkpoints")[1]
     assert TransformerPPO.load(checkpoint).num_timesteps == 100 and not TransformerPPO.load(checkpoint).is_resumed
 
 
@@ -291,7 +294,7 @@ def test_misuse_of_the_callback_is_refused(tmp_path: Path) -> None:
     for name in ("save_freq", "keep"):
         with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
             TrainingCheckpoint(tmp_path, **{name: 0})
-    with pytest.raises(TypeError, match=r"`log_files` must be a list of patterns, got the string 'a.csv'"):
+    with pytest.raises(TypeError, match=r"`log_files` must be a list of patterns, got 'a.csv' of type str"):
         TrainingCheckpoint(tmp_path, log_files="a.csv")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"`folder` .*file/inside.* cannot be written to"):

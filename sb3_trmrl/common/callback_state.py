@@ -1,7 +1,8 @@
-"""The state of callbacks: what has changed in them since training began, and the environments they hold."""
+"""The state of callbacks: what they have gathered, and the environments they hold."""
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -43,10 +44,11 @@ def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
                 yield from _walk(inner)
 
 
-class CallbackChanges:
+class CallbackWatch:
     """
-    What changes in callbacks while a model is trained. What does not change are arguments, which a resumed run may have
-    others of; what cannot be pickled when training begins are tools, such as open files.
+    Callbacks while a model is trained. Their state is all that can be pickled, without arguments of their constructors
+    that have not changed: a resumed run may have others. What cannot be pickled when training begins are tools, such as
+    open files.
 
     :param root: The callback that the model calls, when training begins
     :param observer: The callback that asks, which is not looked at
@@ -63,14 +65,18 @@ class CallbackChanges:
             attributes[name] = {key: value for key, value in pickled.items() if value is not None}
         return attributes
 
-    def take(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """
-        :return: What has changed in the attributes of each callback, and the states of the environments they hold
+        :return: Attributes of each callback, and the states of the environments they hold
         """
-        changed = {}
+        taken = {}
         for name, attributes in self._attributes().items():
-            before = self._at_start.get(name, {})
-            changed[name] = {key: value for key, value in attributes.items() if value != before.get(key)}
+            before, arguments = self._at_start[name], _arguments(self._callbacks[name])
+            taken[name] = {
+                key: value
+                for key, value in attributes.items()
+                if key.lstrip("_") not in arguments or value != before.get(key)
+            }
             lost = sorted(before.keys() - attributes.keys())
             if lost:
                 warnings.warn(
@@ -79,16 +85,16 @@ class CallbackChanges:
                     stacklevel=2,
                 )
         environments = {
-            name: {key: vec_env_state(env) for key, env in _environments(callback).items()}
+            name: {key: vec_env_state(env) for key, env in environments_of(callback).items()}
             for name, callback in self._callbacks.items()
         }
-        return {"attributes": changed, "environments": environments}
+        return {"attributes": taken, "environments": environments}
 
 
 def set_callback_state(root: BaseCallback, state: dict[str, Any]) -> None:
     """
     :param root: The callback that the model calls
-    :param state: What :meth:`CallbackChanges.take` returned
+    :param state: What :meth:`CallbackWatch.state` returned
     """
     callbacks = callbacks_of(root)
     missing = sorted(state["attributes"].keys() - callbacks.keys())
@@ -113,12 +119,21 @@ def _is_own(name: str, value: Any) -> bool:
     :param value: Its value
     :return: Whether it is part of its state
     """
-    of_others = (BaseCallback, BaseAlgorithm, VecEnv, Logger, KVWriter, CallbackChanges)
+    of_others = (BaseCallback, BaseAlgorithm, VecEnv, Logger, KVWriter, CallbackWatch)
     first = value[0] if isinstance(value, list) and value else value
     return name not in _OF_PROCESS and not isinstance(first, of_others)
 
 
-def _environments(callback: BaseCallback) -> dict[str, VecEnv]:
+def _arguments(callback: BaseCallback) -> set[str]:
+    """
+    :param callback: A callback
+    :return: Names of its constructor's arguments, those of its base classes among them
+    """
+    constructors = [vars(each)["__init__"] for each in type(callback).__mro__ if "__init__" in vars(each)]
+    return {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+
+
+def environments_of(callback: BaseCallback) -> dict[str, VecEnv]:
     """
     :param callback: A callback
     :return: Environments it holds, those for training not among them
@@ -130,5 +145,5 @@ def _environments(callback: BaseCallback) -> dict[str, VecEnv]:
 def _pickled(value: Any) -> bytes | None:
     try:
         return pickle.dumps(value)
-    except (pickle.PicklingError, TypeError, AttributeError, NotImplementedError):
+    except Exception:  # objects refuse to be pickled in any way they like
         return None

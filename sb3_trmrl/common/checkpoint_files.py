@@ -20,6 +20,8 @@ from sb3_trmrl.common.checks import check_path
 from sb3_trmrl.common.training_state import TrainingState
 
 _STATE = "training_state.pkl"
+#: Raised when an older version of this package could not go on from what a newer one writes
+_FORMAT = 1
 _NAME = re.compile(r"checkpoint_(\d+)_steps\.zip")
 
 
@@ -54,7 +56,7 @@ def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -
     content = io.BytesIO()
     model.save(content)
     with zipfile.ZipFile(content, "a") as archive:
-        archive.writestr(_STATE, pickle.dumps(tuple(state)))
+        archive.writestr(_STATE, pickle.dumps({"format": _FORMAT, **state._asdict()}))
     try:
         with atomic_file(path) as file:
             file.write(content.getbuffer())
@@ -92,9 +94,15 @@ def read_training_state(checkpoint: Path) -> TrainingState:
     """
     :param checkpoint: What :func:`find_checkpoint` returned
     :return: The training state in it
+    :raises ValueError: if another version of this package wrote it
     """
     with zipfile.ZipFile(checkpoint) as archive:
-        return TrainingState(*pickle.loads(archive.read(_STATE)))
+        content = pickle.loads(archive.read(_STATE))
+    written = content.pop("format")
+    if written != _FORMAT:
+        raise ValueError(f"`path` must be a checkpoint of format {_FORMAT}, {checkpoint} has format {written}")
+    state = TrainingState(**content)
+    return state._replace(log_files={str(checkpoint.parent / path): size for path, size in state.log_files.items()})
 
 
 def _damage(path: Path) -> str:
@@ -112,5 +120,5 @@ def _damage(path: Path) -> str:
                 if _STATE in archive.namelist()
                 else f"has no {_STATE}: it was cut off, or is a model that was saved otherwise"
             )
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
         return f"is no whole zip ({error})"

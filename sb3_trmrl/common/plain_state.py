@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from copy import deepcopy
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,16 @@ def plain_state(owner: object, classes: tuple[type, ...] = ()) -> dict[str, Any]
     :return: Copies of its attributes that are plain data, by name
     """
     return {name: deepcopy(value) for name, value in vars(owner).items() if is_plain(value, classes)}
+
+
+def attributes_besides(owner: object, ignored: tuple[type, ...]) -> list[str]:
+    """
+    :param owner: Any object
+    :param ignored: Classes whose objects do not change, or whose state is taken otherwise
+    :return: Names of its attributes that :func:`plain_state` leaves out and that may hold a state
+    """
+    without_state = (*ignored, type, FunctionType, MethodType, BuiltinFunctionType, partial)
+    return [name for name, value in vars(owner).items() if not is_plain(value) and not isinstance(value, without_state)]
 
 
 def set_plain_state(owner: object, state: dict[str, Any]) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
+import pickle
 import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trmrl.common.atomic_file import remove_unfinished
-from sb3_trmrl.common.callback_state import CallbackChanges
+from sb3_trmrl.common.callback_state import CallbackWatch
 from sb3_trmrl.common.checkpoint_files import checkpoints_in, steps_of, write_checkpoint
 from sb3_trmrl.common.checks import check_instance, check_path, check_positive_int
 from sb3_trmrl.common.training_state import take_training_state
@@ -31,8 +33,8 @@ class TrainingCheckpoint(BaseCallback):
     number: when they are written makes no difference to training.
 
     Environments give their state by methods ``state_dict()`` and ``load_state_dict(state)``, which all of this package
-    have. Of those that cannot, a resumed run begins a new episode (trial). Other callbacks are restored by what has
-    changed in their attributes since training began; put this one first among them.
+    have. Of those that cannot, a resumed run begins a new episode (trial). Attributes of other callbacks are restored,
+    but for arguments of their constructors that did not change.
 
     Example:
         >>> import os
@@ -40,13 +42,13 @@ class TrainingCheckpoint(BaseCallback):
         >>> model = TransformerPPO("TrMRLPolicy", "BernoulliBandit-v0", n_steps=64, seed=0)
         >>> model = model.learn(256, callback=TrainingCheckpoint("checkpoints", save_freq=128))
         >>> sorted(os.listdir("checkpoints"))
-        ['checkpoint_128_steps.zip']
+        ['checkpoint_0_steps.zip', 'checkpoint_128_steps.zip']
         >>> model = TransformerPPO.resume("checkpoints", env=model.get_env())
         >>> model = model.learn(256)  # makes the 128 steps that are left
 
     :param folder: Folder of the checkpoints, which is made if it is not there
     :param save_freq: Steps of all environments together between two checkpoints; the next rollout that begins
-        writes one
+        writes one. The first is written when training begins
     :param keep: How many to keep, the newest ones
     :param log_files: Patterns (``logs/*.monitor.csv``) of files that grow line by line: resuming cuts off what was
         written after the checkpoint
@@ -70,7 +72,7 @@ class TrainingCheckpoint(BaseCallback):
         self.log_files = tuple(check_instance("log_files", each, str, "a list of patterns") for each in log_files)
         self.folder = check_path("folder", folder)
         self._check_folder()
-        self._steps_at_last = 0
+        self._steps_at_last: int | None = None
         self._rollouts = 0
 
     def _check_folder(self) -> None:
@@ -92,26 +94,41 @@ class TrainingCheckpoint(BaseCallback):
                 f"`folder` already holds {begun[-1]} of another run: go on from it with TransformerPPO.resume, remove "
                 "it, or take another folder"
             )
-        if environment_states(self.training_env) is None:
+        self._check_environment()
+        self._log_interval: int | None = self.locals["log_interval"]
+        self._rollouts = 0
+        self._watch = CallbackWatch(self.locals["callback"], observer=self)
+        self._threads = th.get_num_threads()  # now: one of them collects, beside workers
+        if model.is_resumed:
+            self._steps_at_last = model.num_timesteps
+
+    def _check_environment(self) -> None:
+        states = environment_states(self.training_env)
+        if states is None:
             warnings.warn(
-                "the environment has no state_dict(): a run resumed from a checkpoint will begin new episodes, and so "
-                "differ from one that was not interrupted",
+                "the environment, or a wrapper around it, cannot give its state by a method state_dict(): a run that "
+                "is resumed will begin new episodes, and so differ from one that was not interrupted",
                 UserWarning,
                 stacklevel=2,
             )
-        self._log_interval: int | None = self.locals["log_interval"]
-        self._steps_at_last = self.model.num_timesteps
-        self._rollouts = 0
-        self._changes = CallbackChanges(self.locals["callback"], observer=self)
+        try:
+            pickle.dumps(states)
+        except Exception as error:  # objects refuse to be pickled in any way they like
+            raise TypeError(f"state_dict() of the environment must return what can be pickled: {error}") from error
 
     def _on_step(self) -> bool:
         return True  # only between rollouts is there nothing half done
 
-    def _on_rollout_start(self) -> None:
+    def on_rollout_border(self) -> None:
+        """
+        Called by the model between two rollouts, before ``on_rollout_start``.
+        """
+        steps = self.model.num_timesteps
         # Where logs are about to be written every few rollouts, learn() begins to count them anew when it is resumed
         is_aligned = not self._log_interval or self._rollouts % self._log_interval == 0
-        if is_aligned and self.model.num_timesteps - self._steps_at_last >= self.save_freq:
-            self._steps_at_last = self.model.num_timesteps
+        is_due = self._steps_at_last is None or not self._steps_at_last <= steps < self._steps_at_last + self.save_freq
+        if is_aligned and is_due:
+            self._steps_at_last = steps
             self.write()
         self._rollouts += 1
 
@@ -123,8 +140,9 @@ class TrainingCheckpoint(BaseCallback):
         :raises OSError: if it cannot be written; older ones are as they were
         """
         model: Any = self.model
-        log_files = {path: os.path.getsize(path) for pattern in self.log_files for path in sorted(glob.glob(pattern))}
-        state = take_training_state(model, model.memory_state(), self._changes, log_files)
+        logs = [path for pattern in self.log_files for path in sorted(glob.glob(pattern))]
+        log_files = {os.path.relpath(path, self.folder): os.path.getsize(path) for path in logs}
+        state = take_training_state(model, model.memory_state(), self._watch, self._threads, log_files)
         path = write_checkpoint(self.folder, model, state)
         if self.verbose:
             print(f"Checkpoint: {path}")

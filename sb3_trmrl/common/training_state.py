@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import random
-import sys
 import warnings
+from importlib import metadata
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
-import stable_baselines3
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_trmrl.common.callback_state import CallbackChanges, set_callback_state
+from sb3_trmrl.common.callback_state import CallbackWatch, set_callback_state
 from sb3_trmrl.common.vec_env_state import set_vec_env_state, vec_env_state
 
 #: What the model holds of the last step
@@ -33,9 +32,9 @@ class TrainingState(NamedTuple):
     :param memory: What the model says of its memory, see ``TransformerPPO.memory_state``
     :param env: State of the training environment
     :param callbacks: State of the callbacks
-    :param logs: Values not written yet
+    :param logs: Values not written yet, and the name of TensorBoard's folder
     :param generators: The states of the random generators of Python, NumPy and PyTorch
-    :param log_files: Length in bytes, by path, of files that grow line by line
+    :param log_files: Length in bytes of files that grow line by line, by their paths from the checkpoint's folder
     """
 
     platform: dict[str, Any]
@@ -49,23 +48,30 @@ class TrainingState(NamedTuple):
 
 
 def take_training_state(
-    model: OnPolicyAlgorithm, memory: dict[str, Any], callbacks: CallbackChanges, log_files: dict[str, int]
+    model: OnPolicyAlgorithm,
+    memory: dict[str, Any],
+    callbacks: CallbackWatch,
+    threads: int,
+    log_files: dict[str, int],
 ) -> TrainingState:
     """
     :param model: Model, at the beginning of a rollout
     :param memory: State of its memory
-    :param callbacks: What has changed in its callbacks
+    :param callbacks: Its callbacks
+    :param threads: Threads that PyTorch computes with when it updates
     :param log_files: Length of files that grow line by line
     :return: The state; nothing is changed and no random number drawn
     """
     assert model.env is not None
+    pending = {name: dict(getattr(model.logger, name)) for name in _PENDING_LOGS}
+    folder = model.logger.get_dir()
     return TrainingState(
-        platform=_platform(),
+        platform=platform_of(model, threads),
         last_step={name: getattr(model, name) for name in _LAST_STEP},
         memory=memory,
         env=vec_env_state(model.env),
-        callbacks=callbacks.take(),
-        logs={name: dict(getattr(model.logger, name)) for name in _PENDING_LOGS},
+        callbacks=callbacks.state(),
+        logs={"pending": pending, "folder": None if folder is None else os.path.basename(folder)},
         generators=_generators(),
         log_files=log_files,
     )
@@ -75,43 +81,44 @@ def set_training_state(model: OnPolicyAlgorithm, state: TrainingState, root: Bas
     """
     :param model: Model at the beginning of its first rollout, with the parameters of the state; its memory is set by
         the model
-    :param state: The state
+    :param state: The state, with paths of log files as they are from here
     :param root: The callback that it calls
     """
-    _warn_of_differences(state.platform)
     for path, length in state.log_files.items():
         _cut(path, length)
-    _set_logs(model.logger, state.logs)
+    for name, values in state.logs["pending"].items():
+        kept = getattr(model.logger, name)
+        kept.clear()
+        kept.update(values)
     set_callback_state(root, state.callbacks)
     assert model.env is not None
-    new_observations = set_vec_env_state(model.env, state.env)
     for name, value in state.last_step.items():
         setattr(model, name, value)
-    if new_observations is not None:
-        model._last_obs = new_observations
+    if not set_vec_env_state(model.env, state.env):
+        model._last_obs = model.env.reset()  # type: ignore[assignment]
         model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
         normalizer = model.get_vec_normalize_env()
         model._last_original_obs = None if normalizer is None else normalizer.get_original_obs()
     _set_generators(state.generators)
 
 
-def _platform() -> dict[str, Any]:
-    return {
-        "python": sys.version.split()[0],
-        "torch": th.__version__,
-        "numpy": np.__version__,
-        "stable_baselines3": stable_baselines3.__version__,
-        "gymnasium": gym.__version__,
-        "threads": th.get_num_threads(),
-    }
+def platform_of(model: OnPolicyAlgorithm, threads: int) -> dict[str, Any]:
+    """
+    :param model: Model
+    :param threads: Threads that PyTorch computes with when it updates
+    :return: On what the last bits of numbers depend
+    """
+    packages = ("gymnasium", "mujoco", "numpy", "sb3_trmrl", "stable_baselines3", "torch")
+    versions = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **versions, "device": model.device.type, "threads": threads}
 
 
-def _warn_of_differences(saved: dict[str, Any]) -> None:
+def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
     """
     :param saved: Platform of the interrupted run
+    :param now: Platform of the resumed one
     """
-    now = _platform()
-    different = [f"{name} {saved[name]} instead of {now[name]}" for name in saved if saved[name] != now.get(name)]
+    different = [f"{name} {saved[name]} instead of {now[name]}" for name in now if saved.get(name) != now[name]]
     if different:
         warnings.warn(
             f"the interrupted run had {', '.join(different)}: the resumed one goes on, but not to the last bit",
@@ -135,13 +142,6 @@ def _set_generators(states: dict[str, Any]) -> None:
     th.set_rng_state(th.as_tensor(states["torch"]))
     if states["cuda"] and th.cuda.device_count() == len(states["cuda"]):
         th.cuda.set_rng_state_all([th.as_tensor(state) for state in states["cuda"]])
-
-
-def _set_logs(logger: Logger, logs: dict[str, Any]) -> None:
-    for name, values in logs.items():
-        kept = getattr(logger, name)
-        kept.clear()
-        kept.update(values)
 
 
 def _cut(path: str, length: int) -> None:

@@ -7,13 +7,15 @@ and ``load_state_dict(state)``. All of ours have them.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from sb3_trmrl.common.plain_state import plain_state, set_plain_state
+from sb3_trmrl.common.wrappers import layers_of
 
 #: What wrappers hold besides plain data: VecNormalize's statistics, VecFrameStack's frames
 _HELD_BY_WRAPPERS = (RunningMeanStd, StackedObservations)
@@ -24,17 +26,49 @@ _OF_OUTER_LAYERS = (
     *("episode_returns", "episode_lengths", "episode_times"),
     "_elapsed_steps",
 )
+#: Wrappers that hold nothing else which decides how an environment goes on
+_WITHOUT_STATE = {
+    *("Monitor", "OrderEnforcing", "PassiveEnvChecker", "TimeLimit"),
+    *("PreviousTransitionObservation", "TaskObservation"),
+    *("ClipAction", "RescaleAction", "TransformAction", "ClipReward", "TransformReward"),
+    *("DtypeObservation", "FilterObservation", "FlattenObservation", "GrayscaleObservation", "RescaleObservation"),
+    *("ReshapeObservation", "ResizeObservation", "TransformObservation"),
+}
 
 
 def environment_states(env: VecEnv) -> list[dict[str, Any]] | None:
     """
     :param env: Vectorised environment
-    :return: The state of each of its environments, None if not all of them can give theirs
+    :return: The state of each of its environments, None if not all of them can give theirs, or if a wrapper around one
+        of them may hold a state of its own
     """
-    if not env.has_attr("state_dict"):
+    base = _layers(env)[-1]
+    if not _has_attr(base, "state_dict"):
         return None
-    states = env.env_method("state_dict")
-    return None if any(state is None for state in states) else states
+    states = base.env_method("state_dict")
+    if any(state is None for state in states) or unknown_wrappers(base, states):
+        return None
+    return states
+
+
+def unknown_wrappers(base: VecEnv, states: list[dict[str, Any]]) -> set[str]:
+    """
+    :param base: Vectorised environment without wrappers of its own
+    :param states: What its environments gave
+    :return: Classes of wrappers around what gave them that are not known to hold nothing
+    """
+    unknown: set[str] = set()
+    for index, (text, state) in enumerate(zip(base.env_method("__str__"), states, strict=True)):
+        # <Monitor<OrderEnforcing<MultiEpisodeTrial<Name instance>>>>, or <Name<id>> inside
+        match = re.match(r"((?:<\w+)*)<\w+(?: instance|<[^<>]*>)>", text)
+        wrappers = match[1].split("<")[1:] if match else [text]
+        speaker = str(state.get("layer"))
+        if isinstance(base, DummyVecEnv):
+            speaking = (layer for layer in layers_of(base.envs[index]) if hasattr(layer, "state_dict"))
+            speaker = type(next(speaking)).__name__
+        outside = wrappers[: wrappers.index(speaker)] if speaker in wrappers else wrappers
+        unknown |= set(outside) - _WITHOUT_STATE
+    return unknown
 
 
 def vec_env_state(env: VecEnv) -> dict[str, Any]:
@@ -45,8 +79,8 @@ def vec_env_state(env: VecEnv) -> dict[str, Any]:
     """
     layers = _layers(env)
     base = layers[-1]
-    names = [name for name in _OF_OUTER_LAYERS if base.has_attr(name)]
     environments = environment_states(base)
+    names = [] if environments is None else [name for name in _OF_OUTER_LAYERS if base.has_attr(name)]
     return {
         "layers": [type(layer).__name__ for layer in layers],
         "n_envs": base.num_envs,
@@ -60,13 +94,14 @@ def vec_env_state(env: VecEnv) -> dict[str, Any]:
     }
 
 
-def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> Any | None:
+def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
     """
-    Go on from a state. Environments that could not give theirs begin a new episode.
+    Go on from a state.
 
     :param env: Vectorised environment made as the one that the state is of
     :param state: What :func:`vec_env_state` returned
-    :return: First observations of new episodes, or None: then it goes on where it was
+    :return: Whether its environments go on where they were; if not, they could not give their states, and the next
+        ``reset`` begins new episodes with their generators
     :raises ValueError: if it has other wrappers or another number of environments
     """
     check_fits(env, state)
@@ -75,17 +110,15 @@ def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> Any | None:
     env.reset()  # so that every layer is ready to step
     for wrapper, attributes in zip(layers, state["wrappers"], strict=False):
         set_plain_state(wrapper, attributes)
-    if state["environments"] is None:
-        for index, generator in enumerate(state["generators"] or []):
-            base.env_method("set_wrapper_attr", "np_random", generator, indices=index)
-        return env.reset()
-    for index, environment in enumerate(state["environments"]):
+    for index, generator in enumerate(state["generators"] or []):
+        base.env_method("set_wrapper_attr", "np_random", generator, indices=index)
+    for index, environment in enumerate(state["environments"] or []):
         base.env_method("load_state_dict", environment, indices=index)
     for name, values in state["outer_layers"].items():
         for index, value in enumerate(values):
             base.env_method("set_wrapper_attr", name, value, indices=index)
     base._seeds, base._options = list(state["seeds"]), list(state["options"])
-    return None
+    return state["environments"] is not None
 
 
 def check_fits(env: VecEnv, state: dict[str, Any]) -> None:
@@ -115,4 +148,11 @@ def _layers(env: VecEnv) -> list[VecEnv]:
 
 
 def _generators(base: VecEnv) -> list[Any] | None:
-    return base.get_attr("np_random") if base.has_attr("np_random") else None
+    return base.get_attr("np_random") if _has_attr(base, "np_random") else None
+
+
+def _has_attr(base: VecEnv, name: str) -> bool:
+    try:
+        return base.has_attr(name)
+    except NotImplementedError:  # vectorised environments that give no access to what they hold
+        return False

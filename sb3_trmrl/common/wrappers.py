@@ -15,9 +15,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
+from gymnasium.wrappers.utils import RunningMeanStd
 
 from sb3_trmrl.common.checks import check_instance, check_option, check_positive_int
-from sb3_trmrl.common.plain_state import plain_state, set_plain_state
+from sb3_trmrl.common.plain_state import attributes_besides, plain_state, set_plain_state
 
 __all__ = ["MultiEpisodeTrial", "PreviousTransitionObservation", "trials_of"]
 
@@ -26,7 +27,7 @@ __all__ = ["MultiEpisodeTrial", "PreviousTransitionObservation", "trials_of"]
 _INNER_EPISODE_KEYS = ("episode", "TimeLimit.truncated", "terminal_observation")
 
 
-def _layers(env: gym.Env) -> list[gym.Env]:
+def layers_of(env: gym.Env) -> list[gym.Env]:
     """
     :param env: Environment
     :return: The environment and everything it wraps, outermost first
@@ -42,7 +43,7 @@ def trials_of(env: gym.Env) -> MultiEpisodeTrial | None:
     :param env: Environment
     :return: The layer that plays trials, if there is one
     """
-    return next((layer for layer in _layers(env) if isinstance(layer, MultiEpisodeTrial)), None)
+    return next((layer for layer in layers_of(env) if isinstance(layer, MultiEpisodeTrial)), None)
 
 
 class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -143,7 +144,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         :raises TypeError: if the task methods are missing
         :raises ValueError: if one of our wrappers lies inside
         """
-        layers = _layers(env)
+        layers = layers_of(env)
         for wrapper in (PreviousTransitionObservation, MultiEpisodeTrial):
             if any(isinstance(layer, wrapper) for layer in layers):
                 raise ValueError(
@@ -278,9 +279,11 @@ def _state_of_layers(wrapper: gym.Wrapper) -> dict[str, Any] | None:
     state = None
     if hasattr(inner, "state_dict"):
         state = inner.state_dict()
-    elif isinstance(inner, gym.Wrapper):
+    elif isinstance(inner, gym.Wrapper) and not attributes_besides(inner, (gym.Env, spaces.Space, RunningMeanStd)):
         state = _state_of_layers(inner)
-    return None if state is None else {"attributes": plain_state(wrapper), "env": state}
+    if state is None:
+        return None
+    return {"layer": type(wrapper).__name__, "attributes": plain_state(wrapper, (RunningMeanStd,)), "env": state}
 
 
 def _set_state_of_layers(wrapper: gym.Wrapper, state: dict[str, Any]) -> None:

@@ -65,7 +65,7 @@ class _LocomotionEnv(TaskEnv):
         return observation, reward, terminated, self._n_steps >= self.horizon, info
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "simulation": mujoco_state(self.model, self.data)}
+        return {**self._plain_state(), "simulation": mujoco_state(self.model, self.data)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

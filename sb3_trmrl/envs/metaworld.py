@@ -174,7 +174,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
 
     def state_dict(self) -> dict[str, Any]:
         simulation = None if self._simulation is None else self._simulation.state_dict()
-        return {**super().state_dict(), "simulation": simulation}
+        return {**self._plain_state(), "simulation": simulation}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.set_task(state["task"])

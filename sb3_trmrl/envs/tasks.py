@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from sb3_trmrl.common.checks import (
     check_bool,
@@ -17,7 +18,7 @@ from sb3_trmrl.common.checks import (
     check_option,
     check_positive_int,
 )
-from sb3_trmrl.common.plain_state import plain_state, set_plain_state
+from sb3_trmrl.common.plain_state import attributes_besides, plain_state, set_plain_state
 from sb3_trmrl.common.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
 
 #: Number of tasks in each held-out split, where a family says no other
@@ -90,11 +91,18 @@ class TaskEnv(gym.Env):
         """
         return np.ravel(np.asarray(task, dtype=np.float32))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any] | None:
         """
         :return: All that decides how the environment goes on: its task, its generator and its attributes that are plain
-            data. A subclass adds what it keeps elsewhere
+            data; None if there are others, such as a simulator. Then a subclass has to add them in methods of its own
         """
+        if type(self).state_dict is TaskEnv.state_dict:
+            task = self.get_task()
+            if attributes_besides(self, (spaces.Space, EnvSpec, type(task))):
+                return None
+        return self._plain_state()
+
+    def _plain_state(self) -> dict[str, Any]:
         return {"task": self.get_task(), "attributes": plain_state(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -290,7 +290,8 @@ class TrMRLPolicy(ActorCriticPolicy):
         """
         if isinstance(memory, WorkingMemory):
             return memory.write(obs, starts)
-        tokens = map_tokens(lambda new, old: new.reshape(old.shape).to(old.dtype), obs, memory.tokens)
+        # Images that were turned round lie otherwise in memory, where convolutions round otherwise
+        tokens = map_tokens(lambda new, old: new.reshape(old.shape).to(old.dtype).contiguous(), obs, memory.tokens)
         steps = th.where(starts, 1, memory.steps + 1)
         written: list[Any] = [
             self._preprocessed(tokens, partial(transformer.forward_newest, steps=steps, cache=cache))

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import os
 import pathlib
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
@@ -22,12 +24,13 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer, WindowRolloutBuffer
+from sb3_trmrl.common.callback_state import callbacks_of, environments_of
 from sb3_trmrl.common.checkpoint_files import find_checkpoint, read_training_state
 from sb3_trmrl.common.checks import check_finite, check_instance, check_keywords, check_option
 from sb3_trmrl.common.full_memory import FullMemory
 from sb3_trmrl.common.gradients import refuse_non_finite_gradients
 from sb3_trmrl.common.threads import one_thread_beside_workers
-from sb3_trmrl.common.training_state import TrainingState, set_training_state
+from sb3_trmrl.common.training_state import TrainingState, platform_of, set_training_state, warn_of_differences
 from sb3_trmrl.common.vec_env_state import check_fits
 from sb3_trmrl.common.workers import worker_errors
 from sb3_trmrl.transformer_ppo.arguments import check_arguments, check_batch_size, check_zip
@@ -223,9 +226,8 @@ class TransformerPPO(PPO):
         :return: True if function returned with at least `n_rollout_steps`
             collected, False if callback terminated rollout prematurely.
         :raises ValueError: if an observation or a reward is not finite
-        :raises RuntimeError: if a worker process of the environment has ended
         """
-        with one_thread_beside_workers(env), worker_errors(env):
+        with one_thread_beside_workers(env):
             return self._collect(env, callback, rollout_buffer, n_rollout_steps)
 
     def _collect(
@@ -243,6 +245,9 @@ class TransformerPPO(PPO):
             self._interrupted = None
         self._begin_rollout(rollout_buffer)
 
+        for each in callbacks_of(callback).values():
+            if hasattr(each, "on_rollout_border"):
+                each.on_rollout_border()
         callback.on_rollout_start()
 
         # Sample new weights for the state dependent exploration, from the random numbers that a checkpoint knows
@@ -442,19 +447,53 @@ class TransformerPPO(PPO):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfTransformerPPO:
-        if self.is_resumed:
+        """
+        As SB3's. After :meth:`resume`, give the arguments of the interrupted call: this one goes on with it.
+
+        :raises ValueError: if an observation or a reward is not finite
+        :raises FloatingPointError: if a gradient is not finite
+        :raises RuntimeError: if a worker process of an environment has ended
+        """
+        has_own_logger = self._custom_logger
+        if self._interrupted is not None:
             total_timesteps += self._steps_before_learn - self.num_timesteps
             reset_num_timesteps = False
+            warn_of_differences(self._interrupted.platform, platform_of(self, th.get_num_threads()))
+            self._log_where(self._interrupted.logs["folder"])
         else:
             self._steps_before_learn = 0 if reset_num_timesteps else self.num_timesteps
-        return super().learn(
-            total_timesteps=total_timesteps,
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
+        try:
+            with worker_errors(lambda: self._environments(callback)):
+                return super().learn(
+                    total_timesteps=total_timesteps,
+                    callback=callback,
+                    log_interval=log_interval,
+                    tb_log_name=tb_log_name,
+                    reset_num_timesteps=reset_num_timesteps,
+                    progress_bar=progress_bar,
+                )
+        finally:
+            self._custom_logger = has_own_logger
+
+    def _log_where(self, folder: str | None) -> None:
+        """
+        SB3 would go on in the newest of TensorBoard's folders, which may be another run's.
+
+        :param folder: Name of the one that the interrupted run wrote to
+        """
+        if folder is not None and self.tensorboard_log is not None and not self._custom_logger:
+            outputs = ["stdout", "tensorboard"] if self.verbose else ["tensorboard"]
+            self.set_logger(configure(os.path.join(self.tensorboard_log, folder), outputs))
+
+    def _environments(self, callback: MaybeCallback) -> list[VecEnv]:
+        """
+        :param callback: What the user gave to ``learn``
+        :return: The environment, and those of callbacks
+        """
+        assert self.env is not None
+        roots = callback if isinstance(callback, list) else [callback]
+        found = [each for root in roots if isinstance(root, BaseCallback) for each in callbacks_of(root).values()]
+        return [self.env, *(env for each in found for env in environments_of(each).values())]
 
     @classmethod
     def load(

@@ -19,6 +19,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.common.checkpoint_files import find_checkpoint
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int
@@ -290,9 +291,10 @@ class TrMRLExperimentManager(ExperimentManager):
         )
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        super()._save_config(saved_hyperparams)
         if self.resume is None:
-            Path(self.params_path, COMMAND_LINE).write_text(json.dumps(self.command_line))
+            super()._save_config(saved_hyperparams)
+        with atomic_file(Path(self.params_path, COMMAND_LINE)) as file:
+            file.write(json.dumps(self.command_line).encode())
 
     def learn(self, model: BaseAlgorithm) -> None:
         if self.resume is not None:

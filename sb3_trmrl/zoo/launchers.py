@@ -121,9 +121,10 @@ def _arguments_of_run(parser: argparse.ArgumentParser, folder: Path, given: Sequ
         parser.error(f"argument --resume: {folder} is not the folder of a run that writes checkpoints")
     try:
         find_checkpoint(folder / CHECKPOINTS)
-    except FileNotFoundError as error:
+        run = Run(folder)
+        of_run = json.loads(saved.read_text())
+    except (FileNotFoundError, ValueError) as error:
         parser.error(f"argument --resume: {error}")
-    run = Run(folder)
     named = _parser()
     named.add_argument("--algo")
     for name, value in vars(named.parse_known_args(given)[0]).items():
@@ -131,7 +132,7 @@ def _arguments_of_run(parser: argparse.ArgumentParser, folder: Path, given: Sequ
             parser.error(
                 f"argument --resume: the run in {folder} is of {run.algo} on {run.env_id}, got --{name} {value}"
             )
-    return [*json.loads(saved.read_text()), *given, "--seed", str(run.seed)]
+    return [*of_run, *given, *([] if "--seed" in of_run else ["--seed", str(run.seed)])]
 
 
 def _with_evaluation_defaults(arguments: Sequence[str]) -> list[str]:
