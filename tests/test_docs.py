@@ -128,8 +128,9 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
-    # enjoy and record_video look for the run before the zoo's parser is called
-    monkeypatch.setattr("rl_zoo3.utils.get_model_path", lambda *_: None)
+    # These look for modules and runs before the zoo's parser is called
+    monkeypatch.setattr("sb3_trmrl.zoo.launchers._check_values", lambda *_: None)
+    monkeypatch.setattr("sb3_trmrl.zoo.launchers._check_saved_agent", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
