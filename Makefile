@@ -25,10 +25,12 @@ help:
 
 install: $(STAMP)
 
-# Written last, so an interrupted installation is taken up again and a finished one is not repeated.
+# Written last, so an interrupted installation is taken up again and a finished one is not repeated. The pip that comes with
+# Python 3.10 (23.0) does not find the versions that go together; a newer one does within a minute.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python >= 3.10 is needed: make PYTHON=python3.x"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]"
 	@touch $@
 

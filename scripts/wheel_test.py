@@ -60,7 +60,7 @@ class Installation:
         self.work = folder / "work"
         self.work.mkdir()
         self.prefix = folder / "venv"
-        venv.create(self.prefix, with_pip=True)
+        venv.create(self.prefix, with_pip=True, upgrade_deps=True)
         self.bin = self.prefix / ("Scripts" if os.name == "nt" else "bin")
 
     def run(self, *command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
