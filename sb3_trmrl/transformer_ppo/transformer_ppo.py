@@ -9,37 +9,33 @@ from contextlib import ExitStack
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
-import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
+from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl.common.atomic_file import atomic_file
-from sb3_trmrl.common.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer, WindowRolloutBuffer
+from sb3_trmrl.common.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.common.callback_state import callbacks_of, environments_of
 from sb3_trmrl.common.checkpoint_files import find_checkpoint, read_training_state
-from sb3_trmrl.common.checks import check_finite, check_instance, check_keywords, check_option
-from sb3_trmrl.common.full_memory import FullMemory
+from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
 from sb3_trmrl.common.gradients import refuse_non_finite_gradients
-from sb3_trmrl.common.threads import one_thread_beside_workers
-from sb3_trmrl.common.training_state import TrainingState, platform_of, set_training_state, warn_of_differences
+from sb3_trmrl.common.training_state import platform_of, warn_of_differences
 from sb3_trmrl.common.vec_env_state import check_fits
 from sb3_trmrl.common.workers import worker_errors
 from sb3_trmrl.transformer_ppo.arguments import check_arguments, check_batch_size, check_zip
-from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
+from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
+from sb3_trmrl.transformer_ppo.rollouts import MemoryRollouts
 
 SelfTransformerPPO = TypeVar("SelfTransformerPPO", bound="TransformerPPO")
 
 
-class TransformerPPO(PPO):
+class TransformerPPO(MemoryRollouts):
     """
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
@@ -90,12 +86,6 @@ class TransformerPPO(PPO):
         "CnnTransformerPolicy": TrMRLPolicy,
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
-    policy: TrMRLPolicy
-    rollout_buffer: MemoryRolloutBuffer
-    # Memory of the training environments before `_last_obs` is written to it
-    _last_memory: Memory
-    # Where the next rollout goes on, after `resume`
-    _interrupted: TrainingState | None = None
     # Steps that the model had made when `learn` was called
     _steps_before_learn: int = 0
 
@@ -208,229 +198,6 @@ class TransformerPPO(PPO):
         elif isinstance(self.rollout_buffer, WindowRolloutBuffer):
             self.rollout_buffer.distinct_tokens = self.policy.has_costly_tokens()
 
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        rollout_buffer: RolloutBuffer,
-        n_rollout_steps: int,
-    ) -> bool:
-        """
-        Collect experiences using the current policy and its memory, and fill a ``MemoryRolloutBuffer``.
-
-        :param env: The training environment
-        :param callback: Callback that will be called at each step
-            (and at the beginning and end of the rollout)
-        :param rollout_buffer: Buffer to fill with rollouts
-        :param n_rollout_steps: Number of experiences to collect per environment
-        :return: True if function returned with at least `n_rollout_steps`
-            collected, False if callback terminated rollout prematurely.
-        :raises ValueError: if an observation or a reward is not finite
-        """
-        with one_thread_beside_workers(env):
-            return self._collect(env, callback, rollout_buffer, n_rollout_steps)
-
-    def _collect(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-    ) -> bool:
-        assert self._last_obs is not None, "No previous observation was provided"
-        assert isinstance(rollout_buffer, MemoryRolloutBuffer), f"{rollout_buffer} has no memory"
-        self._check_finite(self._last_obs)
-        # Switch to eval mode (this affects batch norm / dropout)
-        self.policy.set_training_mode(False)
-
-        n_steps = 0
-        if self._interrupted is not None:
-            self._go_on(self._interrupted, callback)
-            self._interrupted = None
-        self._begin_rollout(rollout_buffer)
-
-        for each in callbacks_of(callback).values():
-            if hasattr(each, "on_rollout_border"):
-                each.on_rollout_border()
-        callback.on_rollout_start()
-
-        # Sample new weights for the state dependent exploration, from the random numbers that a checkpoint knows
-        if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
-
-        while n_steps < n_rollout_steps:
-            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                # Sample a new noise matrix
-                self.policy.reset_noise(env.num_envs)
-
-            with th.no_grad():
-                # Convert to pytorch tensor or to TensorDict
-                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-                memory = self.policy.remember(self._last_memory, obs_tensor, self._last_episode_starts)  # type: ignore[arg-type]
-                actions, values, log_probs = self.policy(memory)
-            actions = actions.cpu().numpy()
-
-            # Rescale and perform action
-            clipped_actions = actions
-
-            if isinstance(self.action_space, spaces.Box):
-                if self.policy.squash_output:
-                    clipped_actions = self.policy.unscale_action(clipped_actions)
-                else:
-                    clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
-
-            new_obs, rewards, dones, infos = env.step(clipped_actions)
-            rewards = rewards.astype(np.float32, copy=False)  # integers would cut the bootstrapped value
-            self._check_finite(new_obs, rewards)
-
-            self.num_timesteps += env.num_envs
-
-            # Give access to local variables
-            callback.update_locals(locals())
-            if not callback.on_step():
-                return False
-
-            self._update_info_buffer(infos, dones)
-            n_steps += 1
-
-            self._bootstrap_truncated(rewards, dones, infos, memory)
-            rollout_buffer.add(
-                self._last_obs,
-                actions,
-                rewards,
-                self._last_episode_starts,  # type: ignore[arg-type]
-                values,
-                log_probs,
-                memory.lengths,
-            )
-            self._last_obs = new_obs  # type: ignore[assignment]
-            self._last_episode_starts = dones
-            self._last_memory = memory
-
-        with th.no_grad():
-            # Compute value for the last timestep
-            memory = self.policy.remember(memory, obs_as_tensor(new_obs, self.device), dones)  # type: ignore[arg-type]
-            values = self.policy.predict_values(memory)
-
-        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
-
-        callback.update_locals(locals())
-
-        callback.on_rollout_end()
-
-        return True
-
-    def _begin_rollout(self, rollout_buffer: MemoryRolloutBuffer) -> None:
-        rollout_buffer.reset()
-        rollout_buffer.carry_over(self._last_memory)
-        if isinstance(rollout_buffer, SequenceRolloutBuffer):
-            # What is remembered of earlier rollouts was computed with older weights
-            with th.no_grad():
-                self._last_memory = self.policy.recompute(self._last_memory, *rollout_buffer.carried())  # type: ignore[arg-type]
-
-    # -- Resuming ----------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def resume(
-        cls: type[SelfTransformerPPO], path: str | pathlib.Path, env: GymEnv | str, **kwargs: Any
-    ) -> SelfTransformerPPO:
-        """
-        Take up training where a checkpoint of :class:`~sb3_trmrl.TrainingCheckpoint` was written. The next ``learn``,
-        given the arguments of the interrupted one, goes on with that: ``total_timesteps`` are those of both together,
-        and callbacks made as before go on where they were.
-
-        Loading unpickles: only resume from files that you trust.
-
-        :param path: The checkpoint, or a folder of checkpoints: then the newest one that is whole
-        :param env: The environment, made as before; what state it is in makes no difference
-        :param kwargs: Further arguments of ``load``, for example ``device``
-        :return: The model
-        :raises FileNotFoundError: if there is no checkpoint
-        :raises ValueError: if the file is damaged or no checkpoint, or ``env`` has other wrappers, another number of
-            environments or other spaces
-        """
-        checkpoint = find_checkpoint(path)
-        check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
-        state = read_training_state(checkpoint)
-        model = cls.load(checkpoint, env=maybe_make_env(env, verbose=0), **kwargs)
-        assert model.env is not None
-        check_fits(model.env, state.env)
-        model._interrupted = state
-        return model
-
-    @property
-    def is_resumed(self) -> bool:
-        """Whether the next ``learn`` goes on with an interrupted one"""
-        return self._interrupted is not None
-
-    def memory_state(self) -> dict[str, Any]:
-        """
-        :return: What the model remembers of its training environments at the beginning of a rollout
-        """
-        memory, tokens = self._last_memory, None
-        if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
-            assert isinstance(memory, FullMemory)
-            # Keys and values are computed again from the tokens
-            memory, tokens = memory._replace(caches=()), self.rollout_buffer.newest_tokens()
-        return {"memory": memory.numpy(), "tokens": tokens}
-
-    def _go_on(self, state: TrainingState, callback: BaseCallback) -> None:
-        """
-        :param state: Where to go on
-        :param callback: The callback that the model calls
-        """
-        set_training_state(self, state, callback)
-        memory: Memory = state.memory["memory"]
-        if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
-            empty = self.policy.empty_memory(self.n_envs)
-            assert isinstance(memory, FullMemory) and isinstance(empty, FullMemory)
-            memory = memory._replace(caches=empty.caches)
-            self.rollout_buffer.set_newest_tokens(state.memory["tokens"])
-        self._last_memory = memory.to(self.device)
-
-    def _check_finite(self, obs: Any, rewards: np.ndarray | None = None) -> None:
-        """
-        :param obs: Newest observations
-        :param rewards: Newest rewards, (n_envs,)
-        :raises ValueError: naming the environment whose numbers are not finite
-        """
-        normalizer = self._vec_normalize_env
-        if normalizer is not None:  # whose statistics spread one environment's NaN to all
-            obs = normalizer.get_original_obs()
-            rewards = rewards if rewards is None else normalizer.get_original_reward()
-        check_finite("observation", obs)
-        if rewards is not None:
-            check_finite("reward", rewards)
-
-    def _bootstrap_truncated(
-        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]], memory: Memory
-    ) -> None:
-        """
-        Add the discounted value of the terminal observation to the last reward of episodes cut by a time limit (see
-        SB3's GitHub issue #633), in one batch: fixed horizons end together.
-
-        :param rewards: Rewards of this step, (n_envs,), changed in place
-        :param dones: Where an episode has ended, (n_envs,)
-        :param infos: Infos of this step
-        :param memory: Memory that the actions of this step were chosen with
-        """
-        truncated = [
-            index
-            for index, done in enumerate(dones)
-            if done
-            and infos[index].get("terminal_observation") is not None
-            and infos[index].get("TimeLimit.truncated", False)
-        ]
-        if not truncated:
-            return
-        terminal_obs = [infos[index]["terminal_observation"] for index in truncated]
-        stacked: Any = np.stack(terminal_obs)
-        if isinstance(terminal_obs[0], dict):
-            stacked = {key: np.stack([obs[key] for obs in terminal_obs]) for key in terminal_obs[0]}
-        check_finite("terminal observation", stacked)
-        with th.no_grad():
-            # The memory as it was before the reset: the value is that of going on
-            starts = th.zeros(len(truncated), dtype=th.bool, device=self.device)
-            going_on = self.policy.write(memory.select(truncated), self.policy.obs_to_tensor(stacked)[0], starts)
-            terminal_values = self.policy.predict_values(going_on)
-        rewards[truncated] += self.gamma * terminal_values.cpu().numpy().flatten()
-
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)
         if self.vf_lr_schedule is not None:
@@ -474,6 +241,34 @@ class TransformerPPO(PPO):
                 )
         finally:
             self._custom_logger = has_own_logger
+
+    @classmethod
+    def resume(
+        cls: type[SelfTransformerPPO], path: str | pathlib.Path, env: GymEnv | str, **kwargs: Any
+    ) -> SelfTransformerPPO:
+        """
+        Take up training where a checkpoint of :class:`~sb3_trmrl.TrainingCheckpoint` was written. The next ``learn``,
+        given the arguments of the interrupted one, goes on with that: ``total_timesteps`` are those of both together,
+        and callbacks made as before go on where they were.
+
+        Loading unpickles: only resume from files that you trust.
+
+        :param path: The checkpoint, or a folder of checkpoints: then the newest one that is whole
+        :param env: The environment, made as before; what state it is in makes no difference
+        :param kwargs: Further arguments of ``load``, for example ``device``
+        :return: The model
+        :raises FileNotFoundError: if there is no checkpoint
+        :raises ValueError: if the file is damaged or no checkpoint, or ``env`` has other wrappers, another number of
+            environments or other spaces
+        """
+        checkpoint = find_checkpoint(path)
+        check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
+        state = read_training_state(checkpoint)
+        model = cls.load(checkpoint, env=maybe_make_env(env, verbose=0), **kwargs)
+        assert model.env is not None
+        check_fits(model.env, state.env)
+        model._interrupted = state
+        return model
 
     def _log_where(self, folder: str | None) -> None:
         """
