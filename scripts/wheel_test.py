@@ -8,6 +8,7 @@ command, train, enjoy, evaluate). The first thing that fails ends it with exit s
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -99,10 +100,16 @@ class Installation:
 
 def build(folder: Path) -> None:
     """
+    Build from a copy: in the checkout setuptools would also take files that an earlier ``sb3_trmrl.egg-info`` lists.
+
     :param folder: Where the sdist goes and the wheel, which is built from the sdist
     :raises Failure: If they cannot be built
     """
-    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    copy = folder / "checkout"
+    for name in sources():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy / name)
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(copy)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise Failure(f"python -m build: exit status {done.returncode}\n{done.stdout}{done.stderr}")
