@@ -40,9 +40,10 @@ train: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python -m sb3_trmrl analyze online docs/demo/HalfCheetahVel-v0.safetensors --output demo
 
-# Prints which lines the tests leave out, and fails below the share that pyproject.toml asks for.
+# One process for each core, with one thread in it. Prints which lines the tests leave out, and fails below the share that
+# pyproject.toml asks for.
 test: $(STAMP)
-	$(BIN)/python -m pytest --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

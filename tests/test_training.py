@@ -51,7 +51,7 @@ from sb3_trmrl.transformer_ppo import TransformerPPO
         dict(n_epochs=3, batch_size=8),
         dict(n_steps=1, batch_size=1, normalize_advantage=False),
     ],
-    ids=str,
+    ids=lambda kwargs: "-".join(f"{key}={'schedule' if callable(value) else value}" for key, value in kwargs.items()),
 )
 def test_arguments_of_ppo(kwargs: dict[str, Any]) -> None:
     model = tiny_model(sampled_vec_env(2), **kwargs)

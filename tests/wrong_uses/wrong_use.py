@@ -111,5 +111,9 @@ def assert_covered(function: Callable[..., Any], table: Iterable[Wrong], without
 
 
 def name_of(value: Any) -> str | None:
-    """:return: Name of a row, for pytest's ``ids``"""
-    return f"{value.argument}={str(value.value)[:30]}" if isinstance(value, Wrong) else getattr(value, "__name__", None)
+    """:return: Name of a row, for pytest's ``ids``: the same in each process"""
+    return (
+        f"{value.argument}={re.sub(' at 0x[0-9a-f]+', '', str(value.value))[:30]}"
+        if isinstance(value, Wrong)
+        else getattr(value, "__name__", None)
+    )
