@@ -112,12 +112,15 @@ from sb3_trmrl import TrainingCheckpoint, TransformerPPO
 class Filling(TrainingCheckpoint):
     def write(self):
         if self.num_timesteps == 192:  # the system lets no file grow beyond 2 kB from here on
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
         return super().write()
 
 kwargs = dict(context_length=3, d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
 model = TransformerPPO("TrMRLPolicy", "BernoulliBandit-v0", n_steps=64, batch_size=64, policy_kwargs=kwargs)
-model.learn(320, callback=Filling(sys.argv[1], save_freq=64))
+try:
+    model.learn(320, callback=Filling(sys.argv[1], save_freq=64))
+finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 """
 
 

@@ -93,7 +93,9 @@ def test_a_users_environment_with_the_two_methods_inside_a_time_limit() -> None:
 
 
 def test_without_the_methods_a_trial_says_that_it_cannot() -> None:
-    assert early_end().get_wrapper_attr("state_dict")() is None
+    env = early_end()
+    env.reset(seed=0)
+    assert env.get_wrapper_attr("state_dict")() is None
 
 
 def vec_env(kind: type[VecEnv], seed: int) -> VecEnv:

@@ -88,12 +88,19 @@ class Simulated(TaskEnv):
     def get_task(self) -> float:
         return self.task
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.simulator.reset(seed=seed)
+
 
 def test_a_family_around_a_simulator_has_no_state_without_its_own_methods() -> None:
     env = Simulated()
     env.set_task(0.0)
     assert env.state_dict() is None
-    assert MultiEpisodeTrial(env).state_dict() is None
+    trials = MultiEpisodeTrial(env)
+    assert trials.state_dict() is not None  # before it begins there is nothing to keep
+    trials.reset(seed=0)
+    assert trials.state_dict() is None
 
 
 @pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])

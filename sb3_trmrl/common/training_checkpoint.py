@@ -6,7 +6,6 @@ import glob
 import os
 import pickle
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,13 +103,6 @@ class TrainingCheckpoint(BaseCallback):
 
     def _check_environment(self) -> None:
         states = environment_states(self.training_env)
-        if states is None:
-            warnings.warn(
-                "the environment, or a wrapper around it, cannot give its state by a method state_dict(): a run that "
-                "is resumed will begin new episodes, and so differ from one that was not interrupted",
-                UserWarning,
-                stacklevel=2,
-            )
         try:
             pickle.dumps(states)
         except Exception as error:  # objects refuse to be pickled in any way they like

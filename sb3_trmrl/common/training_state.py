@@ -95,6 +95,12 @@ def set_training_state(model: OnPolicyAlgorithm, state: TrainingState, root: Bas
     for name, value in state.last_step.items():
         setattr(model, name, value)
     if not set_vec_env_state(model.env, state.env):
+        warnings.warn(
+            "the environment, or a wrapper around it, could not give its state by a method state_dict(): new episodes "
+            "begin, and the run differs from here on from one that was not interrupted",
+            UserWarning,
+            stacklevel=2,
+        )
         model._last_obs = model.env.reset()  # type: ignore[assignment]
         model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
         normalizer = model.get_vec_normalize_env()

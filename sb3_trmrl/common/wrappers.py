@@ -9,6 +9,7 @@ The order is ``PreviousTransitionObservation(MultiEpisodeTrial(env))``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -126,6 +127,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._set_task: Callable[[Any], None] = env.get_wrapper_attr("set_task")
         self._get_task: Callable[[], Any] = env.get_wrapper_attr("get_task")
 
+        self._has_begun = False
         self._next_task = 0
         self._inner_options: dict[str, Any] | None = None
         self._needs_reset = True
@@ -176,6 +178,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         check_instance("options", options, (Mapping, type(None)), "a dictionary or None")
         # Stays so if setting the task fails.
         self._needs_reset = True
+        self._has_begun = True
         inner_options = dict(options or {})
         given = "task" in inner_options
         task = inner_options.pop("task", None)
@@ -259,6 +262,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         :return: All that decides how the trial goes on, the environment's own ``state_dict()`` included; None if the
             environment has no such method
         """
+        if not self._has_begun:  # the environment may have no task yet
+            return {"layer": type(self).__name__, "attributes": plain_state(self), "env": None}
         return _state_of_layers(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -292,10 +297,9 @@ def _set_state_of_layers(wrapper: gym.Wrapper, state: dict[str, Any]) -> None:
     :param state: What :func:`_state_of_layers` returned
     """
     inner: Any = wrapper.env
-    if hasattr(inner, "load_state_dict"):
-        inner.load_state_dict(state["env"])
-    else:
-        _set_state_of_layers(inner, state["env"])
+    if state["env"] is not None:  # it had begun
+        load = getattr(inner, "load_state_dict", None) or partial(_set_state_of_layers, inner)
+        load(state["env"])
     set_plain_state(wrapper, state["attributes"])
 
 
