@@ -21,6 +21,7 @@ from sb3_trmrl.sharing.limits import (
     MAX_HIDDEN_LAYERS,
     MAX_LAYERS,
     MAX_MEMORY_BYTES,
+    MAX_NOISE,
     MAX_POSITIONS,
     MAX_WIDTH,
     MAX_WINDOW,
@@ -245,8 +246,10 @@ def expected_shapes(blueprint: Blueprint) -> dict[str, tuple[int, ...]]:
     if blueprint.settings["use_sde"]:
         if not isinstance(blueprint.action_space, spaces.Box):
             raise InvalidAgentFile(f"policy.use_sde needs a Box of actions, got {blueprint.action_space}")
-        width = get_action_dim(blueprint.action_space) if blueprint.settings["full_std"] else 1
-        shapes["log_std"] = (policy.mlp_extractor.latent_dim_pi, width)
+        rows, columns = policy.mlp_extractor.latent_dim_pi, get_action_dim(blueprint.action_space)
+        if rows * columns > MAX_NOISE:
+            raise InvalidAgentFile(f"the noise of gSDE has {rows} times {columns} numbers, more than {MAX_NOISE}")
+        shapes["log_std"] = (rows, columns if blueprint.settings["full_std"] else 1)
     elif blueprint.settings["squash_output"]:
         raise InvalidAgentFile("policy.squash_output needs policy.use_sde")
     n_bytes = 4 * sum(map(math.prod, shapes.values()))
