@@ -47,7 +47,7 @@ def test_a_thousand_mutations(agent_file: Path) -> None:
     assert report["problems"] == []
     assert set(report["counts"]) == {"refused", "loads"} and report["counts"]["loads"] > 50
     assert report["peak"] < GIGABYTE, report["peak"]
-    assert report["slowest"][0] < 20, report["slowest"]
+    assert report["slowest"][0] < 5, report["slowest"]
 
 
 def test_valid_agents_near_the_limits(tmp_path: Path) -> None:
