@@ -145,6 +145,8 @@ def _changed(agent_file: Path, folder: Path, *places: Any, value: Any) -> Path:
         (["policy", "context_length"], 5000, "context_length must be at most 4096 with a window, got 5000"),
         (["policy", "features_extractor"], "os.system", "policy.features_extractor must be one of Flatten"),
         (["action_space", "n"], -1, "action_space.n must be an integer from 1 to"),
+        (["action_space"], {**agents_near_limits.BOX, "shape": [2, 0]}, "action_space has no numbers"),
+        (["observation_space"], {**agents_near_limits.BOX, "shape": [0]}, "observation_space has no numbers"),
         (["normalization", "keys"], ["nothing"], "normalization.keys must be keys of the observation"),
         (["normalization", "clip_obs"], -1, "normalization.clip_obs must be a finite number, 0 or more, got -1"),
         (["normalization"], None, "it has unknown tensors: .*observations.mean"),

@@ -131,6 +131,9 @@ def read_agent(data: bytes, device: th.device) -> ExportedAgent:
     except (OverflowError, TypeError, ValueError, AssertionError) as error:
         # What Gymnasium does not take
         raise InvalidAgentFile(str(error)) from error
+    for key, space in (("observation_space", observations), ("action_space", actions)):
+        if spaces.flatdim(space) == 0:
+            raise InvalidAgentFile(f"{key} has no numbers")
     blueprint = Blueprint(observations, actions, settings_from_json(policy, observations))
     of_statistics = statistics_shapes(normalization, observations)
     _check_entries(entries, expected_shapes(blueprint), of_statistics)

@@ -190,6 +190,6 @@ def _dict(where: str, parts: Any) -> spaces.Dict:
         total += spaces.flatdim(found[key])
         if total > MAX_VALUES:  # before the next one is made
             raise InvalidAgentFile(f"{where} must have at most {MAX_VALUES} numbers, has {total} up to {place}")
-    if not total:
-        raise InvalidAgentFile(f"{where} has no numbers")
+    if not found:
+        raise InvalidAgentFile(f"{where} must have a key")
     return spaces.Dict(list(found.items()))  # of a list the order is kept
