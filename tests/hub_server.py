@@ -26,7 +26,9 @@ class StandInHub(ThreadingHTTPServer):
         self.messages: list[str] = []
         self.requests: list[str] = []
         #: Lengths that are told instead of the true ones, by file
-        self.told_lengths: dict[str, int] = {}
+        self.told_lengths: dict[str, int | None] = {}
+        #: What every request is answered with, if not as it should be
+        self.status: int | None = None
 
     @property
     def endpoint(self) -> str:
@@ -45,6 +47,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = unquote(self.path).split("?")[0]
         self.server.requests.append(f"POST {path}")
+        if self.server.status is not None:
+            return self._json({"error": "not today"}, self.server.status)
         if path == "/api/repos/create":
             given = json.loads(body)
             repo = "/".join(part for part in (given.get("organization"), given["name"]) if part)
@@ -81,10 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(self.path).split("?")[0]
         self.server.requests.append(f"{self.command} {path}")
         found = re.fullmatch(rf"/(.+)/resolve/(main|{_COMMIT})/(.+)", path)
-        content = self.server.files.get(found[1], {}).get(found[3]) if found else None
-        if content is None:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound" if found else "RepoNotFound")
+        repo = self.server.files.get(found[1]) if found else None
+        content = repo.get(found[3]) if found and repo else None
+        if content is None or self.server.status is not None:
+            self.send_response(self.server.status or 404)
+            if self.server.status is None:
+                self.send_header("X-Error-Code", "EntryNotFound" if repo is not None else "RepoNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -92,7 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.send_header("X-Repo-Commit", _COMMIT)
-        self.send_header("Content-Length", str(self.server.told_lengths.get(found[3], len(content))))
+        length = self.server.told_lengths.get(found[3], len(content))
+        if length is not None:
+            self.send_header("Content-Length", str(length))
         self.end_headers()
         if with_body:
             self.wfile.write(content)

@@ -1,6 +1,9 @@
 """Agents on the Hugging Face Hub: its own client, and a server on this machine in place of the network."""
 
 import io
+import os
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +101,9 @@ def test_what_is_too_large_is_not_downloaded(hub: StandInHub, agent_file: Path, 
     hub.told_lengths["agent.safetensors"] = MAX_FILE_BYTES + 1
     with pytest.raises(InvalidAgentFile, match=f"{REPO} cannot be loaded as an agent: it has {MAX_FILE_BYTES + 1}"):
         load_from_hub(REPO, endpoint=hub.endpoint, cache_dir=tmp_path)
+    hub.told_lengths["agent.safetensors"] = None
+    with pytest.raises(InvalidAgentFile, match=f"{REPO} cannot be loaded as an agent: .* does not tell its size"):
+        load_from_hub(REPO, endpoint=hub.endpoint, cache_dir=tmp_path)
     assert not [request for request in hub.requests if request.startswith("GET")]
 
 
@@ -119,6 +125,81 @@ def test_the_command(hub: StandInHub, agent_file: Path, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         main(["push", "missing.safetensors", REPO])
     assert "there is no file missing.safetensors" in capsys.readouterr().err
+
+
+@pytest.fixture
+def nowhere() -> str:
+    """:return: Address of a port that was free a moment ago"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_without_a_connection(nowhere: str, agent_file: Path, tmp_path: Path, capsys: Any) -> None:
+    where = f"repository '{REPO}' at {nowhere} cannot be reached: "
+    with pytest.raises(ConnectionError, match=f"{where}.*agent.safetensors is not in the cache"):
+        load_from_hub(REPO, endpoint=nowhere, cache_dir=tmp_path)
+    with pytest.raises(ConnectionError, match=where):
+        push_to_hub(agent_file, REPO, evaluate=False, endpoint=nowhere)
+    with pytest.raises(SystemExit):
+        main(["push", str(agent_file), REPO, "--no-evaluation", "--endpoint", nowhere])
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"trmrl push: error: {where}")
+
+
+_OFFLINE = """
+import sys
+from sb3_trmrl import load_from_hub
+print(load_from_hub(sys.argv[1], cache_dir=sys.argv[2]).summary["author"])
+try:
+    load_from_hub("someone/else", cache_dir=sys.argv[2])
+except ConnectionError as error:
+    print(error)
+"""
+
+
+def test_what_was_downloaded_loads_without_a_connection(hub: StandInHub, agent_file: Path, tmp_path: Path) -> None:
+    hub.files[REPO] = {"agent.safetensors": agent_file.read_bytes()}
+    load_from_hub(REPO, endpoint=hub.endpoint, cache_dir=tmp_path)
+    hub.status = 503
+    assert load_from_hub(REPO, endpoint=hub.endpoint, cache_dir=tmp_path).summary["author"] == "me"
+    with pytest.raises(ConnectionError, match=r"other.safetensors is not in the cache"):
+        load_from_hub(REPO, "other.safetensors", endpoint=hub.endpoint, cache_dir=tmp_path)
+    hub.shutdown()
+    hub.server_close()
+    assert load_from_hub(REPO, endpoint=hub.endpoint, cache_dir=tmp_path).summary["author"] == "me"
+    command = [sys.executable, "-c", _OFFLINE, REPO, str(tmp_path)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
+    assert lines[0] == "me" and "'someone/else'" in lines[1] and "is not in the cache" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ({}, 401),
+        ({}, 403),
+        ({}, 404),
+        ({"repo_id": "someone/else"}, None),
+        ({"filename": "other.safetensors"}, None),
+        ({"revision": "other"}, None),
+    ],
+)
+def test_what_the_hub_refuses(
+    arguments: dict[str, Any], status: int | None, hub: StandInHub, agent_file: Path, tmp_path: Path, capsys: Any
+) -> None:
+    hub.files[REPO] = {"agent.safetensors": agent_file.read_bytes()}
+    hub.status = status
+    repo_id = arguments.get("repo_id", REPO)
+    refused = f"repository '{repo_id}' at {hub.endpoint} or a file of it is not there, or not allowed: "
+    with pytest.raises(ValueError, match=refused) as error:
+        load_from_hub(**{"repo_id": REPO, **arguments}, endpoint=hub.endpoint, cache_dir=tmp_path)
+    assert "\n" not in str(error.value)
+    if status is not None:
+        with pytest.raises(SystemExit):
+            main(["push", str(agent_file), REPO, "--no-evaluation", "--endpoint", hub.endpoint])
+        *_, last = capsys.readouterr().err.splitlines()
+        assert last.startswith(f"trmrl push: error: {refused}")
 
 
 def test_without_the_extra(agent_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ from agent_helpers import (
     tiny_model,
 )
 from gymnasium import spaces
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 from torch import nn
@@ -223,8 +224,9 @@ def test_evaluation_normalises_once(tmp_path: Path) -> None:
         evaluate_adaptation(agent, ENV, 4, 2, vec_normalize=model.get_vec_normalize_env())
 
 
-def test_loading_leaves_the_random_generators_alone(tmp_path: Path) -> None:
-    path = tiny_model(sampled_vec_env()).export(tmp_path / "agent")
+@pytest.mark.parametrize("use_sde", [False, True])
+def test_loading_leaves_the_random_generators_alone(use_sde: bool, tmp_path: Path) -> None:
+    path = tiny_model(sampled_vec_env(1, VECTOR, BOX_ACTION), use_sde=use_sde).export(tmp_path / "agent")
     before = th.get_rng_state(), np.random.get_state()[1].tolist()
     load_agent(path)
     assert th.equal(before[0], th.get_rng_state()) and before[1] == np.random.get_state()[1].tolist()
@@ -292,6 +294,39 @@ def test_other_things_that_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot write the agent to `path` .*file/agent"):
         tiny_model(sampled_vec_env()).export(tmp_path / "file" / "agent")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "use_sde", "log_std"),
+    [
+        ({}, False, -200.0),
+        ({}, False, 200.0),
+        ({}, True, -200.0),
+        ({}, True, 60.0),
+        ({}, True, 200.0),
+        (dict(full_std=False), True, -200.0),
+        (dict(use_expln=True), True, -200.0),
+        (dict(use_expln=True), True, 200.0),
+    ],
+)
+def test_a_deviation_that_no_distribution_can_have(
+    settings: dict[str, Any], use_sde: bool, log_std: float, tmp_path: Path
+) -> None:
+    """Neither written nor loaded: of one that is 0 or infinite PyTorch cannot sample."""
+    model = tiny_model(sampled_vec_env(1, VECTOR, BOX_ACTION), settings, use_sde=use_sde)
+    path = model.export(tmp_path / "agent")
+    written = path.read_bytes()
+    with th.no_grad():
+        model.policy.log_std.view(-1)[-1] = log_std
+    message = f"'policy.log_std' must give standard deviations above 0 with finite squares, got .* of {log_std:g}"
+    with pytest.raises(ValueError, match=f"the agent cannot be exported: .*{message}"):
+        model.export(path)
+    assert path.read_bytes() == written
+    tensors = {**load_file(path), "policy.log_std": model.policy.log_std.detach().numpy()}
+    with safe_open(path, "numpy") as file:
+        save_file(tensors, path, file.metadata())
+    with pytest.raises(InvalidAgentFile, match=f"{path.name} cannot be loaded as an agent: .*{message}"):
+        load_agent(path)
 
 
 def test_an_older_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: Any) -> None:

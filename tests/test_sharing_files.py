@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import agent_mutations
+import agents_near_limits
 import pytest
-from agent_helpers import TRANSITION, sampled_vec_env, tiny_model
+from agent_helpers import BOX_ACTION, TRANSITION, VECTOR, sampled_vec_env, tiny_model
 from safetensors.numpy import load_file, save_file
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl import InvalidAgentFile, load_agent
-from sb3_trmrl.sharing.limits import MAX_FILE_BYTES
+from sb3_trmrl.sharing.agent import SUFFIX
+from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_NOISE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+#: What no file may make a process take, Python and PyTorch counted
+GIGABYTE = 10**9
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +33,35 @@ def agent_file(tmp_path_factory: Any) -> Path:
     return model.export(path, env_id="BernoulliBandit-v0", env_kwargs={"n_arms": 3}, summary={"a": [1, {"b": "c"}]})
 
 
-def test_a_thousand_mutations(agent_file: Path) -> None:
-    assert sum(agent_mutations.MUTATIONS.values()) >= 1000
-    command = [sys.executable, agent_mutations.__file__, str(agent_file), "0"]
+def _run(module: Any, *arguments: Any) -> Any:
+    """:return: What a module prints as JSON in a process of its own"""
+    command = [sys.executable, module.__file__, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=True)
-    report = json.loads(found.stdout)
+    return json.loads(found.stdout)
+
+
+def test_a_thousand_mutations(agent_file: Path) -> None:
+    assert sum(agent_mutations.MUTATIONS.values()) >= 1000
+    report = _run(agent_mutations, agent_file, 0)
     assert report["problems"] == []
     assert set(report["counts"]) == {"refused", "loads"} and report["counts"]["loads"] > 50
-    assert report["growth"] < 2**30, report["growth"]
-    assert report["slowest"][0] < 20, report["slowest"]
+    assert report["peak"] < GIGABYTE, report["peak"]
+    assert report["slowest"][0] < 5, report["slowest"]
+
+
+def test_valid_agents_near_the_limits(tmp_path: Path) -> None:
+    small = tiny_model(sampled_vec_env(1, VECTOR, BOX_ACTION)).export(tmp_path / "small").read_bytes()
+    paths = [tmp_path / f"{name}{SUFFIX}" for name in agents_near_limits.AGENTS]
+    for path in paths:
+        agents_near_limits.write(small, agents_near_limits.AGENTS[path.stem], path)
+    sizes = {path.stem: path.stat().st_size for path in paths}
+    assert all(size <= MAX_FILE_BYTES for size in sizes.values())
+    assert sum(size > 0.9 * MAX_FILE_BYTES for size in sizes.values()) >= 5
+    report = _run(agents_near_limits, *paths)
+    assert set(report) == set(agents_near_limits.AGENTS)
+    for name, (seconds, peak) in report.items():
+        assert peak < 0.9 * GIGABYTE and seconds < 20, (name, seconds, peak)
 
 
 class Malicious:
@@ -122,6 +145,8 @@ def _changed(agent_file: Path, folder: Path, *places: Any, value: Any) -> Path:
         (["policy", "context_length"], 5000, "context_length must be at most 4096 with a window, got 5000"),
         (["policy", "features_extractor"], "os.system", "policy.features_extractor must be one of Flatten"),
         (["action_space", "n"], -1, "action_space.n must be an integer from 1 to"),
+        (["action_space"], {**agents_near_limits.BOX, "shape": [2, 0]}, "action_space has no numbers"),
+        (["observation_space"], {**agents_near_limits.BOX, "shape": [0]}, "observation_space has no numbers"),
         (["normalization", "keys"], ["nothing"], "normalization.keys must be keys of the observation"),
         (["normalization", "clip_obs"], -1, "normalization.clip_obs must be a finite number, 0 or more, got -1"),
         (["normalization"], None, "it has unknown tensors: .*observations.mean"),
@@ -136,6 +161,17 @@ def test_messages_name_the_place_and_the_value(
     with pytest.raises(InvalidAgentFile, match=message) as error:
         load_agent(path)
     assert str(error.value).startswith(f"{path} cannot be loaded as an agent: ")
+
+
+def test_the_noise_of_gsde_has_a_limit(agent_file: Path, tmp_path: Path) -> None:
+    """Its matrix is made of few parameters, and would be 900 times as large as these."""
+    parts = agent_mutations.Parts(agent_file.read_bytes())
+    parts.agent["action_space"] = {"type": "Box", "shape": [900], "dtype": "float32", "low": -1.0, "high": 1.0}
+    parts.agent["policy"] |= {"use_sde": True, "full_std": False, "net_arch": {"pi": [2**16], "vf": [1]}}
+    path = tmp_path / "agent.safetensors"
+    path.write_bytes(parts.pack())
+    with pytest.raises(InvalidAgentFile, match=f"the noise of gSDE has 65536 times 900 numbers, more than {MAX_NOISE}"):
+        load_agent(path)
 
 
 def test_the_mutations_start_from_a_valid_file(agent_file: Path, tmp_path: Path) -> None:

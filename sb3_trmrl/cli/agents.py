@@ -65,7 +65,7 @@ def open_agent(
     :return: The agent
     :raises FileNotFoundError: if there is no such model
     :raises ValueError: if it cannot be known which environment or algorithm it is, a file holds something else, or an
-        exported agent came with an argument that is for runs
+        exported agent or a zip came with an argument that is not for it
     """
     check_keywords("env_kwargs", env_kwargs)
     path = Path(path)
@@ -78,6 +78,8 @@ def open_agent(
     if path.is_dir():
         assert run is not None
         model_path = _model_of(run, last)
+    elif last:
+        raise ValueError(f"`last` is for runs, and {path} is a zip")
     else:
         model_path = path
     env = env or (run.env_id if run else None)
@@ -235,7 +237,9 @@ def agent_parser(command: str, description: str, example: str, plays: bool = Tru
     parser.add_argument(
         "--env-kwargs", nargs="+", action=StoreValues, default={}, metavar="NAME:VALUE", help="environment arguments"
     )
-    parser.add_argument("--last", action="store_true", help="the model of the end of training, not the best one")
+    parser.add_argument(
+        "--last", action="store_true", help="of a run, the model of the end of training, not the best one"
+    )
     if plays:
         parser.add_argument("--seed", type=seed, default=0, help="seed of the evaluation (default: 0)")
     return parser

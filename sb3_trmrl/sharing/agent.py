@@ -111,18 +111,15 @@ def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> Ex
     path = check_path("path", path)
     check_device("device", device)
     try:
-        agent = read_agent(read_file(path))
+        return read_agent(read_file(path), get_device(device))
     except InvalidAgentFile as error:
         raise InvalidAgentFile(f"{path} cannot be loaded as an agent: {error}") from error
-    agent.policy.to(get_device(device))
-    if agent.policy.use_sde:
-        agent.policy.reset_noise()  # on that device
-    return agent
 
 
-def read_agent(data: bytes) -> ExportedAgent:
+def read_agent(data: bytes, device: th.device) -> ExportedAgent:
     """
     :param data: Bytes of a file
+    :param device: PyTorch device of the policy
     :return: The agent
     :raises InvalidAgentFile: if they are not those of an exported agent
     """
@@ -134,16 +131,21 @@ def read_agent(data: bytes) -> ExportedAgent:
     except (OverflowError, TypeError, ValueError, AssertionError) as error:
         # What Gymnasium does not take
         raise InvalidAgentFile(str(error)) from error
+    for key, space in (("observation_space", observations), ("action_space", actions)):
+        if spaces.flatdim(space) == 0:
+            raise InvalidAgentFile(f"{key} has no numbers")
     blueprint = Blueprint(observations, actions, settings_from_json(policy, observations))
     of_statistics = statistics_shapes(normalization, observations)
     _check_entries(entries, expected_shapes(blueprint), of_statistics)
     tensors = read_tensors(data)
+    del data  # of which these are copies: one less while the policy is built
     for key, tensor in tensors.items():
-        if not bool(th.isfinite(tensor).all()):
+        # Unlike the whole of `isfinite` these two make no copy
+        if tensor.numel() > 0 and not bool(th.isfinite(th.stack(tensor.aminmax())).all()):
             raise InvalidAgentFile(f"tensor {key!r} has numbers that are not finite")
     weights = {key.removeprefix(WEIGHTS): tensor for key, tensor in tensors.items() if key.startswith(WEIGHTS)}
     return ExportedAgent(
-        build_policy(blueprint, weights),
+        build_policy(blueprint, weights, device),
         statistics_from_json(normalization, observations, tensors),
         None if env_id is None else check_env_id(env_id),
         plain_object(env_kwargs, "env_kwargs"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
@@ -92,7 +93,7 @@ def export_agent(
         }
         weights = {f"{WEIGHTS}{key}": tensor.detach().cpu() for key, tensor in weights_of(policy).items()}
         data = pack(description, {**weights, **(statistics.tensors() if statistics else {})})
-        read_agent(data)  # so that no file is written that could not be loaded
+        read_agent(data, th.device("cpu"))  # so that no file is written that could not be loaded
     except InvalidAgentFile as error:
         raise ValueError(f"the agent cannot be exported: {error}") from error
     write_file(target, data)

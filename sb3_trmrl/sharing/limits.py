@@ -3,8 +3,8 @@ What an exported agent may ask for. Every limit is checked before anything of th
 takes a gigabyte; they are far above any agent that PPO trains.
 """
 
-#: Bytes of a whole file; the policy is built beside its tensors, so loading takes about twice as much
-MAX_FILE_BYTES = 256 * 2**20
+#: Bytes of a whole file; its tensors and the policy are built beside it, so loading takes about three times as much
+MAX_FILE_BYTES = 128 * 2**20
 #: Bytes of a file's header, whose parsed form is about thirty times as large
 MAX_HEADER_BYTES = 2 * 2**20
 #: Lists and objects within each other
@@ -30,6 +30,8 @@ MAX_HIDDEN_LAYERS = 32
 MAX_WINDOW = 4096
 MAX_CONTEXT = 2**16
 #: Numbers in the table of positions, ``context_length * d_model``
-MAX_POSITIONS = 8 * 2**20
+MAX_POSITIONS = 2 * 2**20
+#: Numbers in gSDE's matrix of noise, ``net_arch["pi"][-1]`` times actions: about five of them are made
+MAX_NOISE = 2**20
 #: Bytes of the memory of one environment
 MAX_MEMORY_BYTES = 512 * 2**20

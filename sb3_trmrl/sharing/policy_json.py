@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution, StateDependentNoiseDistribution
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
@@ -21,6 +22,7 @@ from sb3_trmrl.sharing.limits import (
     MAX_HIDDEN_LAYERS,
     MAX_LAYERS,
     MAX_MEMORY_BYTES,
+    MAX_NOISE,
     MAX_POSITIONS,
     MAX_WIDTH,
     MAX_WINDOW,
@@ -205,17 +207,21 @@ def _new_policy(blueprint: Blueprint, **others: Any) -> TrMRLPolicy:
     :param blueprint: What to build
     :param others: Arguments that are to be others
     :return: A policy whose weights have no meaning yet
+    :raises InvalidAgentFile: if the settings do not go together
     """
-    return TrMRLPolicy(
-        blueprint.observation_space,
-        blueprint.action_space,
-        lambda _: 0.0,
-        **{**blueprint.settings, **others},
-        # What costs least: weights come from the file, and nothing is trained
-        ortho_init=False,
-        initialization="default",
-        optimizer_class=th.optim.SGD,
-    )
+    try:
+        return TrMRLPolicy(
+            blueprint.observation_space,
+            blueprint.action_space,
+            lambda _: 0.0,
+            **{**blueprint.settings, **others},
+            # What costs least: weights come from the file, and nothing is trained
+            ortho_init=False,
+            initialization="default",
+            optimizer_class=th.optim.SGD,
+        )
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InvalidAgentFile(f"no policy can be built from its settings: {error}") from error
 
 
 def weights_of(policy: TrMRLPolicy) -> dict[str, th.Tensor]:
@@ -235,18 +241,17 @@ def expected_shapes(blueprint: Blueprint) -> dict[str, tuple[int, ...]]:
     :return: Shapes of its weights by name, found without allocating any of them
     :raises InvalidAgentFile: if the settings do not go together, or there would be too many weights
     """
-    try:
-        with th.device("meta"):
-            # gSDE looks at the weights it is built with, and there are none
-            policy = _new_policy(blueprint, use_sde=False, squash_output=False)
-    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise InvalidAgentFile(f"no policy can be built from its settings: {error}") from error
+    with th.device("meta"):
+        # gSDE looks at the weights it is built with, and there are none
+        policy = _new_policy(blueprint, use_sde=False, squash_output=False)
     shapes = {key: tuple(tensor.shape) for key, tensor in weights_of(policy).items()}
     if blueprint.settings["use_sde"]:
         if not isinstance(blueprint.action_space, spaces.Box):
             raise InvalidAgentFile(f"policy.use_sde needs a Box of actions, got {blueprint.action_space}")
-        width = get_action_dim(blueprint.action_space) if blueprint.settings["full_std"] else 1
-        shapes["log_std"] = (policy.mlp_extractor.latent_dim_pi, width)
+        rows, columns = policy.mlp_extractor.latent_dim_pi, get_action_dim(blueprint.action_space)
+        if rows * columns > MAX_NOISE:
+            raise InvalidAgentFile(f"the noise of gSDE has {rows} times {columns} numbers, more than {MAX_NOISE}")
+        shapes["log_std"] = (rows, columns if blueprint.settings["full_std"] else 1)
     elif blueprint.settings["squash_output"]:
         raise InvalidAgentFile("policy.squash_output needs policy.use_sde")
     n_bytes = 4 * sum(map(math.prod, shapes.values()))
@@ -255,16 +260,41 @@ def expected_shapes(blueprint: Blueprint) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def build_policy(blueprint: Blueprint, weights: Mapping[str, th.Tensor]) -> TrMRLPolicy:
+def build_policy(blueprint: Blueprint, weights: Mapping[str, th.Tensor], device: th.device) -> TrMRLPolicy:
     """
     :param blueprint: What to build, which :func:`expected_shapes` has accepted
     :param weights: Its weights by name, of these shapes
-    :return: The policy, for acting. PyTorch's random generator is left as it is
+    :param device: PyTorch device of the policy
+    :return: The policy, for acting. PyTorch's random generators are left as they are
+    :raises InvalidAgentFile: if its actions cannot be sampled with these weights
     """
-    with th.random.fork_rng(devices=[]):
+    with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.no_grad():
         policy = _new_policy(blueprint)
-    with th.no_grad():
         for key, tensor in weights_of(policy).items():
             tensor.copy_(weights[key])
+        _check_std(policy)
+        policy.to(device)
+        if policy.use_sde:  # the noise is made of these weights, on that device
+            policy.reset_noise()
     policy.set_training_mode(False)
     return policy
+
+
+def _check_std(policy: TrMRLPolicy) -> None:
+    """
+    :param policy: Policy
+    :raises InvalidAgentFile: if its actions have a standard deviation that no distribution can have
+    """
+    if isinstance(policy.action_dist, StateDependentNoiseDistribution):
+        std = policy.action_dist.get_std(policy.log_std)
+    elif isinstance(policy.action_dist, DiagGaussianDistribution):
+        std = policy.log_std.exp()
+    else:
+        return
+    # gSDE sums up their squares
+    for wrong in (~(std > 0), ~std.square().isfinite()):
+        if wrong.any():
+            raise InvalidAgentFile(
+                "tensor 'policy.log_std' must give standard deviations above 0 with finite squares, "
+                f"got {std[wrong][0].item():g} of {policy.log_std.expand_as(std)[wrong][0].item():g}"
+            )

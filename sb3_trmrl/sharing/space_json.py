@@ -178,6 +178,7 @@ def _multi_binary(where: str, shape: Any, is_flat: Any) -> spaces.MultiBinary:
 def _dict(where: str, parts: Any) -> spaces.Dict:
     pairs = sequence(parts, f"{where}.spaces", MAX_KEYS)
     found: dict[str, spaces.Space[Any]] = {}
+    total = 0
     for index, pair in enumerate(pairs):
         place = f"{where}.spaces[{index}]"
         if len(sequence(pair, place, 2)) != 2:
@@ -186,7 +187,9 @@ def _dict(where: str, parts: Any) -> spaces.Dict:
         if key in found:
             raise InvalidAgentFile(f"{where} has the key {shown(key)} twice")
         found[key] = space_from_json(pair[1], f"{where}[{key!r}]", may_be_dict=False)
-    total = sum(spaces.flatdim(part) for part in found.values())
-    if not found or total > MAX_VALUES:
-        raise InvalidAgentFile(f"{where} must have 1 to {MAX_VALUES} numbers, got {total}")
+        total += spaces.flatdim(found[key])
+        if total > MAX_VALUES:  # before the next one is made
+            raise InvalidAgentFile(f"{where} must have at most {MAX_VALUES} numbers, has {total} up to {place}")
+    if not found:
+        raise InvalidAgentFile(f"{where} must have a key")
     return spaces.Dict(list(found.items()))  # of a list the order is kept

@@ -35,11 +35,11 @@ def parse(text: bytes | str, what: str) -> Any:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated = next(key for index, key in enumerate(keys) if key in keys[:index])
-            raise InvalidAgentFile(f"{what} has the key {shown(repeated)} twice")
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InvalidAgentFile(f"{what} has the key {shown(key)} twice")
+            found[key] = value
         return found
 
     def refuse(constant: str) -> Any:

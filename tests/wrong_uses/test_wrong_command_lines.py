@@ -77,6 +77,7 @@ def of_one_agent(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
         ([*right, "--env-kwargs", "horizon:fast"], ("--env-kwargs", "'horizon:fast'", "NAME:VALUE")),
         ([*right, "--env-kwargs", "horizon"], ("--env-kwargs", "'horizon'", "NAME:VALUE")),
         ([*right, "--last"], ("HalfCheetahVel-v0.zip", "model of the end of training", "missing")),
+        ([*command, RUN / "best_model.zip", "--last"], ("last", "is for runs", "best_model.zip is a zip")),
         *(([*right, "--seed", value], ("--seed", repr(value), SEED)) for value in ("-1", "x", "1.5")),
         ([*right, "--unknown"], ("unrecognized", "--unknown")),
     ]
@@ -139,6 +140,7 @@ LINES: list[tuple[list[Any], tuple[str, ...]]] = [
     (["export"], ("model", "output", "required")),
     (["export", RUN], ("output", "required")),
     (["export", "nowhere", "agent"], ("model", "'nowhere'", "folder of a run, a zip or an exported agent")),
+    (["export", RUN / "best_model.zip", "agent", "--last"], ("last", "is for runs", "best_model.zip is a zip")),
     (["export", RUN, "agent", "--last"], ("HalfCheetahVel-v0.zip", "missing")),
     (["export", RUN, "agent", "--env-kwargs", "horizon"], ("--env-kwargs", "'horizon'", "NAME:VALUE")),
     (["export", RUN, f"{__file__}/agent"], ("path", f"{__file__}/agent.safetensors")),
@@ -418,6 +420,8 @@ OPEN_AGENT: list[tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = [
     ({"path": RUN, "env": "Mistyped-v0"}, ValueError, ("env", "'Mistyped-v0'", "registered")),
     ({"path": RUN, "algo": "sarsa"}, ValueError, ("algo", "'sarsa'", "trmrl")),
     ({"path": RUN, "env_kwargs": 5}, TypeError, ("env_kwargs", "5", "dictionary")),
+    ({"path": RUN / "best_model.zip", "last": True}, ValueError, ("last", "is for runs", "best_model.zip is a zip")),
+    ({"path": RUN / "best_model", "last": True}, ValueError, ("last", "is for runs", "best_model.zip is a zip")),
     ({"path": RUN, "last": True}, FileNotFoundError, ("HalfCheetahVel-v0.zip", "missing")),
 ]
 

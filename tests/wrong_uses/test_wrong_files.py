@@ -104,7 +104,8 @@ OF_THE_HUB = [
     *rows("repo_id", (5, None), TypeError, "'user/name'"),
     *rows("token", (5, ["secret"]), TypeError, "a text or None"),
     Wrong("endpoint", 5, TypeError, "an address or None"),
-    *rows("endpoint", ("localhost", "ftp://localhost"), ValueError, "http://"),
+    *rows("endpoint", ("localhost", "ftp://localhost", "http://", "http://host:port"), ValueError, "http://"),
+    *rows("repo_id", ("", "one/two/three", "no name", "../up"), ValueError, "'user/name'"),
 ]
 PUSH = [
     *OF_THE_HUB,
@@ -119,6 +120,7 @@ PUSH = [
 LOAD_FROM_HUB = [
     *OF_THE_HUB,
     *rows("filename", (5, None), TypeError, "name of a file"),
+    *rows("filename", ("", "../a", "/a", "a/../b", "a//b", "a\\b", "C:a", "a\n"), ValueError, "file in the repository"),
     Wrong("revision", 5, TypeError, "a branch, tag or commit"),
     *rows("device", (5, "gpu"), ValueError, "'cpu'"),
     Wrong("cache_dir", 5, TypeError, "a folder or None"),
