@@ -347,12 +347,14 @@ _AUDIT = """
 import sys
 events = []
 sys.addaudithook(lambda event, _: events.append(event))
+import stable_baselines3.common.vec_env, stable_baselines3.ppo  # older ones import matplotlib and pandas
+of_sb3 = set(sys.modules)
 from sb3_trmrl import TransformerPPO, load_agent
 load_agent(sys.argv[1])  # which imports what it needs
 events.clear()
 load_agent(sys.argv[1])
 print(sorted(set(events)))
-print(sorted(sys.modules))
+print(sorted(set(sys.modules) - of_sb3))
 TransformerPPO.load(sys.argv[2], device="cpu")
 print("pickle.find_class" in events)
 """

@@ -21,11 +21,11 @@ from sb3_trmrl.common.wrappers import layers_of
 _HELD_BY_WRAPPERS = (RunningMeanStd, StackedObservations)
 #: Attributes of Monitor and of Gymnasium's TimeLimit. They lie around what gives its state, in another process perhaps,
 #: where only attributes can be asked for.
-_OF_OUTER_LAYERS = (
+_OF_MONITOR = (
     *("rewards", "needs_reset", "current_reset_info", "total_steps"),
     *("episode_returns", "episode_lengths", "episode_times"),
-    "_elapsed_steps",
 )
+_OF_OUTER_LAYERS = (*_OF_MONITOR, "_elapsed_steps")
 #: Wrappers that hold nothing else which decides how an environment goes on
 _WITHOUT_STATE = {
     *("Monitor", "OrderEnforcing", "PassiveEnvChecker", "TimeLimit"),
@@ -114,9 +114,12 @@ def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
         base.env_method("set_wrapper_attr", "np_random", generator, indices=index)
     for index, environment in enumerate(state["environments"] or []):
         base.env_method("load_state_dict", environment, indices=index)
+    outermost = [text.startswith("<Monitor<") for text in base.env_method("__str__")]
     for name, values in state["outer_layers"].items():
         for index, value in enumerate(values):
-            base.env_method("set_wrapper_attr", name, value, indices=index)
+            # Gymnasium 1.0 looks for the attribute from the second layer on
+            is_here = outermost[index] and name in _OF_MONITOR
+            base.env_method("__setattr__" if is_here else "set_wrapper_attr", name, value, indices=index)
     base._seeds, base._options = list(state["seeds"]), list(state["options"])
     return state["environments"] is not None
 
