@@ -1,4 +1,4 @@
-"""Whose mistake an error is: what a command was given, or code that it was told to run, whose author needs the traceback."""
+"""Whose mistake an error is: that of what a command was given, or of code that it runs, which needs the traceback."""
 
 import sys
 from types import TracebackType
