@@ -181,6 +181,7 @@ def _check_values(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     reader.add_argument("--gym-packages", nargs="+")
     reader.add_argument("-i", "--trained-agent")
     reader.add_argument("--device")
+    reader.add_argument("--log-interval")
     known = vars(reader.parse_known_args(arguments)[0])
     try:
         import_packages(known.get("gym_packages", []), NEEDS_PACKAGES)
@@ -194,6 +195,8 @@ def _check_values(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     agent = known.get("trained_agent")
     if agent and not (agent.endswith(".zip") and os.path.isfile(agent)):
         parser.error(f"--trained-agent must be a model's zip, got {agent!r}")
+    if known.get("log_interval") == "0":
+        parser.error("--log-interval must be 1 or more, or negative for the algorithm's own, got 0")
     if "device" in known:
         try:
             check_device("--device", known["device"])
