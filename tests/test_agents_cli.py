@@ -417,7 +417,7 @@ def test_render(env: str, tmp_path: Path, logs: Path) -> None:
 
 def test_render_without_trials(tmp_path: Path, capsys: Any) -> None:
     """One episode, whose reward is 1 at each step; there is no task to speak of."""
-    arguments = ["-f", str(tmp_path), "-n", "40", "--eval-freq", "-1"]
+    arguments = ["-f", str(tmp_path), "-n", "40", "--eval-freq", "-1", "--checkpoint-freq", "0"]
     assert main(["train", "--env", "InvertedPendulum-v5", *arguments, "-params", *TINY]) == 0
     run, video = str(tmp_path / "trmrl" / "InvertedPendulum-v5_1"), tmp_path / "episode.mp4"
     assert main(["render", run, "--output", str(video)]) == 0

@@ -115,6 +115,23 @@ def test_enjoy_looks_where_train_writes(folder: Path, capsys: Any, monkeypatch: 
     assert "Loading logs/trmrl" in capsys.readouterr().out
 
 
+def test_enjoy_lets_the_zoo_download_its_agents(tmp_path: Path, monkeypatch: Any) -> None:
+    """Only the zoo's own folder of agents may lack the one that is asked for."""
+    import rl_zoo3.enjoy
+
+    class Asked(Exception):
+        pass
+
+    def download(**kwargs: Any) -> None:
+        raise Asked(kwargs["algo"], kwargs["env_name"].gym_id, kwargs["folder"])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rl_zoo3.enjoy, "download_from_hub", download)
+    with pytest.raises(Asked) as asked:
+        main(["enjoy", "--algo", "ppo", "--env", "CartPole-v1", "--folder", "rl-trained-agents/"])
+    assert asked.value.args == ("ppo", "CartPole-v1", "rl-trained-agents/")
+
+
 def test_record_video(folder: Path) -> None:
     main(["record_video", "--env", ENV, "-f", str(folder), "-n", "10", "--load-best"])
     (video,) = (folder / "trmrl" / f"{ENV}_1" / "videos").glob("*.mp4")

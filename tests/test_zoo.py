@@ -278,6 +278,13 @@ def test_the_lower_reference_trains_with_our_settings(algo: str, policy: str, tm
     assert yaml.unsafe_load((run / "HalfCheetahVel-v0" / "config.yml").read_text())["policy"] == policy
 
 
+def test_ars_trains(tmp_path: Path) -> None:
+    """It steps its own environments: callbacks are called without ``infos``."""
+    params = ["policy:'LinearPolicy'", "n_delta:2", "n_envs:1", "normalize:False"]
+    run = train(tmp_path, "--algo", "ars", "-n", "800", "--eval-freq", "-1", params=params, env="CartPole-v1")
+    assert ALGOS["ars"].load(run / "CartPole-v1.zip").num_timesteps >= 800
+
+
 def test_stock_algorithms_elsewhere_use_the_zoos_settings(tmp_path: Path, capfd: Any) -> None:
     run = train(tmp_path, "--algo", "a2c", "-n", "20", "--eval-freq", "-1", params=["n_envs:2"], env="CartPole-v1")
     assert yaml.unsafe_load((run / "CartPole-v1" / "config.yml").read_text())["policy"] == "MlpPolicy"

@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 from rl_zoo3 import ALGOS
 from rl_zoo3.utils import StoreDict
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.checks import check_instance, check_keywords
+from sb3_trmrl.common.error_origin import error_text, is_about_arguments
 from sb3_trmrl.common.held_out import has_environment
 from sb3_trmrl.sharing.agent import SUFFIX, ExportedAgent, load_agent
 from sb3_trmrl.zoo.registration import ALGO, register
-from sb3_trmrl.zoo.runs import BEST_MODEL, STATISTICS, Run, file_errors
+from sb3_trmrl.zoo.runs import BEST_MODEL, NEEDS_PACKAGES, STATISTICS, Run, file_errors, import_packages
 
 #: A trained agent that is there, for examples
 DEMO = "docs/demo/HalfCheetahVel-v0.safetensors"
@@ -101,7 +101,7 @@ def open_agent(
     custom_objects = {"learning_rate": 0.0, "clip_range": 0.0}
     with file_errors(model_path, f"a model of {algo}"):
         model = ALGOS[algo].load(model_path, device="cpu", custom_objects=custom_objects)
-    kwargs = {**(run.env_kwargs if run and env == run.env_id else {}), **(env_kwargs or {})}
+    kwargs = {**(run.env_kwargs if run and _same_id(env, run.env_id) else {}), **(env_kwargs or {})}
     return LoadedAgent(model, env, kwargs, vec_normalize, run.folder if run else model_path.parent)
 
 
@@ -121,8 +121,17 @@ def _open_exported(
     env = env or agent.env_id
     if env is None:
         raise ValueError(f"`env` must be given: {path} does not tell its environment")
-    kwargs = {**(agent.env_kwargs if env == agent.env_id else {}), **(env_kwargs or {})}
+    kwargs = {**(agent.env_kwargs if _same_id(env, agent.env_id) else {}), **(env_kwargs or {})}
     return LoadedAgent(agent, env, kwargs, None, path.parent)
+
+
+def _same_id(env: str, other: str | None) -> bool:
+    """
+    :param env: Registered id, perhaps after the module that registers it and a colon
+    :param other: Another one, None where it is not known
+    :return: Whether they are of one environment
+    """
+    return other is not None and env.rpartition(":")[2] == other.rpartition(":")[2]
 
 
 def _run_of(path: Path) -> Run | None:
@@ -171,14 +180,16 @@ def positive_int(text: str) -> int:
 @contextmanager
 def argument_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
     """
-    What a user's arguments make fail becomes the parser's error, without a traceback.
+    What is wrong with arguments becomes the parser's error, without a traceback. Errors of the user's own code keep it.
 
     :param parser: Parser of the command
     """
     try:
         yield
-    except (ValueError, TypeError, OSError, ImportError, gym.error.Error) as error:
-        parser.error(str(error))
+    except Exception as error:
+        if not is_about_arguments(error):
+            raise
+        parser.error(error_text(error))
 
 
 class StoreValues(StoreDict):
@@ -237,6 +248,7 @@ def agent_parser(command: str, description: str, example: str, plays: bool = Tru
     parser.add_argument(
         "--env-kwargs", nargs="+", action=StoreValues, default={}, metavar="NAME:VALUE", help="environment arguments"
     )
+    add_packages_argument(parser)
     parser.add_argument(
         "--last", action="store_true", help="of a run, the model of the end of training, not the best one"
     )
@@ -245,9 +257,20 @@ def agent_parser(command: str, description: str, example: str, plays: bool = Tru
     return parser
 
 
+def add_packages_argument(parser: argparse.ArgumentParser) -> None:
+    """
+    :param parser: Parser of a command that makes environments; it gets the option of rl-zoo3's scripts, for
+        :func:`~sb3_trmrl.zoo.runs.import_packages`
+    """
+    parser.add_argument(
+        "--gym-packages", nargs="+", default=[], metavar="MODULE", help="modules to import that register environments"
+    )
+
+
 def agent_of(options: argparse.Namespace) -> LoadedAgent:
     """
     :param options: What :func:`agent_parser` parsed
     :return: The agent
     """
+    import_packages(options.gym_packages, NEEDS_PACKAGES)
     return open_agent(options.model, options.env, options.env_kwargs, options.algo, options.last)

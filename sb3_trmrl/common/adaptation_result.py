@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from sb3_trmrl.common.checks import check_int, check_number
+from sb3_trmrl.common.checks import check_int, check_number, check_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +110,10 @@ class AdaptationResult:
     def save(self, path: str | Path) -> None:
         """
         :param path: File to write, ``.npz``; holds numbers and JSON, no pickle
+        :raises TypeError: if ``path`` is no path
+        :raises OSError: if it cannot be written to
         """
+        check_path("path", path)
         names = ("env_id", "split", "held_out", "deterministic", "seed")
         about = {name: getattr(self, name) for name in names}
         arrays: dict[str, Any] = {f"info_{key}": values for key, values in self.infos.items()}
@@ -123,13 +128,29 @@ class AdaptationResult:
         """
         :param path: File that :meth:`save` wrote
         :return: The same result; tasks that are neither numbers nor tuples of numbers come back as text
+        :raises TypeError: if ``path`` is no path
+        :raises FileNotFoundError: if there is no such file
+        :raises ValueError: if it is not a file that :meth:`save` wrote, or is damaged
         """
-        with np.load(path, allow_pickle=False) as data:
-            about = json.loads(str(data["about"]))
-            infos = {key.removeprefix("info_"): data[key] for key in data.files if key.startswith("info_")}
-            successes = data["successes"] if "successes" in data.files else None
-            tasks = [_as_tuples(task) for task in json.loads(str(data["tasks"]))]
-            return cls(tasks=tasks, rewards=data["rewards"], successes=successes, infos=infos, **about)
+        with open(check_path("path", path), "rb") as file:
+            try:
+                with np.load(file, allow_pickle=False) as data:
+                    return cls._of_arrays({key: data[key] for key in data.files})
+            except (ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                raise ValueError(
+                    f"`path` must be a file that AdaptationResult.save wrote, got {str(path)!r}"
+                ) from error
+
+    @classmethod
+    def _of_arrays(cls, arrays: dict[str, np.ndarray]) -> AdaptationResult:
+        """
+        :param arrays: What a file holds
+        :return: The result
+        """
+        about = json.loads(str(arrays["about"]))
+        infos = {key.removeprefix("info_"): values for key, values in arrays.items() if key.startswith("info_")}
+        tasks = [_as_tuples(task) for task in json.loads(str(arrays["tasks"]))]
+        return cls(tasks=tasks, rewards=arrays["rewards"], successes=arrays.get("successes"), infos=infos, **about)
 
 
 def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> np.ndarray:

@@ -37,6 +37,8 @@ class InnerEpisodeCallback(BaseCallback):
         self._last: deque[float] = deque(maxlen=window)
 
     def _on_step(self) -> bool:
+        if "infos" not in self.locals:  # ARS calls at the end of a population
+            return True
         for info, done in zip(self.locals["infos"], self.locals["dones"], strict=True):
             if done and info.get("episode_returns"):
                 self._first.append(info["episode_returns"][0])

@@ -5,7 +5,7 @@ Every check takes the argument's name and what the user gave, and returns it, nu
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,30 @@ def check_positive_int(name: str, value: Any) -> int:
     :raises ValueError: if it is below 1
     """
     return check_int(name, value, low=1)
+
+
+def check_whole_number(name: str, value: Any) -> int:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave: an integer, or a float such as 1e6 that is one
+    :return: ``value`` as a Python integer
+    :raises TypeError: if it is not an integer (a bool is not)
+    :raises ValueError: if it is negative
+    """
+    is_whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
+    return check_int(name, int(value) if is_whole else value)
+
+
+def check_names(name: str, value: Any) -> None:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave
+    :raises TypeError: if it is neither a list of strings, or another collection of them, nor None
+    """
+    if value is None:
+        return
+    if isinstance(value, str) or not isinstance(value, Collection) or not all(isinstance(each, str) for each in value):
+        raise TypeError(f"`{name}` must be a list of names or None, got {value!r} of type {type(value).__name__}")
 
 
 def check_seed(name: str, value: Any) -> int:

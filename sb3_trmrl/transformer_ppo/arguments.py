@@ -9,10 +9,13 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import gymnasium as gym
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from sb3_trmrl.common.checks import (
@@ -22,12 +25,14 @@ from sb3_trmrl.common.checks import (
     check_instance,
     check_int,
     check_keywords,
+    check_names,
     check_non_negative,
     check_number,
     check_positive,
     check_positive_int,
     check_seed,
     check_subclass,
+    check_whole_number,
 )
 
 Check = Callable[[str, Any], Any]
@@ -120,6 +125,32 @@ def check_device(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be 'auto' or a device of PyTorch such as 'cpu', got {value!r}") from error
 
 
+def check_callbacks(name: str, value: Any) -> None:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave
+    :raises TypeError: if it is neither None, nor a callback, nor a function, nor a list of callbacks
+    """
+    allowed = "a callback of SB3, a list of those, a function or None"
+    if isinstance(value, list):
+        for index, each in enumerate(value):
+            check_instance(f"{name}[{index}]", each, BaseCallback, "a callback of SB3")
+    elif value is not None and (isinstance(value, type) or not callable(value)):
+        check_instance(name, value, BaseCallback, allowed)
+
+
+def check_env(name: str, value: Any, allowed: str = "a Gymnasium environment or a VecEnv") -> None:
+    """
+    :param name: Name of the argument, for the message
+    :param value: What the user gave
+    :param allowed: What it has to be, for the message
+    :raises TypeError: if it is no environment
+    """
+    is_of_gym = hasattr(value, "step") and not isinstance(value, type)  # which SB3 takes too
+    if not (isinstance(value, VecEnv) or is_of_gym):
+        check_instance(name, value, gym.Env, allowed)
+
+
 def _sample_freq(name: str, value: Any) -> None:
     if check_int(name, value, low=-1) == 0:
         raise ValueError(f"`{name}` must be at least 1, or -1 for the beginning of the rollout, got 0")
@@ -144,7 +175,7 @@ CHECKS: dict[str, Check] = {
     "clip_range": check_schedule,
     "clip_range_vf": _or_none(lambda name, value: (check_schedule if callable(value) else check_positive)(name, value)),
     "normalize_advantage": check_bool,
-    "ent_coef": check_non_negative,
+    "ent_coef": check_number,
     "vf_coef": check_non_negative,
     "max_grad_norm": lambda name, value: check_positive(name, value, finite=False),
     "use_sde": check_bool,
@@ -181,6 +212,23 @@ POLICY_CHECKS: dict[str, Check] = {
     "optimizer_kwargs": check_keywords,
     "action_head_gain": check_non_negative,
 }
+
+#: Those of ``learn``, ``load`` and ``save``; paths are looked at where they are used
+LEARN_CHECKS: dict[str, Check] = {
+    "total_timesteps": check_whole_number,
+    "callback": check_callbacks,
+    "log_interval": _or_none(check_positive_int),
+    "tb_log_name": lambda name, value: check_instance(name, value, str, "a name"),
+    "reset_num_timesteps": check_bool,
+    "progress_bar": check_bool,
+}
+LOAD_CHECKS: dict[str, Check] = {
+    "device": check_device,
+    "custom_objects": check_keywords,
+    "print_system_info": check_bool,
+    "force_reset": check_bool,
+}
+SAVE_CHECKS: dict[str, Check] = {"exclude": check_names, "include": check_names}
 
 
 def check_zip(path: Any) -> None:

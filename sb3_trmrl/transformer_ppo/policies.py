@@ -439,7 +439,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         check_finite("observation", map_tokens(lambda tensor: tensor.cpu().numpy(), obs))
         n_envs = len(first_array(obs))
         memory = self.empty_memory(n_envs) if state is None else self._check_state(state, n_envs)
-        starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.reshape(episode_start, -1)
+        starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.asarray(episode_start).reshape(-1)
         if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
             raise ValueError(
                 f"`episode_start` must have one boolean for each of {n_envs} observations, got {episode_start}"

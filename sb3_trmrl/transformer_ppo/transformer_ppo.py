@@ -28,7 +28,15 @@ from sb3_trmrl.common.gradients import refuse_non_finite_gradients
 from sb3_trmrl.common.training_state import platform_of, warn_of_differences
 from sb3_trmrl.common.vec_env_state import check_fits
 from sb3_trmrl.common.workers import worker_errors
-from sb3_trmrl.transformer_ppo.arguments import check_arguments, check_batch_size, check_zip
+from sb3_trmrl.transformer_ppo.arguments import (
+    LEARN_CHECKS,
+    LOAD_CHECKS,
+    SAVE_CHECKS,
+    check_arguments,
+    check_batch_size,
+    check_env,
+    check_zip,
+)
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 from sb3_trmrl.transformer_ppo.rollouts import MemoryRollouts
 
@@ -52,20 +60,21 @@ class TransformerPPO(MemoryRollouts):
     :param n_steps: The number of steps to run for each environment per update
     :param batch_size: Minibatch size, in transitions
     :param n_epochs: Number of epoch when optimizing the surrogate loss
-    :param gamma: Discount factor
-    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
+    :param gamma: Discount factor, from 0 to 1
+    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator, from 0 to 1
     :param clip_range: Clipping parameter, it can be a function of the current progress remaining (from 1 to 0).
-    :param clip_range_vf: Clipping parameter for the value function, None for no clipping
+    :param clip_range_vf: Clipping parameter for the value function, above 0, None for no clipping
     :param normalize_advantage: Whether to normalize or not the advantage
-    :param ent_coef: Entropy coefficient for the loss calculation
-    :param vf_coef: Value function coefficient for the loss calculation
-    :param max_grad_norm: The maximum value for the gradient clipping
+    :param ent_coef: Entropy coefficient for the loss calculation; negative to make actions less random
+    :param vf_coef: Value function coefficient for the loss calculation, 0 or more
+    :param max_grad_norm: The maximum value for the gradient clipping, above 0, infinity for no clipping
     :param use_sde: Whether to use generalized State Dependent Exploration (gSDE)
-    :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE, -1: at the beginning of the rollout
+    :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE, 1 or more; -1: at the beginning of
+        the rollout
     :param rollout_buffer_class: ``WindowRolloutBuffer`` (``SequenceRolloutBuffer`` with ``memory="full"``) or a
         subclass; that class if None
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
-    :param target_kl: Limit the KL divergence between updates
+    :param target_kl: Limit the KL divergence between updates, above 0, None for no limit
     :param stats_window_size: Window size for the rollout logging
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation, see
@@ -170,13 +179,14 @@ class TransformerPPO(MemoryRollouts):
                 f"`policy` must be 'TrMRLPolicy' or a subclass of it, got {getattr(policy, '__name__', repr(policy))}. "
                 "Was the zip that you are loading saved by another algorithm?"
             )
-        if not (env is None or isinstance(env, (str, VecEnv)) or hasattr(env, "step")):  # SB3 also takes those of gym
-            check_instance("env", env, gym.Env, "a Gymnasium environment, a VecEnv or a registered id")
+        if not (env is None or isinstance(env, str)):
+            check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
 
     def _setup_model(self) -> None:
         if getattr(self, "observation_space", None) is None:
             raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
         check_arguments(vars(self))  # again, as load() sets them past the constructor
+        self.seed = None if self.seed is None else int(self.seed)  # Python's generator takes no integers of NumPy
         if self.normalize_advantage:
             check_batch_size(self.batch_size, self.n_steps * self.n_envs)
         of_policy = ("observation_space", "action_space", "lr_schedule", "use_sde")
@@ -217,10 +227,22 @@ class TransformerPPO(MemoryRollouts):
         """
         As SB3's. After :meth:`resume`, give the arguments of the interrupted call: this one goes on with it.
 
-        :raises ValueError: if an observation or a reward is not finite
+        :param total_timesteps: Steps to make, in all environments together: rollouts are whole, so up to one more
+        :param callback: Callback or list of callbacks, called at every step; or a function of local and global
+            variables, which ends training by returning False
+        :param log_interval: Rollouts between two rows of the log, None for no rows
+        :param tb_log_name: Name of the run in TensorBoard's folder
+        :param reset_num_timesteps: Whether steps are counted from 0 again; if not, those that the model has made stay
+            counted, and ``total_timesteps`` are further ones
+        :param progress_bar: Whether to show a progress bar, for which tqdm and rich are needed
+        :return: The model
+        :raises TypeError: if an argument has the wrong type
+        :raises ValueError: if a number is out of range, or an observation or a reward is not finite
         :raises FloatingPointError: if a gradient is not finite
         :raises RuntimeError: if a worker process of an environment has ended
         """
+        check_arguments(locals(), LEARN_CHECKS)
+        total_timesteps = int(total_timesteps)
         has_own_logger = self._custom_logger
         if self._interrupted is not None:
             total_timesteps += self._steps_before_learn - self.num_timesteps
@@ -311,12 +333,16 @@ class TransformerPPO(MemoryRollouts):
         :param custom_objects: Dictionary of objects to replace upon loading
         :param print_system_info: Whether to print system info from the saved model and the current system info
         :param force_reset: Force call to ``reset()`` before training to avoid unexpected behavior.
-        :param kwargs: extra arguments to change the model when loading
+        :param kwargs: arguments of the constructor to change when loading
         :return: new model instance with loaded parameters
-        :raises TypeError: if ``path`` is no path, or an argument has the wrong type
+        :raises TypeError: if ``path`` is no path, or an argument has the wrong type or a name that there is not
         :raises ValueError: if the file is damaged or no model's, or an argument is out of range
         """
         check_zip(path)
+        check_arguments(locals(), LOAD_CHECKS)
+        if env is not None:
+            check_env("env", env)
+        check_keywords("kwargs", kwargs, cls, passed=("policy", "env", "device", "_init_setup_model"))
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
     def save(
@@ -332,8 +358,11 @@ class TransformerPPO(MemoryRollouts):
         :param path: path to the file where the rl agent should be saved
         :param exclude: name of parameters that should be excluded in addition to the default ones
         :param include: name of parameters that might be excluded but should be included anyway
+        :raises TypeError: if an argument has the wrong type
         :raises ValueError: if ``path`` cannot be written to
         """
+        check_instance("path", path, (str, pathlib.Path, io.BufferedIOBase), "a path or an open file")
+        check_arguments(locals(), SAVE_CHECKS)
         if not isinstance(path, (str, pathlib.Path)):
             super().save(path, exclude, include)
             return

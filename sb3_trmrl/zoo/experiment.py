@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.common.checkpoint_files import find_checkpoint
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int
+from sb3_trmrl.common.error_origin import error_text, is_about_arguments, is_of_users_code
 from sb3_trmrl.common.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.common.schedules import schedule_from_string
 from sb3_trmrl.common.training_checkpoint import TrainingCheckpoint
@@ -105,6 +107,7 @@ class TrMRLExperimentManager(ExperimentManager):
         self.checkpoint_freq = checkpoint_freq if issubclass(ALGOS[algo], TransformerPPO) else 0
         self.command_line = list(command_line)
         self.resume = resume
+        self._made_folder = False
         if resume is not None:
             self.save_path = str(resume)
             self.params_path = f"{self.save_path}/{self.env_name}"
@@ -117,11 +120,18 @@ class TrMRLExperimentManager(ExperimentManager):
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         # Makes the zoo call `_load_pretrained_agent` in place of the constructor
         self.continue_training = self.continue_training or self.resume is not None
-        # What fails until training begins is the user's to mend; later on, a traceback is wanted
         try:
             return super().setup_experiment()
         except Exception as error:
-            raise BadExperiment(_text(error)) from error
+            self._remove_unused_folder()
+            if not is_about_arguments(error):
+                raise
+            raise BadExperiment(error_text(error)) from error
+
+    def _remove_unused_folder(self) -> None:
+        # It would be the newest run to enjoy. Its parameters are what the zoo writes last before training
+        if self._made_folder and not os.path.exists(os.path.join(self.params_path, "args.yml")):
+            shutil.rmtree(self.save_path)
 
     def create_log_folder(self) -> None:
         if self.resume is not None:
@@ -131,6 +141,7 @@ class TrMRLExperimentManager(ExperimentManager):
         while True:
             try:
                 os.makedirs(self.save_path)
+                self._made_folder = True
                 break
             except FileExistsError:
                 self.save_path = os.path.join(folder, f"{name}_{get_latest_run_id(folder, name) + 1}")
@@ -157,12 +168,16 @@ class TrMRLExperimentManager(ExperimentManager):
         try:
             hyperparams, saved_hyperparams = super().read_hyperparameters()
         except (OSError, ImportError) as error:
+            if is_of_users_code(error):  # a module of hyperparameters
+                raise
             raise ValueError(
                 f"--conf-file must be a yml file or a Python module, got {self.config!r}: {error}"
             ) from error
         except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            if is_of_users_code(error):
+                raise
             allowed = f"hyperparameters by environment, {self.env_name.gym_id} or default among them"
-            raise ValueError(f"{self.config!r} must hold {allowed}: {_text(error)}") from error
+            raise ValueError(f"{self.config!r} must hold {allowed}: {error_text(error)}") from error
         missing = [key for key in ("n_timesteps", "policy") if key not in hyperparams]
         if missing and (self.n_timesteps <= 0 or "policy" in missing):
             raise ValueError(f"{self.config!r} must give {' and '.join(missing)} for {self.env_name.gym_id}")
@@ -321,14 +336,6 @@ def _evaluated(key: str, value: str) -> Any:
         return eval(value, dict(vars(rl_zoo3.exp_manager)))
     except Exception as error:  # Python code may fail in any way
         raise ValueError(f"`{key}` must be code of Python, got {value!r}: {error}") from error
-
-
-def _text(error: Exception) -> str:
-    """
-    :param error: An error, whose text may be as little as a key
-    :return: What to tell the user
-    """
-    return str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
 
 
 def _is_vector(space: spaces.Space[Any]) -> bool:

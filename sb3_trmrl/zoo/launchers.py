@@ -1,7 +1,6 @@
 """rl-zoo3's scripts with our defaults. Each function takes the arguments that follow the command's name."""
 
 import argparse
-import importlib
 import json
 import os
 import runpy
@@ -15,11 +14,12 @@ import rl_zoo3
 from huggingface_sb3 import EnvironmentName
 
 from sb3_trmrl.common.checkpoint_files import find_checkpoint
+from sb3_trmrl.common.error_origin import is_about_arguments
 from sb3_trmrl.common.held_out import has_splits
 from sb3_trmrl.transformer_ppo.arguments import check_device
 from sb3_trmrl.zoo.experiment import BadExperiment
 from sb3_trmrl.zoo.registration import ALGO, register
-from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, Run
+from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, NEEDS_PACKAGES, Run, import_packages
 
 #: Where the zoo's train writes; its enjoy and record_video look for downloaded agents elsewhere
 LOG_FOLDER = "logs"
@@ -123,7 +123,9 @@ def _arguments_of_run(parser: argparse.ArgumentParser, folder: Path, given: Sequ
         find_checkpoint(folder / CHECKPOINTS)
         run = Run(folder)
         of_run = json.loads(saved.read_text())
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        if not is_about_arguments(error):
+            raise
         parser.error(f"argument --resume: {error}")
     named = _parser()
     named.add_argument("--algo")
@@ -179,18 +181,22 @@ def _check_values(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     reader.add_argument("--gym-packages", nargs="+")
     reader.add_argument("-i", "--trained-agent")
     reader.add_argument("--device")
+    reader.add_argument("--log-interval")
     known = vars(reader.parse_known_args(arguments)[0])
-    for package in known.get("gym_packages", []):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            parser.error(f"--gym-packages must be modules that can be imported, got {package!r}: {error}")
+    try:
+        import_packages(known.get("gym_packages", []), NEEDS_PACKAGES)
+    except ImportError as error:
+        if not is_about_arguments(error):
+            raise
+        parser.error(str(error))
     env_id = known.get("env")
     if env_id is not None and env_id not in gym.registry:
         parser.error(f"--env must be the id of a registered environment, got {env_id!r}")
     agent = known.get("trained_agent")
     if agent and not (agent.endswith(".zip") and os.path.isfile(agent)):
         parser.error(f"--trained-agent must be a model's zip, got {agent!r}")
+    if known.get("log_interval") == "0":
+        parser.error("--log-interval must be 1 or more, or negative for the algorithm's own, got 0")
     if "device" in known:
         try:
             check_device("--device", known["device"])
@@ -235,6 +241,8 @@ def _check_saved_agent(command: str, arguments: Sequence[str]) -> None:
         return  # the zoo's parser says it
     _check_values(parser, arguments)
     which = (known.load_best, known.load_checkpoint, known.load_last_checkpoint)
+    if "rl-trained-agents" in known.folder:
+        return  # the zoo downloads what is not there
     try:
         get_model_path(known.exp_id, known.folder, known.algo, known.env, *which)
     except (AssertionError, ValueError) as error:

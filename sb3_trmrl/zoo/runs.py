@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from sb3_trmrl.common.callbacks import HISTORY
+from sb3_trmrl.common.error_origin import is_of_users_code
 from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, has_splits, n_tasks_in_turn
 
 #: Files of a run
@@ -22,6 +23,8 @@ STATISTICS = "vecnormalize.pkl"
 #: What an interrupted run goes on from: a folder of checkpoints, and what the user gave on the command line
 CHECKPOINTS = "checkpoints"
 COMMAND_LINE = "command_line.json"
+#: What the option for modules that register environments needs, with a place for one that is not there
+NEEDS_PACKAGES = "--gym-packages must be modules that can be imported, got {!r}"
 
 
 @contextmanager
@@ -36,7 +39,24 @@ def file_errors(path: str | Path, content: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if is_of_users_code(error):  # a class of the user's that is loaded from it
+            raise
         raise ValueError(f"{str(path)!r} must hold {content}, it cannot be read: {error!r}") from error
+
+
+def import_packages(names: Iterable[str], message: str) -> None:
+    """
+    :param names: Modules that register environments
+    :param message: Of the error, with a place for the module's name
+    :raises ImportError: if there is no such module; one that fails in itself raises what it will
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            if is_of_users_code(error):
+                raise
+            raise ImportError(f"{message.format(name)}: {error}") from error
 
 
 class Run:
@@ -46,6 +66,7 @@ class Run:
     :param folder: For example ``logs/trmrl/HalfCheetahVel-v0_1``
     :raises FileNotFoundError: if it is not the folder of a run
     :raises ValueError: if its arguments cannot be read
+    :raises ImportError: if a module that it was trained with is not there
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -62,8 +83,7 @@ class Run:
             self.seed: int = arguments["seed"]
             self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
             gym_packages = arguments.get("gym_packages") or ()
-        for module in gym_packages:
-            importlib.import_module(module)  # registers the environment
+        import_packages(gym_packages, "the run needs the module {!r}, which cannot be imported from here")
         self.has_splits = has_splits(self.env_id)
 
     @cached_property

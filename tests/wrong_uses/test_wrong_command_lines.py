@@ -169,6 +169,7 @@ LINES: list[tuple[list[Any], tuple[str, ...]]] = [
 ]
 TRAIN: list[tuple[list[Any], tuple[str, ...]]] = [
     (["--checkpoint-freq", "-1"], ("--checkpoint-freq", "-1", "0 or more")),
+    (["--log-interval", "0"], ("--log-interval", "0", "1 or more")),
     (["--checkpoint-freq", "x"], ("--checkpoint-freq", "'x'", "int")),
     (["--resume", "nowhere"], ("--resume", "nowhere", "folder of a run")),
     (["--resume", "."], ("--resume", ".", "folder of a run")),

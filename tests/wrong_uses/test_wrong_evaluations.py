@@ -1,6 +1,7 @@
 """Wrong uses of evaluation, callbacks, schedules and references."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -299,6 +300,74 @@ SCRIPTED = [
     Wrong("state", 5, ValueError, "(2, 3, 2)", quoted="()"),
     Wrong("episode_start", [True] * 3, ValueError, "(2,)", "(3,)", {"state": np.zeros((2, 3, 2))}),
 ]
+
+
+def write_text(path: Path) -> None:
+    path.write_text("no result")
+
+
+def write_nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def write_one_array(path: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def write_other_arrays(path: Path) -> None:
+    np.savez(path, timesteps=np.zeros(3))
+
+
+def write_half(path: Path) -> None:
+    RESULT.save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_changed(path: Path) -> None:
+    RESULT.save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"about.npy") + 60] ^= 0xFF
+    path.write_bytes(content)
+
+
+def write_pickled(path: Path) -> None:
+    np.savez(path, rewards=np.array([{}]), tasks="[]", about="{}")
+
+
+def write_other_fields(path: Path) -> None:
+    np.savez(path, rewards=np.zeros((1, 1, 1)), tasks="[0]", about='{"name": 1}')
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_text,
+        write_nothing,
+        write_one_array,
+        write_other_arrays,
+        write_half,
+        write_changed,
+        write_pickled,
+        write_other_fields,
+    ],
+)
+def test_what_is_no_result(write: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "result.npz"
+    write(path)
+    with pytest.raises(ValueError) as caught:
+        AdaptationResult.load(path)
+    assert_says(str(caught.value), "path", repr(str(path)), "AdaptationResult.save")
+
+
+def test_files_of_results(tmp_path: Path) -> None:
+    for path in (5, None, ["result.npz"]):
+        Wrong("path", path, TypeError, "a path").check(AdaptationResult.load)
+        Wrong("path", path, TypeError, "a path").check(RESULT.save)
+    with pytest.raises(FileNotFoundError, match=r"missing\.npz"):
+        AdaptationResult.load(tmp_path / "missing.npz")
+    with pytest.raises(IsADirectoryError, match=tmp_path.name):
+        AdaptationResult.load(tmp_path)
 
 
 @pytest.mark.parametrize("row", SCRIPTED, ids=name_of)

@@ -10,6 +10,7 @@ import torch as th
 from agent_helpers import TRANSITION, VECTOR, LinearFeatures, SampledEnv, tiny_model
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
@@ -58,7 +59,7 @@ MODEL = [
     Wrong("policy", "MlpPolicy", ValueError, "'TrMRLPolicy'"),
     Wrong("policy", ActorCriticPolicy, ValueError, "'TrMRLPolicy'", quoted="ActorCriticPolicy"),
     *rows("policy", (5, None), TypeError, "'TrMRLPolicy'"),
-    *rows("env", (5, [gym.make("CartPole-v1")], gym.make), TypeError, "a Gymnasium environment"),
+    *rows("env", (5, [gym.make("CartPole-v1")], gym.make, gym.Env), TypeError, "a Gymnasium environment"),
     Wrong("env", None, TypeError, "a Gymnasium environment"),
     *wrong_schedule("learning_rate"),
     *wrong_integer("n_steps"),
@@ -70,7 +71,7 @@ MODEL = [
     *wrong_schedule("clip_range"),
     *wrong_number("clip_range_vf", (0, -0.2, NAN, INF), "positive", or_none=True),
     *wrong_bool("normalize_advantage"),
-    *wrong_number("ent_coef", (-0.1, NAN, INF), "not negative"),
+    *wrong_number("ent_coef", (NAN, INF, -INF), "finite"),
     *wrong_number("vf_coef", (-0.1, NAN, INF), "not negative"),
     *wrong_number("max_grad_norm", (0, -0.5, NAN, -INF), "positive"),
     *wrong_bool("use_sde"),
@@ -113,11 +114,12 @@ def test_every_argument_of_the_model_is_in_the_table() -> None:
 RIGHT = [
     dict(gamma=0, gae_lambda=0),
     dict(gamma=1, gae_lambda=1.0),
-    dict(max_grad_norm=INF, target_kl=INF),
+    dict(max_grad_norm=INF, target_kl=INF, ent_coef=-0.01),
     dict(clip_range=0.0, learning_rate=0, ent_coef=0, vf_coef=0),
     dict(learning_rate=lambda progress: np.float32(progress), clip_range=lambda progress: th.tensor(0.2)),
     dict(clip_range_vf=lambda progress: 0.2 * progress, vf_learning_rate=0.1),
     dict(batch_size=1, n_steps=1, normalize_advantage=False),
+    dict(seed=np.int64(3)),
     dict(seed=2**32 - 1, device=th.device("cpu"), tensorboard_log=Path("runs")),
     dict(n_steps=np.int64(3), batch_size=np.int32(3), use_sde=np.bool_(False)),
     dict(policy_kwargs=dict(activation_fn=lambda: nn.LeakyReLU(0.1), net_arch=[])),
@@ -145,6 +147,74 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_model_from_a_zip(row: Wrong, saved: Path) -> None:
     """Loading goes past the constructor."""
     row.check(TransformerPPO.load, {"path": saved, "device": "cpu"})
+
+
+LEARN = [
+    *rows("total_timesteps", ("many", True, 2.5, NAN, INF, [5], None), TypeError, "an integer"),
+    *rows("total_timesteps", (-5, -1e6), ValueError, "at least 0"),
+    *rows("callback", (5, "best", BaseCallback, (BaseCallback,)), TypeError, "a callback of SB3, a list of those"),
+    Wrong("callback", [CheckpointCallback(5, "models"), 5], TypeError, "a callback of SB3", quoted="5"),
+    *wrong_integer("log_interval", or_none=True),
+    *rows("tb_log_name", (5, None, ["run"]), TypeError, "a name"),
+    *wrong_bool("reset_num_timesteps"),
+    *wrong_bool("progress_bar"),
+]
+LEARN = [row._replace(quoted="-1000000") if row.value == -1e6 else row for row in LEARN]
+LOAD = [
+    *rows("path", (5, None, ["model"]), TypeError, "a file"),
+    *rows("env", (5, "CartPole-v1", gym.Env, gym.make), TypeError, "a Gymnasium environment or a VecEnv"),
+    *rows("device", ("gpu", "", 1.5, None), ValueError, "'auto'"),
+    *wrong_keywords("custom_objects"),
+    *wrong_bool("print_system_info"),
+    *wrong_bool("force_reset"),
+    *(
+        Wrong(name, 5, TypeError, "it takes", quoted=repr(name))
+        for name in ("n_epoch", "policy", "_init_setup_model", "policy_class")
+    ),
+]
+NOT_NAMES = ("policy", 5, [5])
+SAVE = [
+    *rows("path", (5, None, ["model"]), TypeError, "a path"),
+    Wrong("path", f"{__file__}/model", ValueError, "cannot save"),
+    *(row for name in ("exclude", "include") for row in rows(name, NOT_NAMES, TypeError, "a list of names")),
+]
+
+
+@pytest.mark.parametrize("row", LEARN, ids=name_of)
+def test_learn(row: Wrong) -> None:
+    model = tiny_model("CartPole-v1")
+    row.check(model.learn, {"total_timesteps": 8})
+    assert model.num_timesteps == 0
+
+
+@pytest.mark.parametrize("row", LOAD, ids=name_of)
+def test_load(row: Wrong, saved: Path) -> None:
+    row.check(TransformerPPO.load, {"path": saved})
+
+
+@pytest.mark.parametrize("row", SAVE, ids=name_of)
+def test_save(row: Wrong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    row.check(tiny_model("CartPole-v1").save, {"path": "model"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_argument_of_learn_load_and_save_is_in_the_table() -> None:
+    assert_covered(TransformerPPO.learn, LEARN)
+    assert_covered(TransformerPPO.load, [row for row in LOAD if row.argument != "n_epoch"])
+    assert_covered(TransformerPPO.save, SAVE)
+
+
+def test_what_learn_load_and_save_of_ppo_take_is_not_refused(saved: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+    model = TransformerPPO.load(str(saved), env=gym.make("CartPole-v1"), custom_objects={"gamma": 0.5}, n_epochs=1)
+    assert (model.gamma, model.n_epochs) == (0.5, 1)
+    model.learn(1e1, callback=lambda locals_, _: steps.append(locals_["n_steps"]), log_interval=None)  # type: ignore[arg-type]
+    model.learn(np.int64(0), callback=[])  # type: ignore[arg-type]
+    assert steps and model.num_timesteps == 0
+    with open(tmp_path / "model.zip", "wb") as file:
+        model.save(file, exclude=("ep_info_buffer",), include={"env"} - {"env"})
+    assert TransformerPPO.load(tmp_path / "model", env=gym.make("CartPole-v1"), seed=np.int64(3)).seed == 3
 
 
 def test_one_transition_has_no_normalised_advantage(saved: Path) -> None:
@@ -284,6 +354,15 @@ def test_predict(row: Wrong, memory: str) -> None:
     right = {"observation": TWO, "episode_start": [True, True]}
     row.check(model.policy.predict, right)
     row.check(model.predict, right)
+
+
+def test_predict_takes_tensors_as_episode_starts() -> None:
+    model = tiny_model(SampledEnv(VECTOR))
+    _, memory = model.predict(TWO, None, np.ones(2, bool))
+    for starts in ([True, False], [1, 1]):
+        expected, state = model.predict(TWO, memory, np.array(starts), deterministic=True)
+        found, of_tensor = model.predict(TWO, memory, th.tensor(starts), deterministic=True)
+        assert np.array_equal(found, expected) and np.array_equal(of_tensor.lengths, state.lengths)
 
 
 def test_every_argument_of_predict_is_in_the_table() -> None:
