@@ -98,11 +98,12 @@ class Installation:
         self.run("python", "-m", "pip", "install", "--quiet", "--constraint", constraints, requirement)
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, isolated: bool = True) -> None:
     """
     Build from a copy: in the checkout setuptools would also take files that an earlier ``sb3_trmrl.egg-info`` lists.
 
     :param folder: Where the sdist goes and the wheel, which is built from the sdist
+    :param isolated: With a newly installed setuptools, in place of the one that is there
     :raises Failure: If they cannot be built
     """
     copy = folder / "checkout"
@@ -110,6 +111,8 @@ def build(folder: Path) -> None:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, copy / name)
     command = [sys.executable, "-m", "build", "--outdir", str(folder), str(copy)]
+    if not isolated:
+        command.append("--no-isolation")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise Failure(f"python -m build: exit status {done.returncode}\n{done.stdout}{done.stderr}")
@@ -130,9 +133,10 @@ def only(folder: Path, pattern: str) -> Path:
 
 def sources() -> set[str]:
     """
-    :return: Files of the checkout that git knows or would add, relative to it
+    :return: Files of the checkout that git knows, relative to it
     """
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    # Also where the checkout belongs to another user, as it may in a container
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files"]
     names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     return {name for name in names if (ROOT / name).is_file()}
 
@@ -223,7 +227,7 @@ def main() -> int:
         folder = Path(name)
         try:
             if options.dist is None:
-                build(folder)
+                build(folder, isolated=not options.files_only)
             dist = options.dist or folder
             wheel, sdist = only(dist, "*.whl"), only(dist, "*.tar.gz")
             check_wheel(wheel)

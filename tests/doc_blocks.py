@@ -8,7 +8,12 @@ A comment directly above a block changes what is run, never what a reader sees:
 ``<!-- test: run ARGUMENTS -->``
     The commands of a shell block are run in place of only being parsed, each with ARGUMENTS appended.
 ``<!-- test: file NAME -->``
-    A Python block is written to the file NAME in place of being run, as the page tells its reader.
+    The block is added to the file NAME in place of being run, as the page tells its reader.
+``<!-- test: also NAME -->``
+    The block is run, and added to the file NAME too.
+``<!-- test: output LINES -->``
+    The Python block before this block of text prints it: the lines of these numbers, from 1, or all of it. For what
+    neither training nor the machine changes.
 """
 
 from __future__ import annotations
@@ -53,8 +58,22 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """Name of the file that the page tells its reader to write the block to, if it does"""
-        return self._after("file")
+        """Name of the file that the page tells its reader to add the block to, if it does"""
+        return self._after("file") or self._after("also")
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is a Python block that is run"""
+        return self.language == "python" and self._after("file") is None
+
+    @property
+    def printed(self) -> dict[int, str]:
+        """Lines that the Python block before it prints, by their number from 0"""
+        numbers = self._after("output")
+        if numbers is None:
+            return {}
+        lines = self.text.splitlines()
+        return {i: lines[i] for i in ([int(number) - 1 for number in numbers.split()] or range(len(lines)))}
 
     def _after(self, word: str) -> str | None:
         found = [comment for comment in self.comments if comment.split()[0] == word]
@@ -71,11 +90,12 @@ class Block:
         if self.language == "console":
             text = "".join(f"{line[2:]}\n" for line in text.splitlines() if line.startswith("$ "))
         for comment in self.comments:
-            if comment.split()[0] in ("run", "file"):
+            if comment.split()[0] in ("run", "file", "also", "output"):
                 continue
             old, arrow, new = comment.partition(" -> ")
             if not arrow:
-                raise ValueError(f"{self.name}: a comment must be `OLD -> NEW`, `run` or `file`, got {comment!r}")
+                allowed = "`OLD -> NEW`, `run`, `file`, `also` or `output`"
+                raise ValueError(f"{self.name}: a comment must be {allowed}, got {comment!r}")
             if text.count(old) != 1:
                 raise ValueError(f"{self.name}: {old!r} must stand in the block once, got {text.count(old)} times")
             text = text.replace(old, new)

@@ -1,6 +1,9 @@
 """Every code block of README.md and docs/ does what it says; see doc_blocks.py for the comments above blocks."""
 
 import argparse
+import contextlib
+import inspect
+import io
 import os
 import re
 import runpy
@@ -10,13 +13,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import gymnasium as gym
 import pytest
 import yaml
 from doc_blocks import ROOT, Block, blocks_of, pages
 
-import sb3_trmrl
 from sb3_trmrl.__main__ import COMMANDS, main
 
 BLOCKS = [block for path in pages() for block in blocks_of(path)]
@@ -32,13 +35,11 @@ class Exemption(NamedTuple):
     :param page: Its page
     :param line: Part of the block
     :param reason: Why
-    :param until: Name in ``sb3_trmrl`` or of a command that the block waits for; from then on it has to run
     """
 
     page: str
     line: str
     reason: str
-    until: str = ""
 
 
 _SHARE = "docs/how-to/share.md"
@@ -47,6 +48,9 @@ EXEMPTIONS = (Exemption(_SHARE, "push_to_hub(", "needs the network and an accoun
 OTHER_COMMANDS = ("git",)
 #: Modules of `python -m` besides our own, not run for the same reason
 OTHER_MODULES = ("venv", "pip", "pytest", "build")
+#: Keys of rl-zoo3's hyperparameters that are no arguments of an algorithm, see ``ExperimentManager``
+ZOO_KEYS = {"n_envs", "n_timesteps", "normalize", "env_kwargs", "env_wrapper", "vec_env_wrapper", "callback"}
+ZOO_KEYS |= {"frame_stack", "monitor_kwargs"}
 #: What the shell of a block writes down in place of running it: one line for each command, its arguments quoted
 RECORDER = """
 set -euo pipefail
@@ -118,19 +122,52 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
         options = parse_args(self, *args, **kwargs)
         if hasattr(options, "rest"):  # `analyze`: another parser takes the rest
             return options
+        check_options(vars(options))
         raise Parsed
 
     def parse_known(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         options, rest = known_args(self, *args, **kwargs)
         if hasattr(options, "grid"):  # `analyze ablations`: what it does not know goes to `train`
+            check_hyperparameters("trmrl", {"policy_kwargs": options.grid or {}})
             main(["train", "--env", options.env, *rest])
         return options, rest
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
-    # These look for modules and runs before the zoo's parser is called
-    monkeypatch.setattr("sb3_trmrl.zoo.launchers._check_values", lambda *_: None)
+    # It looks for a run before the zoo's parser is called
     monkeypatch.setattr("sb3_trmrl.zoo.launchers._check_saved_agent", lambda *_: None)
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """
+    :param options: What a parser has read: names of environments, arguments and hyperparameters in it exist
+    """
+    envs = options.get("env") or []
+    for env_id in [envs] if isinstance(envs, str) else envs:
+        assert env_id in gym.registry, f"there is no environment {env_id}"
+    for kwargs in ("env_kwargs", "eval_env_kwargs"):
+        if options.get(kwargs) and envs:
+            gym.make(envs, **options[kwargs]).close()
+    if options.get("conf_file"):
+        assert Path(options["conf_file"]).is_file(), f"there is no file {options['conf_file']}"
+    if options.get("hyperparams"):
+        check_hyperparameters(options["algo"], options["hyperparams"])
+
+
+def check_hyperparameters(algo: str, hyperparams: dict[str, Any]) -> None:
+    """
+    :param algo: Name of the algorithm in rl-zoo3
+    :param hyperparams: Hyperparameters: their names, and those of the policy's arguments, exist
+    """
+    import sb3_trmrl.zoo.registration  # rl-zoo3 knows the algorithm when one of our commands has been called
+
+    sb3_trmrl.zoo.registration.register()
+    algorithm = sb3_trmrl.zoo.registration.rl_zoo3.ALGOS[algo]
+    unknown = set(hyperparams) - ZOO_KEYS - set(inspect.signature(algorithm).parameters)
+    assert not unknown, f"{algo} has no hyperparameter {unknown}"
+    policy = next(iter(algorithm.policy_aliases.values()))
+    unknown = set(hyperparams.get("policy_kwargs", {})) - set(inspect.signature(policy).parameters)
+    assert not unknown, f"{policy.__name__} has no argument {unknown}"
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +177,13 @@ def state_of_the_process(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> I
 
     matplotlib.use("Agg")
     monkeypatch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
+    modules, environments = set(sys.modules), dict(gym.registry)
     yield
+    gym.registry.clear()
+    gym.registry.update(environments)
+    for block in BLOCKS:
+        if block.file is not None and (name := Path(block.file).stem) not in modules:
+            sys.modules.pop(name, None)
 
 
 def check(command: list[str], folder: Path) -> None:
@@ -150,6 +193,8 @@ def check(command: list[str], folder: Path) -> None:
     :param command: Program and arguments
     :param folder: Where further files may be written
     """
+    missing = [word for word in command if word.startswith("docs/") and not (ROOT / word).exists()]
+    assert not missing, f"there is no {missing}"
     arguments = ours(command)
     if arguments is not None:
         if arguments[0] in ("--help", "--version"):
@@ -219,13 +264,13 @@ def test_each_block_has_a_language_that_is_tested() -> None:
 def test_each_exemption_is_needed(exempt: Exemption) -> None:
     matching = [block.name for block in BLOCKS if block.page == exempt.page and exempt.line in block.text]
     assert len(matching) == 1, f"{exempt.line!r} matches {matching}"
-    assert not hasattr(sb3_trmrl, exempt.until) and exempt.until not in COMMANDS, f"{exempt.until} is there: delete it"
 
 
 def test_each_comment_is_understood() -> None:
     for block in BLOCKS:
         assert block.code or not block.text
         assert block.arguments is None or block in SHELL, f"{block.name} cannot be `run`"
+        assert not block.printed or block.language == "text", f"{block.name} cannot be `output`"
 
 
 @pytest.mark.parametrize("page", PAGES_TO_RUN)
@@ -234,14 +279,22 @@ def test_blocks_run(page: str, workplace: Path, few_goals: None) -> None:
     One after the other, as a reader follows the page: Python in one namespace, commands that are marked to be run.
     """
     namespace: dict[str, object] = {"__name__": "__main__"}
+    printed: list[str] = []
     for block in BLOCKS:
         if block.page != page or is_exempt(block):
             continue
         if block.file is not None:
-            (workplace / block.file).write_text(block.code)
-        elif block.language == "python":
+            with (workplace / block.file).open("a") as file:
+                file.write(block.code)
+        for i, line in block.printed.items():
+            assert printed[i : i + 1] == [line], f"{block.name}, line {i + 1}"
+        if block.runs:
+            output = io.StringIO()
             # The line numbers of the page, for tracebacks
-            exec(compile("\n" * (block.line - 1) + block.code, str(ROOT / page), "exec"), namespace)
+            code = compile("\n" * (block.line - 1) + block.code, str(ROOT / page), "exec")
+            with contextlib.redirect_stdout(output):
+                exec(code, namespace)
+            printed = output.getvalue().splitlines()
         elif block.arguments is not None:
             for command in commands(block.code, workplace):
                 run(command, shlex.split(block.arguments), block)
@@ -268,7 +321,7 @@ def run(command: list[str], more: list[str], block: Block) -> None:
     [block for block in SHELL if block.arguments is None and not is_exempt(block)],
     ids=lambda block: block.name,
 )
-def test_commands_are_understood(block: Block, workplace: Path, parse_only: None) -> None:
+def test_commands_are_understood(block: Block, workplace: Path, parse_only: None, few_goals: None) -> None:
     found = commands(block.code, workplace)
     assert found
     for command in found:
@@ -280,6 +333,18 @@ def test_commands_are_understood(block: Block, workplace: Path, parse_only: None
     [
         "python -m sb3_trmrl evaluate docs/demo --no-such-option",
         "python train.py --env HalfCheetahVel-v0 --no-such-option",
+        "python train.py --env HalfCheetahVel-v9",
+        "python train.py --env HalfCheetahVel-v0 -params n_stepz:1",
+        'python train.py --env HalfCheetahVel-v0 -params policy_kwargs:"dict(memry=1)"',
+        "python train.py --algo ppo --env HalfCheetahVel-v0 -params vf_learning_rate:1",
+        "python train.py --env GridNavi-v0 --env-kwargs acros_episodes:1",
+        "python train.py --env GridNavi-v0 --env-kwargs \"across_episodes:'nothing'\"",
+        "python train.py --env GridNavi-v0 --conf-file hyperparams/nothing.yml",
+        "python enjoy.py --env HalfCheetahVel-v9",
+        "trmrl plot all -a trmrl -e HalfCheetahVel-v9 -f logs",
+        "trmrl analyze ablations --env HalfCheetahVel-v9",
+        'trmrl analyze ablations --env HalfCheetahVel-v0 --grid "n_layer:(1,2)"',
+        "python -m sb3_trmrl evaluate docs/demo/Nope.safetensors",
         "trmrl analyze online docs/demo --n-episodes 0",
         "trmrl nothing",
         "python benchmarks/learn.py --no-such-option",
@@ -294,7 +359,7 @@ def test_commands_are_understood(block: Block, workplace: Path, parse_only: None
     ],
 )
 def test_wrong_commands_are_found(script: str, workplace: Path, parse_only: None) -> None:
-    with pytest.raises((AssertionError, SystemExit)):
+    with pytest.raises((AssertionError, SystemExit, TypeError, ValueError)):
         for command in commands(f"{script}\n", workplace):
             check(command, workplace)
 
@@ -311,12 +376,16 @@ def test_blocks_of_a_page(tmp_path: Path) -> None:
         "# A\n<!-- test: 100 -> 1 -->\n```python\nlearn(100)\n```\n"
         "- list\n  ```console\n  $ trmrl train\n  done\n  ```\n"
         "<!-- test: run -n 1 -->\n````bash\n```\n````\n<!-- test: file a.py -->\n```python\n```\n"
+        "<!-- test: also a.py -->\n```python\n```\n<!-- test: output -->\n```text\na\nb\n```\n"
+        "<!-- test: output 2 -->\n```text\na\nb\n```\n"
     )
-    first, second, third, fourth = blocks_of(page)
+    first, second, third, fourth, fifth, *texts = blocks_of(page)
     assert (first.line, first.language, first.text, first.code) == (4, "python", "learn(100)\n", "learn(1)\n")
     assert (second.language, second.text, second.code) == ("console", "$ trmrl train\ndone\n", "trmrl train\n")
     assert (third.text, third.arguments, third.file) == ("```\n", "-n 1", None)
-    assert (fourth.text, fourth.arguments, fourth.file) == ("", None, "a.py")
+    assert (fourth.text, fourth.arguments, fourth.file, fourth.runs) == ("", None, "a.py", False)
+    assert (fifth.file, fifth.runs, first.runs, third.runs) == ("a.py", True, True, False)
+    assert [text.printed for text in (first, *texts)] == [{}, {0: "a", 1: "b"}, {1: "b"}]
 
 
 @pytest.mark.parametrize(
@@ -339,7 +408,12 @@ def test_mistakes_on_a_page(text: str, message: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", YAML, ids=lambda block: block.name)
 def test_yaml_is_valid(block: Block) -> None:
-    assert isinstance(yaml.safe_load(block.code), dict)
+    """Entries of environments, or keys that go into one."""
+    entries = yaml.safe_load(block.code)
+    assert isinstance(entries, dict)
+    of_environments = all(re.search(r"-v\d+$", name) for name in entries)
+    for hyperparams in entries.values() if of_environments else [entries]:
+        check_hyperparameters("trmrl", hyperparams)
 
 
 def test_links_of_the_readme_exist() -> None:
