@@ -405,7 +405,7 @@ def test_the_wheel_holds_the_yml_files_and_works_outside_the_checkout(tmp_path: 
     copy.mkdir()
     for name in ("sb3_trmrl", "hyperparams"):
         shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "LICENSE", "README.md"):
+    for name in ("setup.cfg", "pyproject.toml", "LICENSE", "DESCRIPTION.md"):
         if (root / name).is_file():
             shutil.copy(root / name, copy)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
