@@ -305,7 +305,8 @@ def test_vec_normalize_leaves_flags_and_actions_alone(tmp_path: Path) -> None:
 def test_the_default_entry_normalizes_what_can_be(tmp_path: Path) -> None:
     """Rewards always; observations that are real numbers, not numbers of classes as FrozenLake's"""
     for env_id, norm_obs in (("CartPole-v1", True), ("FrozenLake-v1", False)):
-        run = train(tmp_path, "--algo", "trmrl", "-n", "40", "--eval-freq", "20", "--report", env=env_id)
+        arguments = ["-n", "40", "--eval-freq", "20", "--checkpoint-freq", "0", "--report"]
+        run = train(tmp_path, "--algo", "trmrl", *arguments, env=env_id)
         env = VecNormalize.load(str(run / env_id / "vecnormalize.pkl"), make_vec_env(env_id))
         assert (env.norm_obs, env.norm_reward) == (norm_obs, True)
 
