@@ -160,7 +160,7 @@ def test_messages_name_the_place_and_the_value(
     path = _changed(agent_file, tmp_path, *places, value=value)
     with pytest.raises(InvalidAgentFile, match=message) as error:
         load_agent(path)
-    assert str(error.value).startswith(f"{path} cannot be loaded as an agent: ")
+    assert str(error.value).startswith(f"`path` {path} cannot be loaded as an agent: ")
 
 
 def test_the_noise_of_gsde_has_a_limit(agent_file: Path, tmp_path: Path) -> None:

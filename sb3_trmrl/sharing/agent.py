@@ -113,7 +113,7 @@ def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> Ex
     try:
         return read_agent(read_file(path), get_device(device))
     except InvalidAgentFile as error:
-        raise InvalidAgentFile(f"{path} cannot be loaded as an agent: {error}") from error
+        raise InvalidAgentFile(f"`path` {path} cannot be loaded as an agent: {error}") from error
 
 
 def read_agent(data: bytes, device: th.device) -> ExportedAgent:

@@ -56,7 +56,7 @@ def read_file(path: Path) -> bytes:
                 raise InvalidAgentFile(f"it has {size} bytes, more than {MAX_FILE_BYTES}")
             return file.read(MAX_FILE_BYTES)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}") from None
+        raise FileNotFoundError(f"`path` must be an exported agent: there is no file {path}") from None
     except OSError as error:
         raise InvalidAgentFile(f"it cannot be read: {error}") from error
 

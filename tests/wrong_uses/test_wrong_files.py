@@ -1,7 +1,6 @@
 """Wrong uses of what writes and reads checkpoints and exported agents."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from agent_helpers import tiny_model
@@ -87,17 +86,9 @@ LOAD = [
 ]
 
 
-def load(**arguments: Any) -> Any:
-    """The name of the argument is not in what is wrong with a file."""
-    try:
-        return load_agent(**arguments)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"{error} (path)") from error
-
-
 @pytest.mark.parametrize("row", LOAD, ids=name_of)
 def test_load_agent(row: Wrong) -> None:
-    row.check(load, {"path": AGENT})
+    row.check(load_agent, {"path": AGENT})
 
 
 OF_THE_HUB = [
