@@ -32,6 +32,19 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def make_place(path: Path) -> Path:
+    """
+    :param path: File to be written; its folder is made if need be
+    :return: The file that a link stands for, so that the link stays one
+    :raises OSError: if there can be no such file
+    """
+    target = path.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError("it is a folder")
+    return target
+
+
 def remove_unfinished(folder: Path, pattern: str) -> None:
     """
     Remove what processes that died have left half-written.

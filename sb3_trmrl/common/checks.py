@@ -103,16 +103,17 @@ def check_positive_int(name: str, value: Any) -> int:
     return check_int(name, value, low=1)
 
 
-def check_whole_number(name: str, value: Any) -> int:
+def check_whole_number(name: str, value: Any, low: int = 0) -> int:
     """
     :param name: Name of the argument, for the message
     :param value: What the user gave: an integer, or a float such as 1e6 that is one
+    :param low: Lowest number allowed
     :return: ``value`` as a Python integer
     :raises TypeError: if it is not an integer (a bool is not)
-    :raises ValueError: if it is negative
+    :raises ValueError: if it is below ``low``
     """
     is_whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
-    return check_int(name, int(value) if is_whole else value)
+    return check_int(name, int(value) if is_whole else value, low)
 
 
 def check_names(name: str, value: Any) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 import random
 import warnings
-from importlib import metadata
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +14,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_trmrl.common.callback_state import CallbackWatch, set_callback_state
 from sb3_trmrl.common.vec_env_state import set_vec_env_state, vec_env_state
+from sb3_trmrl.common.versions import versions_of
 
 #: What the model holds of the last step
 _LAST_STEP = ("_last_obs", "_last_episode_starts", "_last_original_obs")
@@ -115,8 +114,7 @@ def platform_of(model: OnPolicyAlgorithm, threads: int) -> dict[str, Any]:
     :return: On what the last bits of numbers depend
     """
     packages = ("gymnasium", "mujoco", "numpy", "sb3_trmrl", "stable_baselines3", "torch")
-    versions = {name: metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **versions, "device": model.device.type, "threads": threads}
+    return {**versions_of(packages), "device": model.device.type, "threads": threads}
 
 
 def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -124,7 +122,7 @@ def warn_of_differences(saved: dict[str, Any], now: dict[str, Any]) -> None:
     :param saved: Platform of the interrupted run
     :param now: Platform of the resumed one
     """
-    different = [f"{name} {saved[name]} instead of {now[name]}" for name in now if saved.get(name) != now[name]]
+    different = [f"{name} {saved.get(name)} instead of {now[name]}" for name in now if saved.get(name) != now[name]]
     if different:
         warnings.warn(
             f"the interrupted run had {', '.join(different)}: the resumed one goes on, but not to the last bit",

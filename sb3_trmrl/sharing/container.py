@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import safetensors.torch
 import torch as th
 
-from sb3_trmrl.common.atomic_file import atomic_file
+from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, fields, integer, integers, name, option, parse, shown
 
@@ -158,12 +158,8 @@ def write_file(path: Path, data: bytes) -> None:
     :param data: Its bytes
     :raises ValueError: if ``path`` cannot be written to
     """
-    target = path.resolve()  # a link stays a link
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise IsADirectoryError("it is a folder")
-        with atomic_file(target) as file:
+        with atomic_file(make_place(path)) as file:
             file.write(data)
     except OSError as error:
         raise ValueError(f"cannot write the agent to `path` {str(path)!r}: {error}") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_trmrl.common.checks import check_instance, check_path
+from sb3_trmrl.common.versions import versions_of
 from sb3_trmrl.sharing.agent import FORMAT, FORMAT_VERSION, SUFFIX, WEIGHTS, check_env_id, read_agent
 from sb3_trmrl.sharing.container import pack, write_file
 from sb3_trmrl.sharing.policy_json import settings_to_json, weights_of
@@ -138,15 +137,9 @@ def _training(model: BaseAlgorithm) -> dict[str, Any]:
     :param model: Model
     :return: What is known about its training
     """
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from its folder, without an installation
-            continue
     return {
         "algorithm": type(model).__name__,
         "timesteps": int(model.num_timesteps),
-        "versions": versions,
+        "versions": versions_of(_PACKAGES),
         "hyperparameters": hyperparameters_of(model),
     }

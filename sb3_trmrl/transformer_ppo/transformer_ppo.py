@@ -19,7 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_trmrl.common.atomic_file import atomic_file
+from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.common.callback_state import callbacks_of, environments_of
 from sb3_trmrl.common.checkpoint_files import find_checkpoint, read_training_state
@@ -368,13 +368,9 @@ class TransformerPPO(MemoryRollouts):
             return
         target = pathlib.Path(path)
         target = target if target.suffix else target.with_name(f"{target.name}.zip")
-        target = target.resolve()  # a link stays a link, as with SB3
         with ExitStack() as stack:
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if target.is_dir():
-                    raise IsADirectoryError("it is a folder")
-                file = stack.enter_context(atomic_file(target))
+                file = stack.enter_context(atomic_file(make_place(target)))
             except OSError as error:
                 raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
             super().save(file, exclude, include)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.common.checkpoint_files import find_checkpoint
-from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int, check_whole_number
 from sb3_trmrl.common.error_origin import error_text, is_about_arguments, is_of_users_code
 from sb3_trmrl.common.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.common.schedules import schedule_from_string
@@ -182,9 +182,7 @@ class TrMRLExperimentManager(ExperimentManager):
         if missing and (self.n_timesteps <= 0 or "policy" in missing):
             raise ValueError(f"{self.config!r} must give {' and '.join(missing)} for {self.env_name.gym_id}")
         check_instance("policy", hyperparams["policy"], str, "the name of a policy, such as 'TrMRLPolicy'")
-        n_timesteps = hyperparams.get("n_timesteps", 1)  # in files mostly 1e6
-        whole = isinstance(n_timesteps, float) and n_timesteps.is_integer()
-        check_positive_int("n_timesteps", int(n_timesteps) if whole else n_timesteps)
+        check_whole_number("n_timesteps", hyperparams.get("n_timesteps", 1), low=1)
         check_positive_int("n_envs", hyperparams.get("n_envs", 1))
         return hyperparams, saved_hyperparams
 
