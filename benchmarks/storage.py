@@ -17,7 +17,7 @@ from harness import save
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_trmrl import TransformerPPO
-from sb3_trmrl.common.working_memory import map_tokens
+from sb3_trmrl.memory.working_memory import map_tokens
 
 
 class Images(gym.Env):

@@ -22,8 +22,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization
 
 from sb3_trmrl import TransformerPPO
-from sb3_trmrl.common.held_out import share_tasks
-from sb3_trmrl.common.schedules import schedule_from_string
+from sb3_trmrl.trials.held_out import share_tasks
+from sb3_trmrl.zoo.schedules import schedule_from_string
 
 ENV = "HalfCheetahVel-v0"
 SETTINGS = yaml.safe_load((pathlib.Path(__file__).parent.parent / "hyperparams" / "trmrl.yml").read_text())[ENV]

@@ -16,9 +16,9 @@ import torch as th
 from gymnasium import spaces
 from harness import encoder_operations, interleaved, matrix_product_rate, save, seconds_of, variant
 
-from sb3_trmrl.common.sequences import Sequences
-from sb3_trmrl.common.torch_layers import TransformerExtractor
-from sb3_trmrl.common.windows import Windows
+from sb3_trmrl.memory.extractor import TransformerExtractor
+from sb3_trmrl.memory.sequences import Sequences
+from sb3_trmrl.memory.windows import Windows
 
 N_FEATURES, N_TRANSITIONS, N_SLOTS, N_LAYERS = 25, 1_000, 16_000, 2
 

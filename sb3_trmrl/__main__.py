@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 #: Commands, the module that has a function of that name, and what the help says about them
 COMMANDS = {
-    "train": ("zoo.launchers", "train an agent: rl-zoo3's train, with --report"),
-    "enjoy": ("zoo.launchers", "watch a trained agent: rl-zoo3's enjoy"),
-    "record_video": ("zoo.launchers", "record a video of a trained agent: rl-zoo3's record_video"),
-    "plot": ("zoo.launchers", "rl-zoo3's plots: train, all, from_file"),
-    "report": ("zoo.launchers", "compare a run's models before and after training on held-out tasks"),
+    "train": ("cli.zoo_commands", "train an agent: rl-zoo3's train, with --report"),
+    "enjoy": ("cli.zoo_commands", "watch a trained agent: rl-zoo3's enjoy"),
+    "record_video": ("cli.zoo_commands", "record a video of a trained agent: rl-zoo3's record_video"),
+    "plot": ("cli.zoo_commands", "rl-zoo3's plots: train, all, from_file"),
+    "report": ("cli.zoo_commands", "compare a run's models before and after training on held-out tasks"),
     "evaluate": ("cli.evaluate", "adaptation to new tasks, episode by episode"),
     "compare": ("cli.compare", "several agents and seeds on the same test tasks"),
     "analyze": ("cli.analyze", "the paper's analyses of a trained agent, as pictures"),

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.analysis.figures import check_named, check_picture
-from sb3_trmrl.common.adaptation_result import AdaptationResult
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 
 
 def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -> None:

@@ -23,8 +23,8 @@ from scipy import stats
 
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.analysis.figures import check_named, check_picture
-from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.checks import check_instance, check_int
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 
 #: Resamples of the bootstrap
 _N_RESAMPLES = 2_000

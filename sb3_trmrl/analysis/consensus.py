@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.analysis.figures import check_picture
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
-from sb3_trmrl.common.adaptation_result import bootstrap_interval
 from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 
 #: Loss, and whether candidates are scaled to unit length before they are averaged. The loss of the theorem's words is
 #: the cosine, that of its proof the inner product; only the last of the four follows.

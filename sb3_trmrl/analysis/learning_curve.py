@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.analysis.figures import check_picture
-from sb3_trmrl.common.adaptation_result import bootstrap_interval
 from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.analysis.figures import check_picture
-from sb3_trmrl.common.adaptation_result import AdaptationResult, bootstrap_interval
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_option, check_positive_int
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult, bootstrap_interval
 
 #: Names of numbers in ``info`` as pictures show them, and their units
 _NAMES = {"x_velocity": "x velocity", "y_velocity": "y velocity"}

@@ -14,8 +14,8 @@ from sklearn.linear_model import LinearRegression
 from sb3_trmrl.analysis.colours import COLOURS
 from sb3_trmrl.analysis.figures import check_picture
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
-from sb3_trmrl.common.adaptation_result import bootstrap_interval
 from sb3_trmrl.common.checks import check_instance, check_positive_int
+from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 
 #: Smallest length by which a memory is divided
 _EPSILON = 1e-12

@@ -10,9 +10,9 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.checks import check_instance
-from sb3_trmrl.common.encoder import EncoderTrace
-from sb3_trmrl.common.trials import Trials, TrialStep
-from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, map_tokens
+from sb3_trmrl.evaluation.trials import Trials, TrialStep
+from sb3_trmrl.memory.encoder import EncoderTrace
+from sb3_trmrl.memory.working_memory import Tokens, WorkingMemory, map_tokens
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 
 

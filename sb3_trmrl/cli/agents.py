@@ -15,9 +15,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.checks import check_instance, check_keywords
-from sb3_trmrl.common.error_origin import error_text, is_about_arguments
-from sb3_trmrl.common.held_out import has_environment
 from sb3_trmrl.sharing.agent import SUFFIX, ExportedAgent, load_agent
+from sb3_trmrl.trials.held_out import has_environment
+from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments
 from sb3_trmrl.zoo.registration import ALGO, register
 from sb3_trmrl.zoo.runs import BEST_MODEL, NEEDS_PACKAGES, STATISTICS, Run, file_errors, import_packages
 

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from sb3_trmrl.analysis.ablations import GRID, ablation_runs, plot_ablations, read_ablations, train_ablations
 from sb3_trmrl.analysis.attention import attention_map, plot_attention
 from sb3_trmrl.analysis.consensus import consensus, plot_consensus
 from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation, plot_targets
@@ -34,10 +33,11 @@ from sb3_trmrl.cli.agents import (
     positive_int,
     seed,
 )
-from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.threads import one_thread
-from sb3_trmrl.common.trials import SPLITS, Trials
+from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
+from sb3_trmrl.evaluation.trials import SPLITS, Trials
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
+from sb3_trmrl.zoo.ablations import GRID, ablation_runs, plot_ablations, read_ablations, train_ablations
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from sb3_trmrl.analysis.comparison import (
     share_of_gap,
 )
 from sb3_trmrl.cli.agents import StoreValues, argument_errors, open_agent, output_folder, positive_int, seed
-from sb3_trmrl.common.adaptation_result import AdaptationResult
-from sb3_trmrl.common.evaluation import evaluate_adaptation
 from sb3_trmrl.common.threads import one_thread
-from sb3_trmrl.common.trials import SPLITS, Trials
-from sb3_trmrl.common.wrappers import trials_of
+from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+from sb3_trmrl.evaluation.trials import SPLITS, Trials
+from sb3_trmrl.trials.wrappers import trials_of
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.runs import Run
 

@@ -25,11 +25,11 @@ from sb3_trmrl.cli.agents import (
     output_folder,
     positive_int,
 )
-from sb3_trmrl.common.adaptation_result import AdaptationResult
-from sb3_trmrl.common.evaluation import evaluate_adaptation
-from sb3_trmrl.common.metaworld_protocol import ProtocolResult, metaworld_protocol
 from sb3_trmrl.common.threads import one_thread
-from sb3_trmrl.common.trials import SPLITS
+from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+from sb3_trmrl.evaluation.metaworld_protocol import ProtocolResult, metaworld_protocol
+from sb3_trmrl.evaluation.trials import SPLITS
 from sb3_trmrl.sharing.agent import SUFFIX
 from sb3_trmrl.zoo.runs import BEST_MODEL
 

@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from sb3_trmrl.cli.agents import DEMO, LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
-from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, evaluation_seed
+from sb3_trmrl.cli.zoo_commands import render_without_display
 from sb3_trmrl.common.threads import one_thread
-from sb3_trmrl.common.trials import Trials
-from sb3_trmrl.common.wrappers import trials_of
-from sb3_trmrl.zoo.launchers import render_without_display
+from sb3_trmrl.evaluation.trials import Trials
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed
+from sb3_trmrl.trials.wrappers import trials_of
 
 #: Pixels of a video's shorter side at least: the grids are small
 _SHORT_SIDE = 320

@@ -1,7 +1,7 @@
 """
 Families of tasks, registered with Gymnasium when this package is imported.
 
-The registered environments contain both wrappers of ``sb3_trmrl.common.wrappers``: one Gymnasium episode is one trial.
+The registered environments contain both wrappers of ``sb3_trmrl.trials.wrappers``: one Gymnasium episode is one trial.
 The modules are loaded when an environment is made, so that MuJoCo is not imported for the small problems.
 """
 

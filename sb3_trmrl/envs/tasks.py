@@ -19,7 +19,7 @@ from sb3_trmrl.common.checks import (
     check_positive_int,
 )
 from sb3_trmrl.common.plain_state import attributes_besides, plain_state, set_plain_state
-from sb3_trmrl.common.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
+from sb3_trmrl.trials.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
 
 #: Number of tasks in each held-out split, where a family says no other
 N_HELD_OUT = 20

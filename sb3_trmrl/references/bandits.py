@@ -12,9 +12,9 @@ from abc import abstractmethod
 import numpy as np
 
 from sb3_trmrl.common.checks import check_bool, check_int, check_non_negative, check_positive_int
-from sb3_trmrl.common.trials import Agent, check_agent
 from sb3_trmrl.references.bandit_values import BernoulliValues, gittins_indices
 from sb3_trmrl.references.scripted import ScriptedAgent
+from sb3_trmrl.trials.agent import Agent, check_agent
 
 
 def _generator(seed: int | None) -> np.random.Generator:

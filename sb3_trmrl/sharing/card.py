@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sb3_trmrl.common.adaptation_result import AdaptationResult
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.sharing.agent import ExportedAgent
 
 _TAGS = ("reinforcement-learning", "deep-reinforcement-learning", "stable-baselines3", "transformer")

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import torch as th
 
-from sb3_trmrl.common.adaptation_result import AdaptationResult
 from sb3_trmrl.common.checks import check_bool, check_instance, check_positive_int
-from sb3_trmrl.common.evaluation import evaluate_adaptation
+from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.sharing.agent import ExportedAgent, load_agent
 from sb3_trmrl.sharing.card import model_card
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES

@@ -13,9 +13,9 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
 
-from sb3_trmrl.common.encoder import LAYER_NORMS
-from sb3_trmrl.common.torch_layers import MEMORIES, POSITIONAL_ENCODINGS
-from sb3_trmrl.common.working_memory import token_dtype
+from sb3_trmrl.memory.encoder import LAYER_NORMS
+from sb3_trmrl.memory.extractor import MEMORIES, POSITIONAL_ENCODINGS
+from sb3_trmrl.memory.working_memory import token_dtype
 from sb3_trmrl.sharing.limits import (
     MAX_CONTEXT,
     MAX_FILE_BYTES,

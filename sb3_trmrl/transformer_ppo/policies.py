@@ -18,12 +18,12 @@ from stable_baselines3.common.utils import is_vectorized_observation
 from torch import nn
 
 from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, check_option, short_repr
-from sb3_trmrl.common.encoder import EncoderTrace
-from sb3_trmrl.common.full_memory import FullMemory
-from sb3_trmrl.common.sequences import Sequences
-from sb3_trmrl.common.torch_layers import TransformerExtractor, default_token_extractor
-from sb3_trmrl.common.windows import Windows
-from sb3_trmrl.common.working_memory import Tokens, WorkingMemory, first_array, map_tokens
+from sb3_trmrl.memory.encoder import EncoderTrace
+from sb3_trmrl.memory.extractor import TransformerExtractor, default_token_extractor
+from sb3_trmrl.memory.full_memory import FullMemory
+from sb3_trmrl.memory.sequences import Sequences
+from sb3_trmrl.memory.windows import Windows
+from sb3_trmrl.memory.working_memory import Tokens, WorkingMemory, first_array, map_tokens
 from sb3_trmrl.transformer_ppo.arguments import POLICY_CHECKS, check_arguments
 
 #: The live memory of some environments

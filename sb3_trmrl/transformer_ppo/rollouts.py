@@ -11,12 +11,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.common.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer
-from sb3_trmrl.common.callback_state import callbacks_of
+from sb3_trmrl.common.callback_tree import callbacks_of
 from sb3_trmrl.common.checks import check_finite
-from sb3_trmrl.common.full_memory import FullMemory
 from sb3_trmrl.common.threads import one_thread_beside_workers
-from sb3_trmrl.common.training_state import TrainingState, set_training_state
+from sb3_trmrl.memory.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer
+from sb3_trmrl.memory.full_memory import FullMemory
+from sb3_trmrl.resuming.training_state import TrainingState, set_training_state
 from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 
 

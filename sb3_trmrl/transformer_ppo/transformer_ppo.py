@@ -20,14 +20,13 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
-from sb3_trmrl.common.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
-from sb3_trmrl.common.callback_state import callbacks_of, environments_of
-from sb3_trmrl.common.checkpoint_files import find_checkpoint, read_training_state
+from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
-from sb3_trmrl.common.gradients import refuse_non_finite_gradients
-from sb3_trmrl.common.training_state import platform_of, warn_of_differences
-from sb3_trmrl.common.vec_env_state import check_fits
 from sb3_trmrl.common.workers import worker_errors
+from sb3_trmrl.memory.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
+from sb3_trmrl.resuming.checkpoint_files import find_checkpoint, read_training_state
+from sb3_trmrl.resuming.training_state import platform_of, warn_of_differences
+from sb3_trmrl.resuming.vec_env_state import check_fits
 from sb3_trmrl.transformer_ppo.arguments import (
     LEARN_CHECKS,
     LOAD_CHECKS,
@@ -37,6 +36,7 @@ from sb3_trmrl.transformer_ppo.arguments import (
     check_env,
     check_zip,
 )
+from sb3_trmrl.transformer_ppo.gradients import refuse_non_finite_gradients
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 from sb3_trmrl.transformer_ppo.rollouts import MemoryRollouts
 
@@ -48,9 +48,9 @@ class TransformerPPO(MemoryRollouts):
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
 
-    The policy acts on a window of the newest observations, which :class:`~sb3_trmrl.common.buffers.WindowRolloutBuffer`
+    The policy acts on a window of the newest observations, which :class:`~sb3_trmrl.memory.buffers.WindowRolloutBuffer`
     gives back exactly at the update; or, with ``memory="full"``, on all observations of the episode, as
-    :class:`~sb3_trmrl.common.buffers.SequenceRolloutBuffer` does. The update itself is SB3's ``PPO.train``. Every
+    :class:`~sb3_trmrl.memory.buffers.SequenceRolloutBuffer` does. The update itself is SB3's ``PPO.train``. Every
     observation is a token: no wrapper is needed for memory. For meta-RL, where tokens are (state, previous action,
     reward, done flag), wrap the environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
 

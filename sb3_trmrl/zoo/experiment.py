@@ -21,16 +21,16 @@ from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.atomic_file import atomic_file
-from sb3_trmrl.common.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
-from sb3_trmrl.common.checkpoint_files import find_checkpoint
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int, check_whole_number
-from sb3_trmrl.common.error_origin import error_text, is_about_arguments, is_of_users_code
-from sb3_trmrl.common.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
-from sb3_trmrl.common.schedules import schedule_from_string
-from sb3_trmrl.common.training_checkpoint import TrainingCheckpoint
+from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
+from sb3_trmrl.resuming.checkpoint_files import find_checkpoint
+from sb3_trmrl.resuming.training_checkpoint import TrainingCheckpoint
 from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.trials.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
+from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, is_of_users_code
 from sb3_trmrl.zoo.report import write_report
 from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, INITIAL_MODEL
+from sb3_trmrl.zoo.schedules import schedule_from_string
 
 
 def hyperparams_folder() -> Path:

@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_trmrl.analysis.learning_curve import LearningCurve, plot_learning_curve
-from sb3_trmrl.common.held_out import evaluation_seed, share_tasks
+from sb3_trmrl.trials.held_out import evaluation_seed, share_tasks
 from sb3_trmrl.zoo.runs import INITIAL_MODEL, Run, file_errors
 
 #: Files of a report, in the folder of the run

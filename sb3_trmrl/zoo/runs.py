@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sb3_trmrl.common.callbacks import HISTORY
-from sb3_trmrl.common.error_origin import is_of_users_code
-from sb3_trmrl.common.held_out import N_HELD_OUT_TASKS, has_splits, n_tasks_in_turn
+from sb3_trmrl.evaluation.callbacks import HISTORY
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, has_splits, n_tasks_in_turn
+from sb3_trmrl.zoo.error_origin import is_of_users_code
 
 #: Files of a run
 INITIAL_MODEL = "initial_model.zip"

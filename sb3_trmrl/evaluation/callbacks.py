@@ -1,0 +1,152 @@
+"""Callbacks that look at the episodes of a trial one by one; SB3's own see a trial as one episode."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_trmrl.common.checks import check_instance, check_int, check_keywords, check_positive_int
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
+
+#: File of the evaluations' returns by episode, beside SB3's evaluations.npz
+HISTORY = "adaptation.npz"
+
+
+class InnerEpisodeCallback(BaseCallback):
+    """
+    Logs the mean return of the first and of the last episode of training trials, beside ``rollout/ep_rew_mean``, which
+    is the sum over a trial: ``rollout/first_episode_rew_mean`` and ``rollout/last_episode_rew_mean``.
+
+    :param window: Number of newest trials to take the mean of, SB3's ``stats_window_size``
+    :param verbose: Verbosity level
+    :raises TypeError: if ``window`` is not an integer
+    :raises ValueError: if it is below 1
+    """
+
+    def __init__(self, window: int = 100, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        check_positive_int("window", window)
+        self._first: deque[float] = deque(maxlen=window)
+        self._last: deque[float] = deque(maxlen=window)
+
+    def _on_step(self) -> bool:
+        if "infos" not in self.locals:  # ARS calls at the end of a population
+            return True
+        for info, done in zip(self.locals["infos"], self.locals["dones"], strict=True):
+            if done and info.get("episode_returns"):
+                self._first.append(info["episode_returns"][0])
+                self._last.append(info["episode_returns"][-1])
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self._first:
+            self.logger.record("rollout/first_episode_rew_mean", float(np.mean(self._first)))
+            self.logger.record("rollout/last_episode_rew_mean", float(np.mean(self._last)))
+
+
+class AdaptationEvalCallback(EvalCallback):
+    """
+    SB3's ``EvalCallback`` for trials. Also logs the mean return of each episode of a trial,
+    ``eval/episode_1_mean_reward``, ..., with ``eval/episode_1_success_rate``, ... where there is success. The best
+    model is the one with the best mean over tasks of a whole trial.
+
+    K evaluations of n trials are kept in ``adaptation.npz`` beside ``evaluations.npz``: ``timesteps``, (K,),
+    ``returns`` and, where there is success, ``successes``, (K, n, episodes). Trials are in the order in which they
+    ended; ``tasks``, (K, n), are indices into ``task_names``, what ``repr`` says of each task.
+
+    :param eval_env: Evaluation environment, or a registered id: then its validation tasks, each in a copy of its own,
+        normalised if the training environment is
+    :param n_eval_episodes: Number of trials, by default one for each validation task if an id was given, else 20
+    :param env_kwargs: Arguments of the environment if an id was given, on top of ``split="validation"``
+    :param seed: Seed of the environment if an id was given
+    :param kwargs: Further arguments of ``EvalCallback``
+    :raises TypeError: if an argument has the wrong type or a name that ``EvalCallback`` does not take
+    :raises ValueError: if a number is out of range, or ``env_kwargs`` come with an environment that is made already
+    """
+
+    def __init__(
+        self,
+        eval_env: str | gym.Env | VecEnv,
+        *,
+        n_eval_episodes: int | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        kinds = (str, gym.Env, VecEnv)
+        check_instance("eval_env", eval_env, kinds, "a Gymnasium environment, a VecEnv or a registered id")
+        if n_eval_episodes is not None:
+            check_positive_int("n_eval_episodes", n_eval_episodes)
+        check_keywords("env_kwargs", env_kwargs)
+        if env_kwargs and not isinstance(eval_env, str):
+            raise ValueError(f"`env_kwargs` must be None unless `eval_env` is a registered id, got {env_kwargs!r}")
+        check_keywords("kwargs", kwargs, EvalCallback, passed=("eval_env", "n_eval_episodes"))
+        check_int("seed", seed)
+        self._is_own_env = isinstance(eval_env, str)
+        if isinstance(eval_env, str):
+            arguments = {**({"split": "validation"} if has_splits(eval_env) else {}), **(env_kwargs or {})}
+            n_tasks = n_tasks_in_turn(eval_env, arguments)
+            n_eval_episodes = n_tasks if n_eval_episodes is None else n_eval_episodes
+            seed_of_split = evaluation_seed(seed, "validation")
+            eval_env = make_vec_env(eval_env, min(n_eval_episodes, n_tasks), seed=seed_of_split, env_kwargs=arguments)
+            if arguments.get("split", "train") != "train":
+                eval_env = share_tasks(eval_env)
+        super().__init__(
+            eval_env, n_eval_episodes=N_HELD_OUT_TASKS if n_eval_episodes is None else n_eval_episodes, **kwargs
+        )
+        self._episode_returns: list[tuple[float, ...]] = []
+        self._episode_successes: list[tuple[bool, ...]] = []
+        self._tasks: list[int] = []
+        self._task_indices: dict[str, int] = {}
+        self._history: dict[str, list[Any]] = {"timesteps": [], "returns": [], "successes": [], "tasks": []}
+
+    def _init_callback(self) -> None:
+        statistics = self.model.get_vec_normalize_env()
+        if self._is_own_env and statistics is not None and not isinstance(self.eval_env, VecNormalize):
+            self.eval_env = VecNormalize(
+                self.eval_env,
+                training=False,
+                norm_obs=statistics.norm_obs,
+                norm_obs_keys=statistics.norm_obs_keys,
+                norm_reward=False,
+                clip_obs=statistics.clip_obs,
+                epsilon=statistics.epsilon,
+            )
+        super()._init_callback()
+
+    def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
+        # Called at each step of the evaluation; what is recorded last is what SB3 then writes
+        super()._log_success_callback(locals_, globals_)
+        info = locals_["info"]
+        if not (locals_["done"] and info.get("episode_returns")):
+            return
+        self._tasks.append(self._task_indices.setdefault(repr(info["task"]), len(self._task_indices)))
+        self._episode_returns.append(info["episode_returns"])
+        self._record("reward", np.array(self._episode_returns, dtype=np.float64), "mean_reward")
+        if "episode_successes" in info:
+            self._episode_successes.append(info["episode_successes"])
+            self._record("success", np.array(self._episode_successes, dtype=np.float64), "success_rate")
+
+    def _record(self, what: str, values: np.ndarray, name: str) -> None:
+        for index, mean in enumerate(values.mean(axis=0)):
+            self.logger.record(f"eval/episode_{index + 1}_{name}", float(mean))
+
+    def _on_step(self) -> bool:
+        self._episode_returns, self._episode_successes, self._tasks = [], [], []
+        continue_training = super()._on_step()
+        if self._episode_returns and self.log_path is not None:
+            self._history["timesteps"].append(self.num_timesteps)
+            self._history["returns"].append(self._episode_returns)
+            self._history["successes"].append(self._episode_successes)
+            self._history["tasks"].append(self._tasks)
+            arrays: dict[str, Any] = {key: np.array(values) for key, values in self._history.items() if values[0] != []}
+            arrays["task_names"] = np.array(list(self._task_indices))
+            np.savez(os.path.join(os.path.dirname(self.log_path), HISTORY), **arrays)
+        return continue_training

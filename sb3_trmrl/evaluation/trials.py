@@ -1,0 +1,243 @@
+"""
+Trials that an agent with frozen weights plays on some tasks: what the evaluation and the analyses share.
+
+Everything goes through ``predict(observation, state, episode_start, deterministic)``, so any SB3 model will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_trmrl.common.checks import (
+    check_bool,
+    check_callable,
+    check_instance,
+    check_keywords,
+    check_option,
+    check_positive_int,
+)
+from sb3_trmrl.trials.agent import Agent, check_agent
+from sb3_trmrl.trials.held_out import evaluation_seed, has_splits
+from sb3_trmrl.trials.wrappers import MultiEpisodeTrial, trials_of
+
+SPLITS = ("train", "validation", "test")
+
+
+class TrialStep(NamedTuple):
+    """
+    One step of B trials side by side; those that are over only fill their place.
+
+    :param envs: Which of the B are not over, indices, (R,)
+    :param tasks: Index of the task of each of those, (R,)
+    :param episodes: Episode of the trial in which each of the B makes this step, from 0, (B,)
+    :param number: Number of this step in its trial, from 0
+    :param state: What ``predict`` returned
+    :param actions: (B, \\*action)
+    :param rewards: (B,)
+    :param infos: B of them
+    """
+
+    envs: np.ndarray
+    tasks: np.ndarray
+    episodes: np.ndarray
+    number: int
+    state: Any
+    actions: np.ndarray
+    rewards: np.ndarray
+    infos: list[dict[str, Any]]
+
+
+class Trials:
+    """
+    A trial of several episodes on each of some tasks.
+
+    Tasks are those that the environment holds out for ``split`` (``held_out_tasks(split, n)``, as all of ours have it:
+    always the same ones), else drawn with ``sample_tasks(n)`` from a stream of random numbers of this split.
+
+    :param env: Registered id of a family of tasks, or what makes one environment when called with ``env_kwargs``; it
+        contains a ``MultiEpisodeTrial``
+    :param n_tasks: Number of tasks T
+    :param n_episodes: Episodes of each trial, whatever the environment was made with
+    :param split: ``"test"``, ``"validation"`` or ``"train"``
+    :param seed: Seed of initial states and sampled actions, and of tasks where none are held out
+    :param env_kwargs: Arguments of the environment, for example another task range
+    :raises TypeError: if the environment is no family of tasks in trials, or a number is no integer
+    :raises ValueError: if a number is below 1, the seed is negative or the split is unknown
+    """
+
+    def __init__(
+        self,
+        env: str | Callable[..., gym.Env],
+        n_tasks: int = 20,
+        n_episodes: int = 1,
+        split: str = "test",
+        seed: int = 0,
+        env_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.n_episodes = check_positive_int("n_episodes", n_episodes)
+        if not isinstance(env, str):
+            check_callable("env", env, "a registered id, or a function that makes an environment")
+        self._env = env
+        self._env_kwargs = check_keywords("env_kwargs", env_kwargs)
+        self.split = check_option("split", self._env_kwargs.get("split", split), SPLITS)
+        if isinstance(env, str) and has_splits(env):
+            self._env_kwargs["split"] = self.split
+        self.env_id: str = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+        self.seed = seed
+        self.seed_of_split = evaluation_seed(seed, self.split)
+        first = self.make()
+        self.observation_space = first.observation_space
+        self.action_space = first.action_space
+        #: Unit of the tasks, if they are numbers and the family says so
+        self.task_unit: str = first.get_wrapper_attr("task_unit") if first.has_wrapper_attr("task_unit") else ""
+        #: The tasks, and whether training never meets them; None where that is not known
+        n_tasks = check_positive_int("n_tasks", n_tasks)
+        self.tasks, self.held_out = _tasks(first, self.split, n_tasks, self.seed_of_split)
+        first.close()
+
+    def make(self) -> gym.Env:
+        """
+        :return: One environment, with as many episodes in a trial as asked for
+        """
+        env, kwargs = self._env, self._env_kwargs
+        made = gym.make(env, **kwargs) if isinstance(env, str) else env(**kwargs)
+        trials = trials_of(made)
+        if trials is None:
+            raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {made}")
+        trials.episodes_per_trial = self.n_episodes
+        return made
+
+    def play(
+        self,
+        model: Agent,
+        deterministic: bool = True,
+        vec_normalize: VecNormalize | None = None,
+        n_envs: int | None = None,
+        after_task: Callable[[int], None] | None = None,
+    ) -> Iterator[TrialStep]:
+        """
+        Play all trials. The random generators of PyTorch are afterwards what they were.
+
+        :param model: Agent; its ``predict`` gets the observations of ``n_envs`` tasks at once
+        :param deterministic: Whether actions are the likeliest ones or sampled
+        :param vec_normalize: Statistics to normalise observations with, by default those of the model's own
+            environment, if it has them
+        :param n_envs: Tasks at a time, by default all
+        :param after_task: Called with the number of finished tasks, for a progress bar
+        :return: The steps, one after the other
+        :raises TypeError: if an argument has the wrong type
+        :raises ValueError: if ``n_envs`` is below 1, the model has other observations, or it normalises by itself and
+            ``vec_normalize`` is given too
+        """
+        check_agent(model)
+        check_bool("deterministic", deterministic)
+        check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
+        if after_task is not None:
+            check_callable("after_task", after_task, "a function of the number of finished tasks, or None")
+        n_envs = len(self.tasks) if n_envs is None else check_positive_int("n_envs", n_envs)
+        if vec_normalize is None and hasattr(model, "get_vec_normalize_env"):
+            vec_normalize = model.get_vec_normalize_env()
+        if vec_normalize is not None and getattr(model, "observation_statistics", None) is not None:
+            raise ValueError("`vec_normalize` must be None for an exported agent, which normalises by itself")
+        _check_observations(model, self.observation_space)
+        with _seeded(self.seed_of_split):
+            for start in range(0, len(self.tasks), n_envs):
+                tasks = np.arange(start, min(start + n_envs, len(self.tasks)))
+                venv = self._make_vec_env(tasks)
+                try:
+                    yield from _play(model, venv, tasks, deterministic, vec_normalize)
+                finally:
+                    venv.close()
+                if after_task is not None:
+                    after_task(start + len(tasks))
+
+    def _make_vec_env(self, tasks: np.ndarray) -> DummyVecEnv:
+        """
+        :param tasks: Indices of tasks
+        :return: One environment for each of them
+        """
+        venv = DummyVecEnv([self.make for _ in tasks])
+        for env, task in zip(venv.envs, tasks, strict=True):
+            trials = trials_of(env)
+            assert isinstance(trials, MultiEpisodeTrial)
+            trials.tasks = (self.tasks[task],)
+        venv.seed(self.seed_of_split + int(tasks[0]))
+        return venv
+
+
+def _tasks(env: gym.Env, split: str, n: int, seed: int) -> tuple[list[Any], bool | None]:
+    """
+    :param env: Family of tasks
+    :param split: Name of the split
+    :param n: Number of tasks
+    :param seed: Seed to draw with, where none are held out
+    :return: The tasks, and whether training never meets them (None: unknown)
+    """
+    if split != "train" and env.has_wrapper_attr("held_out_tasks"):
+        tasks = env.get_wrapper_attr("held_out_tasks")(split, n)
+        known = env.has_wrapper_attr("holds_tasks_out")
+        return list(tasks), env.get_wrapper_attr("holds_tasks_out") if known else None
+    env.reset(seed=seed)
+    return list(env.get_wrapper_attr("sample_tasks")(n)), False if split == "train" else None
+
+
+def _check_observations(model: Agent, space: spaces.Space[Any]) -> None:
+    """
+    :param model: Agent
+    :param space: Observations of the environment
+    :raises ValueError: if the agent was trained with other keys or sizes, or only one of both is a Dict
+    """
+    own = getattr(model, "observation_space", None)
+    if own is None or not (isinstance(own, spaces.Dict) or isinstance(space, spaces.Dict)):
+        return  # SB3 turns images round, and says itself what does not fit
+    if not (isinstance(own, spaces.Dict) and isinstance(space, spaces.Dict)):
+        raise ValueError(f"`env` has the observations {space}, the model was trained with {own}: look at env_kwargs")
+    sizes, needed = ({key: part.shape for key, part in both.spaces.items()} for both in (space, own))
+    if sizes.keys() != needed.keys() or any(sizes[key] != needed[key] for key in needed if len(sizes[key] or ()) == 1):
+        raise ValueError(f"`env` has the observations {sizes}, the model was trained with {needed}: look at env_kwargs")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """
+    :param seed: Seed of sampled actions
+    """
+    with th.random.fork_rng():
+        th.manual_seed(seed)
+        yield
+
+
+def _play(
+    model: Agent, venv: DummyVecEnv, tasks: np.ndarray, deterministic: bool, vec_normalize: VecNormalize | None
+) -> Iterator[TrialStep]:
+    """
+    :param model: Agent
+    :param venv: Environments
+    :param tasks: Index of the task of each of them
+    :param deterministic: See :meth:`Trials.play`
+    :param vec_normalize: Statistics for observations
+    :return: The steps of one trial in each environment
+    """
+    observation: Any = venv.reset()
+    state, starts = None, np.ones(venv.num_envs, dtype=bool)
+    episodes = np.zeros(venv.num_envs, dtype=int)
+    running = np.ones(venv.num_envs, dtype=bool)
+    number = 0
+    while running.any():
+        if vec_normalize is not None:
+            observation = vec_normalize.normalize_obs(observation)
+        actions, state = model.predict(observation, state=state, episode_start=starts, deterministic=deterministic)
+        observation, rewards, starts, infos = venv.step(actions)
+        envs = np.flatnonzero(running)
+        yield TrialStep(envs, tasks[envs], episodes.copy(), number, state, actions, rewards, infos)
+        episodes += [info["new_episode"] for info in infos]
+        running &= ~starts
+        number += 1

@@ -1,0 +1,213 @@
+"""
+The causal encoder of TrMRL: working memories in, the newest slot's episodic memory out (figure 1, right).
+
+Shapes: B batch, N slots of the window, D width of the model (``d_model``), H heads.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch as th
+import torch.nn.functional as F
+from torch import nn
+
+#: Attention: queries, keys and values (..., H, D / H) to attended values, like the queries
+Attend = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
+
+LAYER_NORMS = ("none", "pre", "post")
+
+
+class EncoderTrace(NamedTuple):
+    """
+    What every layer of the encoder holds, for analysis.
+
+    :param memories: The working memories and each layer's episodic memories (eq. 6), n_layers + 1 tensors (B, N, D)
+    :param attention: Each layer's attention weights alpha (eq. 4), n_layers tensors (B, H, N, N), rows sum to 1
+    :param values: What they weigh, the memories before each layer projected onto its value spaces, n_layers tensors
+        (B, H, N, D / H)
+    """
+
+    memories: list[th.Tensor]
+    attention: list[th.Tensor]
+    values: list[th.Tensor]
+
+
+class SelfAttention(nn.Module):
+    """
+    Multi-head attention (eq. 1) of some slots to the slots they may see.
+
+    :param d_model: Width D
+    :param n_heads: Number of heads H, divides D
+    """
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query = nn.Linear(d_model, d_model)
+        self.key = nn.Linear(d_model, d_model)
+        self.value = nn.Linear(d_model, d_model)
+        self.out = nn.Linear(d_model, d_model)
+
+    def forward(self, queries: th.Tensor, memories: th.Tensor, attend: Attend) -> th.Tensor:
+        """
+        :param queries: Memories that attend, (..., D)
+        :param memories: Memories attended to, (..., D)
+        :param attend: Attention, which knows which query sees which memories
+        :return: Task representations mu (eq. 5), like ``queries``
+        """
+        attended = attend(*map(self._heads, (self.query(queries), self.key(memories), self.value(memories))))
+        representations: th.Tensor = self.out(attended.flatten(-2))
+        return representations
+
+    def trace(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param memories: (B, N, D)
+        :param visible: Which memories each of them sees, booleans (N, N)
+        :return: Attention weights (eq. 4), (B, H, N, N), and values, (B, H, N, D / H)
+        """
+        q, k, v = (self._heads(linear(memories)).transpose(1, 2) for linear in (self.query, self.key, self.value))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        return scores.masked_fill(~visible, -math.inf).softmax(dim=-1), v
+
+    def _heads(self, x: th.Tensor) -> th.Tensor:
+        return th.unflatten(x, -1, (self.n_heads, -1))  # (..., D) -> (..., H, D / H)
+
+
+def attend_to_visible(visible: th.Tensor) -> Attend:
+    """
+    :param visible: Which memories each query sees, booleans that broadcast to (B, H, Q, N)
+    :return: Attention of queries (B, Q, H, D / H) to keys and values (B, N, H, D / H)
+    """
+
+    def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).transpose(1, 2)
+
+    return attend
+
+
+def causal_mask(memories: th.Tensor) -> th.Tensor:
+    """
+    :param memories: (B, N, D)
+    :return: Slot i sees the slots up to i, booleans (N, N); so what lies behind the newest slot never matters
+    """
+    n_slots = memories.shape[1]
+    return th.ones(n_slots, n_slots, dtype=th.bool, device=memories.device).tril()
+
+
+class EncoderLayer(nn.Module):
+    """
+    One refinement of the episodic memory (eq. 6): attention and a position-wise ReLU network, each with a residual.
+
+    :param d_model: Width D
+    :param n_heads: Number of heads
+    :param dim_feedforward: Hidden units of the position-wise network
+    :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
+    """
+
+    def __init__(self, d_model: int, n_heads: int, dim_feedforward: int, layer_norm: str) -> None:
+        super().__init__()
+        self.attention = SelfAttention(d_model, n_heads)
+        self.feedforward = nn.Sequential(
+            nn.Linear(d_model, dim_feedforward), nn.ReLU(inplace=True), nn.Linear(dim_feedforward, d_model)
+        )
+        self.layer_norm = layer_norm
+        self.norm_attention = nn.Identity() if layer_norm == "none" else nn.LayerNorm(d_model)
+        self.norm_feedforward = nn.Identity() if layer_norm == "none" else nn.LayerNorm(d_model)
+
+    def forward(self, queries: th.Tensor, memories: th.Tensor, attend: Attend) -> th.Tensor:
+        """
+        :param queries: Memories to refine, (..., D)
+        :param memories: Memories to refine them with, (..., D)
+        :param attend: Attention, which knows which query sees which memories
+        :return: Refined memories, like ``queries``
+        """
+        if self.layer_norm == "pre":
+            x = queries + self.attention(self.norm_attention(queries), self.norm_attention(memories), attend)
+            refined: th.Tensor = x + self.feedforward(self.norm_feedforward(x))
+            return refined
+        x = self.norm_attention(queries + self.attention(queries, memories, attend))
+        refined = self.norm_feedforward(x + self.feedforward(x))
+        return refined
+
+    def matrices_scaled_by_tfixup(self) -> list[th.Tensor]:
+        """
+        :return: W_v, W_o and both feed-forward matrices
+        """
+        linears = (self.attention.value, self.attention.out, self.feedforward[0], self.feedforward[2])
+        return [linear.get_parameter("weight") for linear in linears]
+
+    def trace_attention(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :return: Attention weights when all slots are refined, (B, H, N, N), and values, (B, H, N, D / H)
+        """
+        x = self.norm_attention(memories) if self.layer_norm == "pre" else memories
+        return self.attention.trace(x, visible)
+
+
+class TransformerEncoder(nn.Module):
+    """
+    Causal encoder whose output is the episodic memory of the newest slot (section 4.3, Algorithm 1).
+
+    :param d_model: Width D
+    :param n_layers: Number of layers L
+    :param n_heads: Number of heads
+    :param dim_feedforward: Hidden units of the position-wise networks
+    :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
+    """
+
+    layers: list[EncoderLayer]
+
+    def __init__(self, d_model: int, n_layers: int, n_heads: int, dim_feedforward: int, layer_norm: str) -> None:
+        super().__init__()
+        layers = (EncoderLayer(d_model, n_heads, dim_feedforward, layer_norm) for _ in range(n_layers))
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
+        # A pre-norm stack leaves its last sum without norm
+        self.final_norm = nn.LayerNorm(d_model) if layer_norm == "pre" else nn.Identity()
+
+    def forward(self, memories: th.Tensor, lengths: th.Tensor) -> th.Tensor:
+        """
+        :param memories: Working memories, (B, N, D)
+        :param lengths: Number of filled slots, (B,)
+        :return: Episodic memory of the newest filled slot, (B, D)
+        """
+        causal = causal_mask(memories)
+        for layer in self.layers[:-1]:
+            memories = layer(memories, memories, attend_to_visible(causal))
+        # Only the newest slot of the last layer is read
+        newest = lengths - 1
+        rows = th.arange(len(lengths), device=lengths.device)
+        attend = attend_to_visible(causal[newest, None, None])
+        last = self.layers[-1](memories[rows, newest, None], memories, attend)
+        episodic: th.Tensor = self.final_norm(last[:, 0])
+        return episodic
+
+    def is_short(self, n_slots: int, n_windows: int) -> bool:
+        """
+        :param n_slots: Number of slots that any window fills
+        :param n_windows: Number of windows B
+        :return: Whether :mod:`~sb3_trmrl.memory.short_windows` is the faster way to the same result, as measured: its
+            rows have to be long, and its work grows with the square of the slots
+        """
+        plain = self.layers[0].layer_norm == "none"
+        return plain and n_slots <= 12 and n_windows >= 64
+
+    def trace(self, memories: th.Tensor, context_length: int | None = None) -> EncoderTrace:
+        """
+        :param memories: Working memories, (B, N, D)
+        :param context_length: Number of slots that a slot sees, itself among them; None for all up to itself
+        :return: Memories, attention weights and values of every layer at every slot; slots not filled have no meaning
+        """
+        visible = causal_mask(memories)
+        if context_length is not None:
+            visible = visible.triu(1 - context_length)
+        trace = EncoderTrace([memories], [], [])
+        for layer in self.layers:
+            weights, values = layer.trace_attention(memories, visible)
+            trace.attention.append(weights)
+            trace.values.append(values)
+            memories = layer(memories, memories, attend_to_visible(visible))
+            trace.memories.append(memories)
+        trace.memories[-1] = self.final_norm(memories)
+        return trace

@@ -1,0 +1,1 @@
+"""Checkpoints from which an interrupted run continues exactly."""

@@ -1,0 +1,1 @@
+"""Tasks and trials: the wrappers that turn a family of tasks into a meta-reinforcement-learning problem."""

@@ -1,0 +1,441 @@
+"""
+Wrong uses of the command line, of hyperparameter files and of the files of a run: exit status 2, and an error that
+names option or file, what was given and what is allowed, without a traceback.
+"""
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.helpers.agents import tiny_model
+from tests.helpers.wrong_use import assert_says
+from tests.helpers.zoo import train
+
+pytest.importorskip("rl_zoo3")
+
+from sb3_trmrl.__main__ import COMMANDS, main
+from sb3_trmrl.cli.agents import open_agent
+from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.zoo.runs import CHECKPOINTS, Run
+
+#: An exported agent, and the folder of a run, which a fixture puts here
+EXPORTED = Path(__file__).parents[2] / "docs" / "demo" / "HalfCheetahVel-v0.safetensors"
+RUN = Path("runs", "HalfCheetahVel-v0_1")
+ENV = "BernoulliBandit-v0"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of a few steps: that of a robot is like one that died, without a model of the end of training."""
+    folder = tmp_path_factory.mktemp("runs")
+    robot = train(folder, *SHORT, "--eval-episodes", "2", "--n-eval-envs", "2", env="HalfCheetahVel-v0")
+    (robot / "HalfCheetahVel-v0.zip").unlink()
+    train(folder, *SHORT, "--checkpoint-freq", "0")
+    return robot.parent
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / RUN.parent).symlink_to(runs)
+
+
+def error_of(arguments: list[Any], capsys: Any) -> str:
+    """:return: What a command says when it refuses its arguments, which it must"""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return " ".join(error.split("error:")[-1].split())
+
+
+SHORT = ("-n", "80", "--eval-freq", "40", "--env-kwargs", "episodes_per_trial:1", "--verbose", "0")
+POSITIVE = "must be an integer, 1 or more"
+SEED = "must be an integer, 0 or more"
+SPLIT = "'validation'"
+
+
+def of_one_agent(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
+    """:return: Wrong uses of what all commands about one agent have in common"""
+    right = [*command, RUN]
+    return [
+        ([*command], ("model", "required")),
+        ([*command, "logs/mistyped"], ("model", "'logs/mistyped'", "folder of a run, a zip or an exported agent")),
+        ([*command, "."], ("'.'", "not the folder of a run", "args.yml")),
+        ([*right, "--env", "Mistyped-v0"], ("env", "'Mistyped-v0'", "registered")),
+        ([*right, "--env", "no_module:HalfCheetahVel-v0"], ("env", "'no_module:HalfCheetahVel-v0'", "registered")),
+        ([*right, "--algo", "sarsa"], ("algo", "'sarsa'", "trmrl")),
+        ([*right, "--env-kwargs", "velocities:(3,4)"], ("env_kwargs", "'velocities'", "velocity_range")),
+        ([*right, "--env-kwargs", "velocity_range:(4,3)"], ("velocity_range", "(4, 3)", "low <= high")),
+        ([*right, "--env-kwargs", "horizon:fast"], ("--env-kwargs", "'horizon:fast'", "NAME:VALUE")),
+        ([*right, "--env-kwargs", "horizon"], ("--env-kwargs", "'horizon'", "NAME:VALUE")),
+        ([*right, "--last"], ("HalfCheetahVel-v0.zip", "model of the end of training", "missing")),
+        ([*command, RUN / "best_model.zip", "--last"], ("last", "is for runs", "best_model.zip is a zip")),
+        *(([*right, "--seed", value], ("--seed", repr(value), SEED)) for value in ("-1", "x", "1.5")),
+        ([*right, "--unknown"], ("unrecognized", "--unknown")),
+    ]
+
+
+def of_exported(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
+    """:return: Wrong uses of an exported agent by commands that play"""
+    return [
+        ([*command, EXPORTED, "--last"], ("last", "is for runs", EXPORTED.name)),
+        ([*command, EXPORTED, "--algo", "ppo"], ("algo", "'ppo'", "is for zips", EXPORTED.name)),
+        ([*command, "mistyped.safetensors"], ("mistyped.safetensors", "no file")),
+        ([*command, EXPORTED, "--env-kwargs", "velocities:(3,4)"], ("env_kwargs", "'velocities'", "velocity_range")),
+    ]
+
+
+def of_counts(*command: Any) -> list[tuple[list[Any], tuple[str, ...]]]:
+    """:return: Wrong uses of numbers of tasks and episodes, and of the split"""
+    return [
+        *(
+            ([*command, option, value], (option, repr(value), POSITIVE))
+            for option in ("--n-tasks", "--n-episodes")
+            for value in ("0", "-1", "x", "1.5")
+        ),
+        ([*command, "--split", "all"], ("--split", "'all'", SPLIT)),
+    ]
+
+
+LINES: list[tuple[list[Any], tuple[str, ...]]] = [
+    *of_one_agent("evaluate"),
+    *of_counts("evaluate", RUN),
+    (["evaluate", RUN, "--protocol", "rl2"], ("--protocol", "'rl2'", "metaworld")),
+    (["evaluate", RUN, "--protocol", "metaworld"], ("env_id", "'HalfCheetahVel-v0'", "MetaWorld")),
+    (["evaluate", RUN, "--protocol", "metaworld", "--n-episodes", "3"], ("--n-episodes", "3", "above 3")),
+    (["evaluate", RUN, "--output", __file__], ("--output", repr(__file__), "a folder")),
+    *of_one_agent("render"),
+    *((["render", RUN, "--task", value], ("--task", value, "0 to 19")) for value in ("20", "-1")),
+    (["render", RUN, "--task", "x"], ("--task", "'x'", "int")),
+    (["render", RUN, "--n-episodes", "0"], ("--n-episodes", "'0'", POSITIVE)),
+    (["render", RUN, "--output", "trial.txt"], ("--output", "trial.txt", ".webm")),
+    (["analyze", "everything"], ("KIND", "'everything'", "'online'")),
+    *of_one_agent("analyze", "online"),
+    *of_one_agent("analyze", "attention"),
+    *of_counts("analyze", "refinement", RUN),
+    (["analyze", "refinement", RUN, "--n-tasks", "1"], ("--n-tasks", "1", "2 or more")),
+    *((["analyze", "all", RUN, "--window", value], ("--window", value, "odd")) for value in ("4", "0", "-1")),
+    (["analyze", "online", RUN, "--window", "x"], ("--window", "'x'", "int")),
+    (["analyze", "online", RUN, "--output", __file__], ("--output", repr(__file__), "a folder")),
+    (["analyze", "ablations", "--grid", "depth:(1,)"], ("grid", "'depth'", "TrMRLPolicy")),
+    (["analyze", "ablations", "--grid", "n_heads:(5,)"], ("n_heads", "n_heads=5", "divide")),
+    (["analyze", "ablations", "--grid", "n_layers"], ("--grid", "'n_layers'", "NAME:VALUE")),
+    (["analyze", "ablations", "--grid", "n_layers:2"], ("grid", "2", "values")),
+    (["analyze", "ablations", "--seeds", "-1"], ("--seeds", "'-1'", SEED)),
+    (["analyze"], ("KIND", "required")),
+    (["analyze", "ablations", "--seeds", "x"], ("--seeds", "'x'", SEED)),
+    (["analyze", "ablations", "--n-timesteps", "0"], ("--n-timesteps", "'0'", POSITIVE)),
+    (["analyze", "ablations", "--n-evaluations", "0"], ("--n-evaluations", "'0'", POSITIVE)),
+    (["analyze", "ablations", "--env", "Mistyped-v0"], ("env_id", "'Mistyped-v0'", "registered")),
+    (["analyze", "ablations", "--output", __file__], ("--output", repr(__file__), "a folder")),
+    *(line for command in (["evaluate"], ["render"], ["analyze", "online"]) for line in of_exported(*command)),
+    (["export"], ("model", "output", "required")),
+    (["export", RUN], ("output", "required")),
+    (["export", "nowhere", "agent"], ("model", "'nowhere'", "folder of a run, a zip or an exported agent")),
+    (["export", RUN / "best_model.zip", "agent", "--last"], ("last", "is for runs", "best_model.zip is a zip")),
+    (["export", RUN, "agent", "--last"], ("HalfCheetahVel-v0.zip", "missing")),
+    (["export", RUN, "agent", "--env-kwargs", "horizon"], ("--env-kwargs", "'horizon'", "NAME:VALUE")),
+    (["export", RUN, f"{__file__}/agent"], ("path", f"{__file__}/agent.safetensors")),
+    (["export", EXPORTED, "agent"], ("TransformerPPO", "ExportedAgent")),
+    (["push"], ("file", "repo_id", "required")),
+    (["push", "mistyped.safetensors", "me/agent"], ("mistyped.safetensors", "no file")),
+    *of_counts("push", EXPORTED, "me/agent")[:4],
+    *of_counts("compare", f"A={RUN}"),
+    (["compare"], ("NAME=FOLDERS", "required")),
+    (["compare", "TrMRL"], ("NAME=FOLDERS", "'TrMRL'")),
+    (["compare", "TrMRL=nowhere/*"], ("NAME=FOLDERS", "'TrMRL=nowhere/*'")),
+    (["compare", f"A={RUN}", f"A={RUN}"], ("name of its own", "'A'")),
+    (["compare", f"A={RUN.parent}"], (str(RUN.parent), "not the folder of a run")),
+    (["compare", "--lower", "A", f"A={RUN}"], ("--lower", "--oracle", "together")),
+    (["compare", "--lower", "A", "--oracle", "A", f"A={RUN}"], ("--lower", "--oracle", "'A'", "two agents")),
+    (["compare", "--lower", "B", "--oracle", "A", f"A={RUN}"], ("--lower", "'B'", "one of the agents A")),
+    (["compare", "--lower", "A", "--oracle", "B", f"A={RUN}"], ("--oracle", "'B'", "one of the agents A")),
+    (["compare", f"A={RUN}", "--seed", "x"], ("--seed", "'x'", SEED)),
+    (["compare", f"A={RUN}", "--env-kwargs", "velocity_range:(4,3)"], ("velocity_range", "(4, 3)", "low <= high")),
+    (["compare", f"A={RUN}", "--env-kwargs", "horizon:fast"], ("--env-kwargs", "'horizon:fast'", "NAME:VALUE")),
+    (["compare", f"A={RUN}", "--output", __file__], ("--output", repr(__file__), "a folder")),
+    (["report"], ("folder", "required")),
+    (["report", "."], ("'.'", "not the folder of a run")),
+    (["report", "nowhere"], ("'nowhere'", "not the folder of a run")),
+    (["plot", "everything"], ("kind", "'everything'", "'from_file'")),
+]
+TRAIN: list[tuple[list[Any], tuple[str, ...]]] = [
+    (["--checkpoint-freq", "-1"], ("--checkpoint-freq", "-1", "0 or more")),
+    (["--log-interval", "0"], ("--log-interval", "0", "1 or more")),
+    (["--checkpoint-freq", "x"], ("--checkpoint-freq", "'x'", "int")),
+    (["--resume", "nowhere"], ("--resume", "nowhere", "folder of a run")),
+    (["--resume", "."], ("--resume", ".", "folder of a run")),
+    (["--resume", f"runs/{ENV}_1"], ("--resume", f"runs/{ENV}_1/{CHECKPOINTS}", "folder of checkpoints")),
+    (["--env", "Mistyped-v0"], ("--env", "'Mistyped-v0'", "registered")),
+    (["--algo", "sarsa"], ("--algo", "'sarsa'", "'trmrl'")),
+    (["-n", "many"], ("--n-timesteps", "'many'", "int")),
+    (["--seed", "x"], ("--seed", "'x'", "int")),
+    (["--vec-env", "threads"], ("--vec-env", "'threads'", "'subproc'")),
+    (["--device", "gpu"], ("--device", "'gpu'", "'auto'")),
+    (["--trained-agent", "model.zip"], ("--trained-agent", "'model.zip'", "zip")),
+    (["--gym-packages", "no_such_package"], ("--gym-packages", "'no_such_package'", "imported")),
+    *(
+        ([option, "n_steps:many"], (option, "'n_steps:many'", "NAME:VALUE"))
+        for option in ("--hyperparams", "--env-kwargs", "--eval-env-kwargs")
+    ),
+    (["--hyperparams", "n_steps"], ("--hyperparams", "'n_steps'", "NAME:VALUE")),
+    (["--env-kwargs", "arms:3"], ("env_kwargs", "'arms'", "n_arms")),
+    (["--conf-file", "missing.yml"], ("--conf-file", "'missing.yml'", "yml")),
+    (["--conf-file", "no_such_module"], ("--conf-file", "'no_such_module'", "Python module")),
+    (["-params", "n_step:8"], ("hyperparams", "'n_step'", "n_steps")),
+    (["-params", "n_steps:0"], ("n_steps", "0", "at least 1")),
+    (["-params", "n_envs:0"], ("n_envs", "0", "at least 1")),
+    (["-params", "gamma:2"], ("gamma", "2", "[0, 1]")),
+    (["-params", "policy:'MlpPolicy'"], ("policy", "'TrMRLPolicy'")),
+    (["-params", "learning_rate:'fast'"], ("learning_rate", "'fast'", "'lin_<from>'")),
+    (["-params", "policy_kwargs:dict(depth=3)"], ("policy_kwargs", "'depth'", "n_layers")),
+]
+
+
+@pytest.mark.parametrize(("arguments", "parts"), LINES, ids=lambda value: " ".join(map(str, value))[:60])
+def test_line(arguments: list[Any], parts: tuple[str, ...], capsys: Any) -> None:
+    assert_says(error_of(arguments, capsys), *parts)
+
+
+@pytest.mark.parametrize(("arguments", "parts"), TRAIN, ids=lambda value: " ".join(map(str, value))[:60])
+def test_train(arguments: list[Any], parts: tuple[str, ...], capsys: Any) -> None:
+    env = [] if "--env" in arguments else ["--env", ENV]
+    assert_says(error_of(["train", *env, "-n", "20", *arguments], capsys), *parts)
+
+
+@pytest.mark.parametrize("command", ["enjoy", "record_video"])
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--env", "Mistyped-v0"], ("--env", "'Mistyped-v0'", "registered")),
+        (["--env", ENV], ("--folder", "'logs'", "run", ENV)),
+        (["--env", ENV, "-f", "nowhere"], ("--folder", "'nowhere'", "run", ENV)),
+        (["--env", ENV, "--algo", "sarsa"], ("--algo", "'sarsa'", "'trmrl'")),
+        (["--env", ENV, "--exp-id", "x"], ("--exp-id", "'x'", "int")),
+        (["--env", ENV, "--env-kwargs", "n_arms:many"], ("--env-kwargs", "'n_arms:many'", "NAME:VALUE")),
+    ],
+    ids=lambda value: " ".join(value)[:60],
+)
+def test_watching(command: str, arguments: list[str], parts: tuple[str, ...], capsys: Any) -> None:
+    assert_says(error_of([command, *arguments], capsys), *parts)
+
+
+def test_every_command_is_in_the_table() -> None:
+    assert {arguments[0] for arguments, _ in LINES} | {"train", "enjoy", "record_video"} == set(COMMANDS)
+
+
+def test_unknown_command(capsys: Any) -> None:
+    assert main(["evaluat"]) == 2
+    assert_says(capsys.readouterr().err, "'evaluat'", "evaluate")
+
+
+# -- Hyperparameter files ---------------------------------------------------------------------------------------------
+
+RIGHT = {"n_timesteps": 20, "policy": "TrMRLPolicy", "n_steps": 10, "batch_size": 10}
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("", ("'own.yml'", ENV, "default")),
+        ("just text", ("'own.yml'", ENV, "default")),
+        ("[1, 2", ("'own.yml'", ENV, "default")),
+        ("- 1\n- 2", ("'own.yml'", ENV, "default")),
+        ({"AntDir-v0": RIGHT}, ("'own.yml'", ENV, "default")),
+        ({ENV: None}, ("'own.yml'", ENV)),
+        ({ENV: [1, 2]}, ("'own.yml'", ENV)),
+        ({ENV: {**RIGHT, "policy": None}}, ("policy", "None", "'TrMRLPolicy'")),
+        ({ENV: {key: RIGHT[key] for key in RIGHT if key != "policy"}}, ("'own.yml'", "policy", ENV)),
+        ({ENV: {**RIGHT, "n_timesteps": "1e6"}}, ("n_timesteps", "'1e6'", "integer")),
+        ({ENV: {**RIGHT, "n_envs": 2.5}}, ("n_envs", "2.5", "integer")),
+        ({ENV: {**RIGHT, "n_step": 10}}, ("hyperparams", "'n_step'", "n_steps")),
+        ({ENV: {**RIGHT, "gamma": "high"}}, ("gamma", "'high'", "number")),
+        ({ENV: {**RIGHT, "gamma": 1.5}}, ("gamma", "1.5", "[0, 1]")),
+        ({ENV: {**RIGHT, "learning_rate": "cos_3e-4"}}, ("learning_rate", "'cos_3e-4'", "'lin_<from>'")),
+        ({ENV: {**RIGHT, "learning_rate": -1.0}}, ("learning_rate", "-1.0", "not negative")),
+        ({ENV: {**RIGHT, "learning_rate": [1]}}, ("learning_rate", "[1]", "number")),
+        ({ENV: {**RIGHT, "vf_learning_rate": "fast"}}, ("vf_learning_rate", "'fast'", "'lin_<from>'")),
+        ({ENV: {**RIGHT, "clip_range": "lin_x"}}, ("clip_range", "'lin_x'", "'lin_<from>'")),
+        ({ENV: {**RIGHT, "policy_kwargs": "dict(depth=3)"}}, ("policy_kwargs", "'depth'", "n_layers")),
+        ({ENV: {**RIGHT, "policy_kwargs": "dict(d_model="}}, ("policy_kwargs", "'dict(d_model='", "Python")),
+        ({ENV: {**RIGHT, "policy_kwargs": 5}}, ("policy_kwargs", "5", "dictionary")),
+        ({ENV: {**RIGHT, "env_kwargs": {"arms": 3}}}, ("env_kwargs", "'arms'", "n_arms")),
+        ({ENV: {**RIGHT, "env_kwargs": 3}}, ("env_kwargs", "3", "dictionary")),
+        ({ENV: {**RIGHT, "normalize": "dict("}}, ("normalize", "'dict('", "Python")),
+    ],
+    ids=str,
+)
+def test_yml(content: Any, parts: tuple[str, ...], capsys: Any) -> None:
+    Path("own.yml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    assert_says(error_of(["train", "--env", ENV, "--conf-file", "own.yml"], capsys), *parts)
+
+
+# -- Files of a run ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's zip that is whole"""
+    path = tmp_path_factory.mktemp("whole") / "model.zip"
+    tiny_model("CartPole-v1").save(path)
+    return path
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_text("not what it should be: [")
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def other_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("readme.txt", "another zip")
+
+
+def without_weights(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist() if not name.endswith(".pth")}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+
+
+def broken_data(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in {**parts, "data": b"{"}.items():
+            file.writestr(name, content)
+
+
+DAMAGE = [empty, text, truncated, other_zip, without_weights, broken_data]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_model(damage: Callable[[Path], None], zipped: Path, capsys: Any) -> None:
+    """Of ``load``, and of the commands that load a model."""
+    path = Path(shutil.copy(zipped, "model.zip"))
+    damage(path)
+    with pytest.raises(ValueError) as caught:
+        TransformerPPO.load(path)
+    assert_says(str(caught.value), "path", "'model.zip'", "TransformerPPO")
+    assert_says(error_of(["evaluate", path, "--env", ENV], capsys), "'model.zip'", "a model of trmrl")
+
+
+def test_what_is_no_file(zipped: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        TransformerPPO.load("missing")
+    assert_says(str(caught.value), "missing")
+    Path("folder.zip").mkdir()
+    with pytest.raises(OSError) as of_folder:
+        TransformerPPO.load("folder.zip")
+    assert_says(str(of_folder.value), "folder.zip")
+    for path in (5, None):
+        with pytest.raises(TypeError) as wrong:
+            TransformerPPO.load(path)  # type: ignore[arg-type]
+        assert_says(str(wrong.value), "path", repr(path), "a file")
+    # What is wrong with other arguments is not blamed on the file
+    with pytest.raises(ValueError) as refused:
+        TransformerPPO.load(zipped, gamma=2)
+    assert_says(str(refused.value), "gamma", "2", "[0, 1]")
+    assert "model.zip" not in str(refused.value)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A copy of the run, to be damaged"""
+    path = tmp_path / RUN.name
+    shutil.copytree(RUN, path)
+    return path
+
+
+def of_other_arrays(path: Path) -> None:
+    np.savez(path, numbers=np.zeros(3))
+
+
+def a_list(path: Path) -> None:
+    path.write_text("- 1\n- 2\n")
+
+
+def without_env(path: Path) -> None:
+    path.write_text("algo: trmrl\nseed: 1\n")
+
+
+FILES = [
+    *(("best_model.zip", damage, "a model of trmrl") for damage in (empty, truncated, other_zip)),
+    *(("HalfCheetahVel-v0/args.yml", damage, "algo, env, seed") for damage in (empty, text, a_list, without_env)),
+    *(("vecnormalize.pkl", damage, "VecNormalize") for damage in (empty, text, truncated)),
+]
+EVALUATIONS = [("evaluations.npz", damage, "timesteps") for damage in (empty, text, truncated, of_other_arrays)]
+
+
+def cases(files: list[Any]) -> dict[str, Any]:
+    return dict(argvalues=files, ids=[f"{name}-{damage.__name__}" for name, damage, _ in files])
+
+
+@pytest.mark.parametrize(("name", "damage", "allowed"), **cases(FILES))
+def test_damaged_run(name: str, damage: Callable[[Path], None], allowed: str, run: Path, capsys: Any) -> None:
+    damage(run / name)
+    for command in (["evaluate"], ["compare"], ["analyze", "online"], ["render"]):
+        argument = f"A={run}" if command == ["compare"] else run
+        error = error_of([*command, argument], capsys)
+        assert_says(error, Path(name).name, allowed)
+
+
+@pytest.mark.parametrize(("name", "damage", "allowed"), **cases([*FILES[3:7], *EVALUATIONS]))
+def test_damaged_learning_curve(
+    name: str, damage: Callable[[Path], None], allowed: str, run: Path, capsys: Any
+) -> None:
+    damage(run / name)
+    if name == "evaluations.npz":
+        with pytest.raises(ValueError) as caught:
+            Run(run).evaluations()
+        assert_says(str(caught.value), name, allowed)
+    for command in (["compare", f"A={run}"], *([] if name == "evaluations.npz" else [["report", run]])):
+        assert_says(error_of(command, capsys), Path(name).name, allowed)
+
+
+def test_a_run_without_a_model(run: Path, capsys: Any) -> None:
+    (run / "best_model.zip").unlink()
+    for command in (["evaluate", run], ["render", run], ["analyze", "online", run], ["report", run]):
+        assert_says(error_of(command, capsys), "model", run.name)
+
+
+OPEN_AGENT: list[tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = [
+    ({"path": "nowhere"}, FileNotFoundError, ("model", "'nowhere'", "a zip or an exported agent")),
+    ({"path": "."}, FileNotFoundError, ("'.'", "not the folder of a run")),
+    ({"path": RUN, "env": "Mistyped-v0"}, ValueError, ("env", "'Mistyped-v0'", "registered")),
+    ({"path": RUN, "algo": "sarsa"}, ValueError, ("algo", "'sarsa'", "trmrl")),
+    ({"path": RUN, "env_kwargs": 5}, TypeError, ("env_kwargs", "5", "dictionary")),
+    ({"path": RUN / "best_model.zip", "last": True}, ValueError, ("last", "is for runs", "best_model.zip is a zip")),
+    ({"path": RUN / "best_model", "last": True}, ValueError, ("last", "is for runs", "best_model.zip is a zip")),
+    ({"path": RUN, "last": True}, FileNotFoundError, ("HalfCheetahVel-v0.zip", "missing")),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "parts"), OPEN_AGENT)
+def test_open_agent(arguments: dict[str, Any], error: type[Exception], parts: tuple[str, ...]) -> None:
+    with pytest.raises(error) as caught:
+        open_agent(**arguments)
+    assert_says(str(caught.value), *parts)
+
+
+def test_a_zip_alone_needs_its_environment(zipped: Path) -> None:
+    with pytest.raises(ValueError) as caught:
+        open_agent(zipped)
+    assert_says(str(caught.value), "env", zipped.name, "given")

@@ -1,0 +1,365 @@
+"""Wrong uses of the wrappers and of every registered environment: arguments, tasks, actions, resets."""
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation, TimeLimit
+
+from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
+from sb3_trmrl.envs import tasks as task_module
+from sb3_trmrl.envs.bandit import BernoulliBanditEnv
+from sb3_trmrl.envs.grid import DarkKeyToDoorEnv, GridNaviEnv
+from sb3_trmrl.envs.locomotion import AntDirEnv, HalfCheetahDirEnv, HalfCheetahVelEnv
+from sb3_trmrl.envs.sparse_point_robot import SparsePointRobotEnv
+from sb3_trmrl.envs.tabular_mdp import TabularMDPEnv, TabularMDPTask
+from tests.helpers.agents import SampledEnv
+from tests.helpers.families import EarlyEnd
+from tests.helpers.wrong_use import (
+    INF,
+    NAN,
+    Wrong,
+    assert_covered,
+    assert_says,
+    name_of,
+    rows,
+    wrong_bool,
+    wrong_integer,
+    wrong_number,
+    wrong_option,
+)
+
+CLASSES: dict[str, type[gym.Env]] = {
+    "HalfCheetahVel-v0": HalfCheetahVelEnv,
+    "HalfCheetahDir-v0": HalfCheetahDirEnv,
+    "AntDir-v0": AntDirEnv,
+    "BernoulliBandit-v0": BernoulliBanditEnv,
+    "TabularMDP-v0": TabularMDPEnv,
+    "GridNavi-v0": GridNaviEnv,
+    "DarkKeyToDoor-v0": DarkKeyToDoorEnv,
+    "SparsePointRobot-v0": SparsePointRobotEnv,
+}
+
+
+def wrong_range(argument: str, out_of_range: list[Any]) -> list[Wrong]:
+    """:return: Wrong uses of a pair (low, high)"""
+    kinds = (3.0, "ab", (0, 1, 2), (0.0, NAN), (0.0, INF), (True, 2.0), None)
+    return rows(argument, kinds, TypeError, "(low, high)") + rows(argument, out_of_range, ValueError, "low <= high")
+
+
+OF_TRIALS = [
+    *wrong_integer("episodes_per_trial"),
+    *wrong_option("split", "validation"),
+    *wrong_option("trial_end", "truncated", or_none=True),
+    *wrong_option("across_episodes", "zero"),
+    *wrong_bool("previous_transition"),
+    *wrong_bool("reveal_task"),
+]
+OF_ALL = [*wrong_integer("horizon"), *wrong_option("render_mode", "rgb_array", or_none=True)]
+DIRECTIONS = [
+    *rows("directions", (1, "+-", None), TypeError, "+1"),
+    *(Wrong("directions", value, ValueError, "+1", quoted="2") for value in ((2,), (1, 2))),
+    Wrong("directions", (1, "b"), TypeError, "+1", quoted="'b'"),
+    Wrong("directions", (), ValueError, "at least one"),
+]
+OF_CLASS: dict[str, list[Wrong]] = {
+    "HalfCheetahVel-v0": wrong_range("velocity_range", [(-1.0, 2.0), (2.0, 1.0)]),
+    "HalfCheetahDir-v0": DIRECTIONS,
+    "AntDir-v0": [*DIRECTIONS, *wrong_bool("legacy_angles")],
+    "BernoulliBandit-v0": [
+        *wrong_integer("n_arms"),
+        *wrong_integer("n_pulls"),
+        *wrong_range("mean_range", [(0.5, 1.5), (-0.1, 1.0), (0.6, 0.5)]),
+    ],
+    "TabularMDP-v0": [
+        *wrong_integer("n_states"),
+        *wrong_integer("n_actions"),
+        *rows("reward_prior", (1.0, "ab", (0.0,), (0.0, NAN), (0.0, True)), TypeError, "pair of finite numbers"),
+        Wrong("reward_prior", (1.0, -1.0), ValueError, "not be negative"),
+        *wrong_number("dirichlet_alpha", (0.0, -1.0, NAN, INF), "positive"),
+    ],
+    "GridNavi-v0": wrong_integer("size", low=3),
+    "DarkKeyToDoor-v0": wrong_integer("size", low=3),
+    "SparsePointRobot-v0": [
+        *wrong_range("angle_range", [(1.0, 0.0), (0.0, 4.0), (-4.0, 0.0)]),
+        *wrong_number("goal_radius", (0.0, -0.1, 1.5), "(0, 1]"),
+        *rows("goal_radius", (NAN, INF), ValueError, "finite"),
+    ],
+}
+OF_METAWORLD = [
+    *wrong_integer("horizon", high=500),
+    *wrong_option("render_mode", "rgb_array", or_none=True),
+    *wrong_option("benchmark", "ML10"),
+    *wrong_option("task_name", "reach-v3"),
+    *wrong_integer("benchmark_seed", low=0, high=999_998),
+    *wrong_option("reward_function_version", "v1"),
+    *wrong_option("camera_name", "topview"),
+]
+
+
+def table_of(env_id: str) -> list[Wrong]:
+    """:return: Wrong uses of a registered environment"""
+    made = [*OF_TRIALS, *OF_ALL, *OF_CLASS[env_id]]
+    # None: as many steps as pulls
+    return [row for row in made if (env_id, row.argument, row.value) != ("BernoulliBandit-v0", "horizon", None)]
+
+
+@pytest.mark.parametrize(("env_id", "row"), [(name, row) for name in CLASSES for row in table_of(name)], ids=name_of)
+def test_environment(env_id: str, row: Wrong) -> None:
+    row.check(partial(gym.make, env_id))
+
+
+@pytest.mark.parametrize("row", [*OF_TRIALS, *OF_METAWORLD], ids=name_of)
+@pytest.mark.usefixtures("few_goals")
+def test_metaworld(row: Wrong) -> None:
+    row.check(partial(gym.make, "MetaWorldML1-v0"))
+
+
+def test_a_class_is_for_ml1_only() -> None:
+    pytest.importorskip("metaworld")
+    with pytest.raises(ValueError) as caught:
+        gym.make("MetaWorldML10-v0", task_name="reach-v3")
+    assert_says(str(caught.value), "task_name", "'reach-v3'", "ML1", "ML10")
+
+
+def test_every_argument_of_the_environments_is_in_the_table() -> None:
+    for env_id, env_class in CLASSES.items():
+        assert_covered(env_class, [*OF_ALL, *OF_CLASS[env_id]])
+    assert_covered(task_module.in_trials, OF_TRIALS, {"env_class": "chosen by the registration"})
+    registered = {env_id for env_id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_trmrl.")}
+    assert {env_id for env_id in registered if "MetaWorld" not in env_id} == set(CLASSES)
+
+
+def test_every_argument_of_metaworld_is_in_the_table() -> None:
+    pytest.importorskip("metaworld")
+    from sb3_trmrl.envs.metaworld import MetaWorldEnv
+
+    assert_covered(MetaWorldEnv, OF_METAWORLD)
+
+
+@pytest.mark.parametrize("env_id", CLASSES)
+def test_names_that_an_environment_does_not_take(env_id: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        gym.make(env_id, episodes=3)
+    assert_says(str(caught.value), "env_kwargs", "'episodes'", "it takes", "horizon", CLASSES[env_id].__name__)
+
+
+DIRECTION_TASKS = [
+    *rows("task", ("fast", None, True, (1,)), TypeError, "+1"),
+    *rows("task", (0, 0.5, 2, NAN), ValueError, "+1"),
+]
+TASKS: dict[str, list[Wrong]] = {
+    "HalfCheetahVel-v0": [
+        *rows("task", ("fast", None, True, (1.0,)), TypeError, "number"),
+        *rows("task", (INF, NAN), ValueError, "finite"),
+    ],
+    "HalfCheetahDir-v0": DIRECTION_TASKS,
+    "AntDir-v0": DIRECTION_TASKS,
+    "BernoulliBandit-v0": [
+        *rows("task", ("fast", None, True, 0.5), TypeError, "5 probabilities"),
+        *rows("task", ((0.1, 0.2), (0.1, 0.2, 0.3, 0.4, 1.5), (-0.1,) * 5), ValueError, "5 probabilities"),
+        Wrong("task", (0.1, 0.2, 0.3, 0.4, "a"), TypeError, "number", quoted="'a'"),
+        Wrong("task", (0.1, 0.2, 0.3, 0.4, NAN), ValueError, "finite", quoted="nan"),
+    ],
+    "TabularMDP-v0": [
+        *rows("task", ("fast", None, True), TypeError, "a TabularMDPTask"),
+        Wrong("task", TabularMDPTask(np.ones((1, 1, 1)), np.ones((1, 1))), ValueError, "10 states"),
+    ],
+    "GridNavi-v0": [
+        *rows("task", ("ab", None, True, 3, (1, 2, 3), ((1, 2), (3, 4)), (True, 3)), TypeError, "(x, y)"),
+        *rows("task", ((5, 0), (0, -1), (2.5, 2)), ValueError, "5 x 5"),
+        *rows("task", ((0, 0), (1, 1)), ValueError, "start"),
+    ],
+    "DarkKeyToDoor-v0": [
+        *rows("task", (None, True, ((0, 0),), ((0, 0), (1, 1), (2, 2))), TypeError, "(key, door)"),
+        *(Wrong("task", value, TypeError, "(x, y)", repr(value[0])) for value in ("ab", (0, 0), ((1,), (2, 2)))),
+        Wrong("task", ((0, 0), (9, 0)), ValueError, "9 x 9", quoted="(9, 0)"),
+        Wrong("task", ((0.5, 0), (1, 1)), ValueError, "9 x 9", quoted="(0.5, 0)"),
+    ],
+    "SparsePointRobot-v0": [
+        *rows("task", ("up", None, True, (1.0, 0.0)), TypeError, "number"),
+        *rows("task", (INF, NAN), ValueError, "finite"),
+    ],
+}
+TASK_ROWS = [(env_id, row) for env_id, table in TASKS.items() for row in table]
+
+
+@pytest.mark.parametrize(("env_id", "row"), TASK_ROWS, ids=name_of)
+def test_task(env_id: str, row: Wrong) -> None:
+    """At a reset and by ``set_task``; the task stays what it was, and the trial closed."""
+    env = gym.make(env_id)
+    trials = env.env.env  # type: ignore[attr-defined]
+    before = env.unwrapped.get_task()  # type: ignore[attr-defined]
+    row.check(env.unwrapped.set_task)  # type: ignore[attr-defined]
+    row.check(lambda task: env.reset(options={"task": task}))
+    assert env.unwrapped.get_task() == before  # type: ignore[attr-defined]
+    with pytest.raises(gym.error.ResetNeeded):
+        trials.step(env.action_space.sample())
+
+
+HELD_OUT_SPLIT = [*wrong_option("split", "validation"), Wrong("split", "train", ValueError, "'test'")]
+
+
+@pytest.mark.parametrize("env_id", CLASSES)
+@pytest.mark.parametrize("row", [*wrong_integer("n"), *HELD_OUT_SPLIT], ids=name_of)
+def test_drawing_tasks(env_id: str, row: Wrong) -> None:
+    env: Any = CLASSES[env_id]()
+    env.reset(seed=0)
+    if row.argument == "n":
+        row.check(env.sample_tasks)
+        row.check(env.held_out_tasks, {"split": "test"})
+    else:
+        row.check(env.held_out_tasks)
+
+
+NOT_ARMS = ("up", 1.5, None, [1, 1, 1], 7, -1, NAN)
+NOT_MOVES = ("up", 1.5, None, [1.0], np.zeros(20), [[0.0, 0.0]])
+
+
+@pytest.mark.parametrize("env_id", CLASSES)
+def test_action(env_id: str) -> None:
+    """A wrong action changes nothing: the episode goes on."""
+    env = CLASSES[env_id]()
+    env.reset(seed=0)
+    is_discrete = isinstance(env.action_space, spaces.Discrete)
+    wrong = list(NOT_ARMS if is_discrete else NOT_MOVES)
+    if not is_discrete:
+        assert env.action_space.shape is not None
+        wrong += [np.full(env.action_space.shape, value) for value in (NAN, INF)]
+    allowed = "0" if is_discrete else f"{env.action_space.shape[0]} finite numbers in [-1, 1]"  # type: ignore[index]
+    for value in wrong:
+        Wrong("action", value, ValueError, allowed).check(env.step)
+    env.step(env.action_space.sample())
+
+
+def test_action_of_another_space_reaches_no_observation() -> None:
+    env = PreviousTransitionObservation(SampledEnv(action_space=spaces.Discrete(4)))
+    env.reset(seed=0)
+    for value in (-1, 4, [0, 1], 1.5, "up", None):
+        Wrong("action", value, ValueError, "Discrete(4)").check(env.step)
+
+
+ROBOTS = ("HalfCheetahVel-v0", "HalfCheetahDir-v0", "AntDir-v0")
+
+
+@pytest.mark.parametrize("env_id", CLASSES)
+def test_steps_before_a_reset_and_after_the_end(env_id: str) -> None:
+    env = gym.make(env_id, horizon=2, episodes_per_trial=2)
+    # The last one is the bare environment; Gymnasium's robots can be stepped at any time
+    layers = (env, env.env, env.env.env, *([] if env_id in ROBOTS else [env.unwrapped]))  # type: ignore[attr-defined]
+    for layer in layers:
+        with pytest.raises(gym.error.ResetNeeded, match="reset"):
+            layer.step(env.action_space.sample())
+    env.reset(seed=0)
+    for _ in range(4):
+        env.step(env.action_space.sample())
+    for layer in layers[1:]:
+        with pytest.raises(gym.error.ResetNeeded, match="reset"):
+            layer.step(env.action_space.sample())
+    for seed in (-1, "a", 1.5):
+        with pytest.raises(gym.error.Error) as caught:
+            env.reset(seed=seed)
+        assert_says(str(caught.value), "Seed", str(seed) if seed == -1 else type(seed).__name__, "actual")
+    for options in (5, "task", [("task", 1)]):
+        Wrong("options", options, TypeError, "a dictionary").check(env.env.env.reset)  # type: ignore[attr-defined]
+
+
+def test_a_family_without_actions_that_can_be_told() -> None:
+    env = SampledEnv(action_space=spaces.Tuple([spaces.Discrete(2)]))
+    Wrong("env", env, TypeError, "MultiDiscrete", quoted="Tuple").check(PreviousTransitionObservation)
+
+
+class TrainedAsFamily(EarlyEnd):
+    """A family that lacks a method."""
+
+    set_task = None  # type: ignore[assignment]
+
+
+def two_tasks(n: int) -> list[float]:
+    return [0.5, 0.5]
+
+
+NO_ENVIRONMENT = rows("env", (5, "GridNavi-v0", None, EarlyEnd), TypeError, "a Gymnasium environment")
+TRIAL = [
+    *NO_ENVIRONMENT,
+    Wrong("env", gym.make("CartPole-v1"), TypeError, "lacks sample_tasks, set_task, get_task", quoted="CartPole-v1"),
+    Wrong("env", TrainedAsFamily(), TypeError, "lacks set_task", quoted="TrainedAsFamily"),
+    *(
+        Wrong("env", env, ValueError, "PreviousTransitionObservation(MultiEpisodeTrial(env))", quoted=quoted)
+        for env, quoted in (
+            (PreviousTransitionObservation(EarlyEnd()), "already contains PreviousTransitionObservation"),
+            (
+                TimeLimit(FlattenObservation(PreviousTransitionObservation(EarlyEnd())), 9),
+                "already contains PreviousTransitionObservation",
+            ),
+            (MultiEpisodeTrial(EarlyEnd()), "already contains MultiEpisodeTrial"),
+            (gym.make("GridNavi-v0"), "registers contain both"),
+        )
+    ),
+    *wrong_integer("episodes_per_trial"),
+    *wrong_option("trial_end", "terminated", or_none=True),
+    *rows("tasks", (3, "abc", b"abc"), TypeError, "a sequence of tasks"),
+    Wrong("tasks", [], ValueError, "at least one task", quoted="()"),
+]
+PREVIOUS = [
+    *NO_ENVIRONMENT,
+    Wrong("env", PreviousTransitionObservation(EarlyEnd()), ValueError, "none of the new keys", quoted="'prev_action'"),
+    *(
+        Wrong("env", SampledEnv(spaces.Dict({key: spaces.Discrete(2)})), ValueError, "none of the new keys", repr(key))
+        for key in ("prev_action", "prev_reward", "prev_done")
+    ),
+    *wrong_option("across_episodes", "zero"),
+]
+TASK_OBSERVATION = [
+    *NO_ENVIRONMENT,
+    Wrong("env", gym.make("CartPole-v1"), TypeError, "a TaskEnv", quoted="CartPoleEnv"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "row"),
+    [
+        *((MultiEpisodeTrial, row) for row in TRIAL),
+        *((PreviousTransitionObservation, row) for row in PREVIOUS),
+        *((task_module.TaskObservation, row) for row in TASK_OBSERVATION),
+    ],
+    ids=name_of,
+)
+def test_wrapper(wrapper: type[gym.Wrapper], row: Wrong) -> None:
+    row.check(wrapper, {"env": EarlyEnd()})
+
+
+def test_every_argument_of_the_wrappers_is_in_the_table() -> None:
+    assert_covered(MultiEpisodeTrial, TRIAL)
+    assert_covered(PreviousTransitionObservation, PREVIOUS)
+    assert_covered(task_module.TaskObservation, TASK_OBSERVATION)
+
+
+def test_a_family_that_draws_two_tasks_at_once() -> None:
+    env = EarlyEnd()
+    env.sample_tasks = two_tasks  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"sample_tasks\(1\) must return one task, it returned 2: \[0.5, 0.5\]"):
+        MultiEpisodeTrial(env).reset()
+
+
+MDP = [
+    *rows("transitions", ("abc", [["a"]]), TypeError, "an array of numbers"),
+    Wrong("transitions", np.ones((2, 2)), ValueError, "(S, A, S)", quoted="(2, 2)"),
+    Wrong("transitions", np.full((2, 1, 2), 0.6), ValueError, "sum 1", quoted="0.6"),
+    Wrong("transitions", np.array([[[2.0, -1.0]], [[1.0, 0.0]]]), ValueError, "not negative", quoted="-1."),
+    *rows("mean_rewards", ("abc", {}), TypeError, "an array of numbers"),
+    Wrong("mean_rewards", np.full((2, 1), NAN), ValueError, "finite", quoted="nan"),
+    Wrong("mean_rewards", np.zeros(2), ValueError, "(S, A)", quoted="(2,)"),
+]
+
+
+@pytest.mark.parametrize("row", MDP, ids=name_of)
+def test_mdp(row: Wrong) -> None:
+    row.check(TabularMDPTask, {"transitions": np.full((2, 1, 2), 0.5), "mean_rewards": np.zeros((2, 1))})
+
+
+def test_every_argument_of_an_mdp_is_in_the_table() -> None:
+    assert_covered(TabularMDPTask, MDP)

@@ -1,0 +1,17 @@
+"""What strangers get: the sdist and the wheel."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only git knows which files there should be")
+def test_sdist_and_wheel_hold_the_files_that_git_does() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "wheel_test.py"), "--files-only"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("none missing, none superfluous") == 2

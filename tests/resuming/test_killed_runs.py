@@ -1,0 +1,133 @@
+"""Runs killed with signal 9 while collecting, updating and writing, resumed, and compared with one that was not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_trmrl import TransformerPPO
+from sb3_trmrl.resuming.checkpoint_files import checkpoints_in
+from tests.helpers.resuming import assert_same, everything_learned
+
+pytestmark = pytest.mark.slow
+
+ENV = "HalfCheetahVel-v0"
+OPTIONS = ("--env", ENV, "--seed", "3", "-n", "60000", "--eval-freq", "800", "--checkpoint-freq", "8000")
+ARGUMENTS = (*OPTIONS, "--env-kwargs", "horizon:50", "--verbose", "0")
+
+#: Kills its own process at a point of the run, then is the command line
+KILLING = """
+import os, signal, sys
+from sb3_trmrl.__main__ import main
+from sb3_trmrl.common import atomic_file
+from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.memory.buffers import WindowRolloutBuffer
+
+where, after, calls = sys.argv[1], int(sys.argv[2]), 0
+
+def dying(function):
+    def wrapped(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls > after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapped
+
+if where == "collecting":
+    WindowRolloutBuffer.add = dying(WindowRolloutBuffer.add)
+elif where == "updating":
+    WindowRolloutBuffer._get_samples = dying(WindowRolloutBuffer._get_samples)
+elif where == "writing":  # the content is there, half of it in the system's cache, the name is not
+    os.fsync = dying(os.fsync)
+elif where == "renaming":  # all is written, the old checkpoints are still there
+    atomic_file._sync_folder = dying(atomic_file._sync_folder)
+main(sys.argv[3:])
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "sb3_trmrl", "train", *arguments]
+
+
+def run(arguments: list[str], folder: Path) -> int:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(command(*ARGUMENTS), folder) == 0
+    return folder / "logs" / "trmrl" / f"{ENV}_1"
+
+
+def assert_same_runs(first: Path, second: Path) -> None:
+    for name in (f"{ENV}.zip", "best_model.zip"):
+        models = [TransformerPPO.load(folder / name) for folder in (first, second)]
+        assert_same(*(everything_learned(model)["parameters"] for model in models))
+        assert_same(*(everything_learned(model)["optimizer"] for model in models))
+        assert_same(*(everything_learned(model)["episodes"] for model in models))
+    for name in ("evaluations.npz", "adaptation.npz"):
+        with np.load(first / name) as expected, np.load(second / name) as found:
+            assert_same(dict(expected), dict(found), name)
+    for file in sorted(first.glob("*.monitor.csv")):
+        # Return and length of each trial; the third column is the time
+        rows = [
+            [line.split(",")[:2] for line in (each / file.name).read_text().splitlines()[1:]]
+            for each in (first, second)
+        ]
+        assert rows[0] == rows[1] and len(rows[0]) > 2
+
+
+@pytest.mark.parametrize(
+    "where, after",
+    [
+        ("collecting", 1_450),  # calls of `add`, 400 of them in a rollout
+        ("updating", 700),  # minibatches, 160 of them in an update
+        ("writing", 4),  # files and folders synced, among them those of earlier checkpoints
+        ("renaming", 2),
+    ],
+)
+def test_killed_at(where: str, after: int, whole: Path, tmp_path: Path) -> None:
+    killed = [sys.executable, "-c", KILLING, where, str(after), "train", *ARGUMENTS]
+    assert run(killed, tmp_path) == -9
+    dead = tmp_path / "logs" / "trmrl" / f"{ENV}_1"
+    assert checkpoints_in(dead / "checkpoints") and not (dead / f"{ENV}.zip").exists()
+    assert run(command("--resume", str(dead)), tmp_path) == 0
+    assert_same_runs(whole, dead)
+
+
+def test_killed_from_outside_again_and_again(whole: Path, tmp_path: Path) -> None:
+    """Killed at whatever moment it is, and each resumed run too, until one comes to the end."""
+    rng = np.random.default_rng(0)
+    dead = tmp_path / "logs" / "trmrl" / f"{ENV}_1"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    kills = 0
+    while not (dead / f"{ENV}.zip").exists():
+        has_begun = bool(checkpoints_in(dead / "checkpoints")) if (dead / "checkpoints").is_dir() else False
+        arguments = command("--resume", str(dead)) if has_begun else command(*ARGUMENTS)
+        before = checkpoints_in(dead / "checkpoints")[-1].name if has_begun else ""
+        with subprocess.Popen(
+            arguments, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            # It is let live until it has written a checkpoint, and a little longer
+            while process.poll() is None and kills < 4:
+                found = checkpoints_in(dead / "checkpoints") if (dead / "checkpoints").is_dir() else []
+                if found and found[-1].name != before:
+                    time.sleep(rng.uniform(0, 3))
+                    process.kill()
+                    kills += 1
+                    break
+                time.sleep(0.1)
+            code = process.wait()
+        assert code in (0, -9)
+    assert kills >= 2
+    assert_same_runs(whole, dead)

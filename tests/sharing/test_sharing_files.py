@@ -1,0 +1,179 @@
+"""Damaged and hostile files: each is refused with one clear error, at little cost."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file, save_file
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_trmrl import InvalidAgentFile, load_agent
+from sb3_trmrl.sharing.agent import SUFFIX
+from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_NOISE
+from tests.helpers import agent_mutations, agents_near_limits
+from tests.helpers.agents import BOX_ACTION, TRANSITION, VECTOR, sampled_vec_env, tiny_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+#: What no file may make a process take, Python and PyTorch counted
+GIGABYTE = 10**9
+
+
+@pytest.fixture(scope="module")
+def agent_file(tmp_path_factory: Any) -> Path:
+    """:return: An exported agent with statistics, an environment and a summary"""
+    model = tiny_model(VecNormalize(sampled_vec_env(2, TRANSITION))).learn(32)
+    path: Path = tmp_path_factory.mktemp("agent") / "agent.safetensors"
+    return model.export(path, env_id="BernoulliBandit-v0", env_kwargs={"n_arms": 3}, summary={"a": [1, {"b": "c"}]})
+
+
+def _run(module: Any, *arguments: Any) -> Any:
+    """:return: What a module prints as JSON in a process of its own"""
+    command = [sys.executable, "-m", module.__name__, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=True)
+    return json.loads(found.stdout)
+
+
+def test_a_thousand_mutations(agent_file: Path) -> None:
+    assert sum(agent_mutations.MUTATIONS.values()) >= 1000
+    report = _run(agent_mutations, agent_file, 0)
+    assert report["problems"] == []
+    assert set(report["counts"]) == {"refused", "loads"} and report["counts"]["loads"] > 50
+    assert report["peak"] < GIGABYTE, report["peak"]
+    assert report["slowest"][0] < 5, report["slowest"]
+
+
+def test_valid_agents_near_the_limits(tmp_path: Path) -> None:
+    small = tiny_model(sampled_vec_env(1, VECTOR, BOX_ACTION)).export(tmp_path / "small").read_bytes()
+    paths = [tmp_path / f"{name}{SUFFIX}" for name in agents_near_limits.AGENTS]
+    for path in paths:
+        agents_near_limits.write(small, agents_near_limits.AGENTS[path.stem], path)
+    sizes = {path.stem: path.stat().st_size for path in paths}
+    assert all(size <= MAX_FILE_BYTES for size in sizes.values())
+    assert sum(size > 0.9 * MAX_FILE_BYTES for size in sizes.values()) >= 5
+    report = _run(agents_near_limits, *paths)
+    assert set(report) == set(agents_near_limits.AGENTS)
+    for name, (seconds, peak) in report.items():
+        assert peak < 0.9 * GIGABYTE and seconds < 20, (name, seconds, peak)
+
+
+class Malicious:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "zip", "tensor", "metadata"])
+def test_a_pickle_inside_is_refused_and_not_run(kind: str, agent_file: Path, tmp_path: Path) -> None:
+    trace, path = tmp_path / "was_here", tmp_path / "agent.safetensors"
+    payload = pickle.dumps(Malicious(trace))
+    if kind == "pickle":
+        path.write_bytes(payload)
+        message = "cannot be loaded"
+    elif kind == "zip":
+        tiny_model(sampled_vec_env()).save(tmp_path / "model.zip")
+        (tmp_path / "model.zip").rename(path)
+        message = "it is a zip, as SB3 saves models"
+    elif kind == "tensor":
+        import numpy as np
+
+        tensors = {**load_file(agent_file), "payload": np.frombuffer(payload, np.uint8)}
+        parts = agent_mutations.Parts(agent_file.read_bytes())
+        save_file(tensors, path, {agent_mutations.KEY: json.dumps(parts.agent)})
+        message = "'payload'.dtype must be one of F32, F64"
+    else:
+        parts = agent_mutations.Parts(agent_file.read_bytes())
+        parts.agent["policy"]["activation_fn"] = payload.decode("latin1")
+        path.write_bytes(parts.pack())
+        message = "policy.activation_fn must be one of Tanh"
+    with pytest.raises(InvalidAgentFile, match=message) as error:
+        load_agent(path)
+    assert str(path) in str(error.value) and not trace.exists()
+    pickle.loads(payload)  # it would have
+    assert trace.exists()
+
+
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "agent.safetensors"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # without blocks on the disk
+    start = time.perf_counter()
+    with pytest.raises(InvalidAgentFile, match=f"has {2**40} bytes, more than {MAX_FILE_BYTES}"):
+        load_agent(path)
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "agent.safetensors")
+    with pytest.raises(InvalidAgentFile, match="not a regular file"):
+        load_agent(tmp_path / "agent.safetensors")
+
+
+def _changed(agent_file: Path, folder: Path, *places: Any, value: Any) -> Path:
+    """:return: The file with one value of its description replaced"""
+    parts = agent_mutations.Parts(agent_file.read_bytes())
+    part: Any = parts.agent
+    for place in places[:-1]:
+        part = part[place]
+    part[places[-1]] = value
+    path = folder / "changed.safetensors"
+    path.write_bytes(parts.pack())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("places", "value", "message"),
+    [
+        (["format_version"], 2, "format_version must be 1, which this version of sb3_trmrl reads, got 2"),
+        (["policy", "n_heads"], 3, "no policy can be built from its settings: `n_heads` must divide `d_model`"),
+        (["policy", "d_model"], 16, r"must be torch.float32 of shape .*16.*, as the settings say, got"),
+        (["policy", "memory"], "half", "policy.memory must be one of window, full, got 'half'"),
+        (["policy", "use_sde"], 1, "policy.use_sde must be true or false, got 1"),
+        (["policy", "use_sde"], True, "policy.use_sde needs a Box of actions"),
+        (["policy", "context_length"], 5000, "context_length must be at most 4096 with a window, got 5000"),
+        (["policy", "features_extractor"], "os.system", "policy.features_extractor must be one of Flatten"),
+        (["action_space", "n"], -1, "action_space.n must be an integer from 1 to"),
+        (["action_space"], {**agents_near_limits.BOX, "shape": [2, 0]}, "action_space has no numbers"),
+        (["observation_space"], {**agents_near_limits.BOX, "shape": [0]}, "observation_space has no numbers"),
+        (["normalization", "keys"], ["nothing"], "normalization.keys must be keys of the observation"),
+        (["normalization", "clip_obs"], -1, "normalization.clip_obs must be a finite number, 0 or more, got -1"),
+        (["normalization"], None, "it has unknown tensors: .*observations.mean"),
+        (["env_id"], "os:Env-v0", "env_id must be a registered id without a module"),
+        (["env_kwargs"], [1], r"env_kwargs must be a dictionary, got \[1\]"),
+    ],
+)
+def test_messages_name_the_place_and_the_value(
+    places: list[str], value: Any, message: str, agent_file: Path, tmp_path: Path
+) -> None:
+    path = _changed(agent_file, tmp_path, *places, value=value)
+    with pytest.raises(InvalidAgentFile, match=message) as error:
+        load_agent(path)
+    assert str(error.value).startswith(f"`path` {path} cannot be loaded as an agent: ")
+
+
+def test_the_noise_of_gsde_has_a_limit(agent_file: Path, tmp_path: Path) -> None:
+    """Its matrix is made of few parameters, and would be 900 times as large as these."""
+    parts = agent_mutations.Parts(agent_file.read_bytes())
+    parts.agent["action_space"] = {"type": "Box", "shape": [900], "dtype": "float32", "low": -1.0, "high": 1.0}
+    parts.agent["policy"] |= {"use_sde": True, "full_std": False, "net_arch": {"pi": [2**16], "vf": [1]}}
+    path = tmp_path / "agent.safetensors"
+    path.write_bytes(parts.pack())
+    with pytest.raises(InvalidAgentFile, match=f"the noise of gSDE has 65536 times 900 numbers, more than {MAX_NOISE}"):
+        load_agent(path)
+
+
+def test_the_mutations_start_from_a_valid_file(agent_file: Path, tmp_path: Path) -> None:
+    """Taken apart and put together, it loads: what is refused is refused for the mutation."""
+    path = _changed(agent_file, tmp_path, "env_id", value="BernoulliBandit-v0")
+    assert load_agent(path).env_kwargs == {"n_arms": 3}

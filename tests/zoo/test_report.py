@@ -1,0 +1,138 @@
+"""The report of a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import load_results
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_trmrl import TransformerPPO
+from sb3_trmrl.__main__ import main
+from sb3_trmrl.envs.tasks import TaskEnv, in_trials
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS
+from tests.helpers.zoo import TINY, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def _returns_by_hand(model: TransformerPPO, n_episodes: int, **env_kwargs: Any) -> list[float]:
+    """
+    :return: Mean return of an episode on each test task, one environment and one step at a time
+    """
+    env = gym.make("HalfCheetahVel-v0", split="test", episodes_per_trial=n_episodes, **env_kwargs)
+    returns = []
+    for _ in range(N_HELD_OUT_TASKS):
+        observation, _ = env.reset()
+        state, start, total, done = None, np.array([True]), 0.0, False
+        while not done:
+            action, state = model.predict(observation, state, start, deterministic=True)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            total, done, start = total + float(reward), terminated or truncated, np.array([False])
+        returns.append(total / n_episodes)
+    env.close()
+    return returns
+
+
+def test_report_compares_before_and_after_on_the_test_tasks(tmp_path: Path, capsys: Any) -> None:
+    arguments = ["-n", "80", "--eval-freq", "40", "--report", "--env-kwargs", "horizon:10"]
+    run = train(tmp_path, *arguments, env="HalfCheetahVel-v0")
+    printed = capsys.readouterr().out
+    figures = json.loads((run / "report.json").read_text())
+    returns = figures["returns"]
+    assert set(returns) == {"before training", "best on validation"}
+    for name, path in (("before training", "initial_model.zip"), ("best on validation", "best_model.zip")):
+        model = TransformerPPO.load(run / path)
+        for row, n_episodes in (("first episode", 1), ("mean of all 2 episodes of a trial", 2)):
+            by_hand = _returns_by_hand(model, n_episodes, horizon=10)
+            entry = returns[name][row]
+            # Tasks and models are the same, initial states are not: in ten steps that makes little difference.
+            assert entry["mean"] == pytest.approx(np.mean(by_hand), abs=1.0)
+            assert entry["mean"] == pytest.approx(np.mean(entry["each"]))
+            assert entry["standard_error"] == pytest.approx(np.std(entry["each"], ddof=1) / np.sqrt(20))
+            assert f"{entry['mean']:.1f} +- {entry['standard_error']:.1f}" in printed
+    assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    initial = TransformerPPO.load(run / "initial_model.zip")
+    assert initial.num_timesteps == 0
+    assert np.load(run / "evaluations.npz")["results"].shape == (2, N_HELD_OUT_TASKS)
+    # Whole trials: two episodes of ten steps
+    assert set(load_results(str(run))["l"]) == {20}
+
+
+def test_report_on_a_plain_environment_with_normalisation(tmp_path: Path) -> None:
+    params = [*TINY, "normalize:True"]
+    run = train(tmp_path, "-n", "80", "--eval-freq", "40", "--report", params=params, env="CartPoleNoVel-v1")
+    returns = json.loads((run / "report.json").read_text())["returns"]
+    assert set(returns) == {"before training", "best on validation"}
+    assert all(set(rows) == {"episode"} and len(rows["episode"]["each"]) == 20 for rows in returns.values())
+    # Not normalised: CartPole pays 1 for each step.
+    assert all(value == int(value) >= 1 for rows in returns.values() for value in rows["episode"]["each"])
+    assert (run / "learning_curve.png").is_file()
+
+
+def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, monkeypatch: Any) -> None:
+    env_id = "CartPoleNoVel-v1"
+    run = train(tmp_path, "-n", "120", "--eval-freq", "40", params=[*TINY, "normalize:True"], env=env_id)
+    for folder, model in ((run, run / "best_model.zip"), (run / env_id, run / f"{env_id}.zip")):
+        statistics = VecNormalize.load(str(folder / "vecnormalize.pkl"), make_vec_env(env_id))
+        # Every step of the two environments counts, and their first observation
+        assert statistics.obs_rms.count == pytest.approx(TransformerPPO.load(model).num_timesteps + 2, abs=0.01)
+
+    loaded, load = [], VecNormalize.load
+    monkeypatch.setattr(VecNormalize, "load", lambda path, env: loaded.append(Path(path).parent) or load(path, env))
+    assert main(["report", str(run)]) == 0
+    assert loaded == [run]  # there is no model before training without --report
+    (run / "best_model.zip").unlink()
+    assert main(["report", str(run)]) == 0
+    assert loaded == [run, run / env_id]
+
+
+class KnownSuccess(TaskEnv):
+    """Episodes of three steps; success in the second one is that of tasks below 7."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def draw_tasks(self, n: int, rng: np.random.Generator) -> list[int]:
+        return rng.integers(20, size=n).tolist()
+
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT_TASKS) -> list[int]:
+        return list(range(n))
+
+    def set_task(self, task: Any) -> None:
+        self._task = task
+
+    def get_task(self) -> int:
+        return self._task
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._time += 1
+        success = self._task < 7 and self._time == 2
+        return np.zeros(1, np.float32), 1.0, False, self._time == 3, {"is_success": success}
+
+
+def known_success(split: str = "train", episodes_per_trial: int = 2) -> gym.Env:
+    return in_trials(KnownSuccess, episodes_per_trial, split)
+
+
+def test_report_with_success(tmp_path: Path, capsys: Any) -> None:
+    gym.register("KnownSuccess-v0", known_success)
+    try:
+        run = train(tmp_path, "-n", "80", "--eval-freq", "40", "--report", env="KnownSuccess-v0")
+    finally:
+        gym.registry.pop("KnownSuccess-v0")
+    rows = json.loads((run / "report.json").read_text())["returns"]["best on validation"]
+    assert rows["first episode"]["success_rates"] == [7 / 20]
+    assert rows["mean of all 2 episodes of a trial"]["success_rates"] == [7 / 20, 7 / 20]
+    assert "3.0 +- 0.0, success 35%" in capsys.readouterr().out
+    successes = np.load(run / "adaptation.npz")["successes"]
+    assert (successes.mean(axis=1) == 7 / 20).all() and successes.shape == (2, 20, 2)

@@ -1,0 +1,428 @@
+"""rl-zoo3 with our hyperparameters, environments and schedules. Runs are a few dozen steps, in this process."""
+
+import argparse
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import optuna
+import pytest
+import torch as th
+import yaml
+from rl_zoo3.utils import ALGOS
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
+
+import sb3_trmrl
+from sb3_trmrl.__main__ import main
+from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits
+from sb3_trmrl.zoo.experiment import TrMRLExperimentManager, find_config, hyperparams_folder
+from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
+from sb3_trmrl.zoo.registration import register
+from sb3_trmrl.zoo.schedules import ExponentialSchedule, schedule_from_string
+from tests.helpers.zoo import TINY, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+OUR_ENVS = ["HalfCheetahVel-v0", "HalfCheetahDir-v0", "AntDir-v0", "BernoulliBandit-v0", "TabularMDP-v0"]
+
+
+def make_manager(folder: Path, algo: str, env_id: str, **kwargs: Any) -> TrMRLExperimentManager:
+    register()
+    env_kwargs = kwargs.pop("env_kwargs", None)
+    kwargs = {
+        "hyperparams": dict(n_envs=2, n_steps=20, batch_size=20),
+        "n_timesteps": 40,
+        "eval_freq": 20,
+        "log_interval": -1,
+        **kwargs,
+    }
+    args = argparse.Namespace(env_kwargs=env_kwargs, algo=algo, env=env_id, seed=0)
+    return TrMRLExperimentManager(args, algo, env_id, str(folder), env_kwargs=env_kwargs, **kwargs)
+
+
+def evaluation_env(manager: TrMRLExperimentManager) -> Any:
+    (callback,) = [callback for callback in manager.callbacks if isinstance(callback, EvalCallback)]
+    return callback.eval_env
+
+
+# Schedules
+
+
+def test_exponential_schedule_is_the_released_decay_by_update() -> None:
+    n_updates, first, last = 2500, 100, 750
+    schedule = ExponentialSchedule(3e-5, 0.1, first / n_updates, last / n_updates)
+    rate = 3e-5
+    for update in range(n_updates):
+        if first <= update - 1 < last:
+            rate *= 0.1 ** (1 / (last - first))
+        assert schedule(1 - update / n_updates) == pytest.approx(rate, rel=1e-9)
+    assert rate == pytest.approx(3e-6)
+
+
+def test_schedule_strings() -> None:
+    halfway = {"3e-4": 3e-4, "lin_3e-4": 1.5e-4, "exp_3e-4_0.01": 3e-5, "exp_3e-4_0.01_0.5": 3e-4}
+    halfway["exp_1_0.1_0_0.5"] = 0.1
+    for text, value in halfway.items():
+        schedule = schedule_from_string(text)
+        assert schedule(0.5) == pytest.approx(value)
+        assert pickle.loads(pickle.dumps(schedule))(0.5) == schedule(0.5)
+    schedule = schedule_from_string("exp_3e-5_0.1_0.13_1.0")
+    assert eval(repr(schedule))(0.3) == schedule(0.3)
+
+
+# Folders
+
+
+def test_runs_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:
+    managers = [make_manager(tmp_path, "trmrl", "BernoulliBandit-v0") for _ in range(3)]
+    assert len({manager.save_path for manager in managers}) == 1
+    for manager in managers:
+        manager.create_log_folder()
+    folders = [tmp_path / "trmrl" / f"BernoulliBandit-v0_{number}" for number in (1, 2, 3)]
+    assert [Path(manager.save_path) for manager in managers] == folders
+    assert all(
+        Path(manager.params_path) == folder / "BernoulliBandit-v0"
+        for manager, folder in zip(managers, folders, strict=True)
+    )
+    assert all(Path(manager.params_path).is_dir() for manager in managers)
+
+
+# Which hyperparameters
+
+
+def test_our_file_is_used_where_it_has_the_environment_or_a_default(tmp_path: Path, monkeypatch: Any) -> None:
+    ours = hyperparams_folder()
+    assert find_config("trmrl", "HalfCheetahVel-v0", None) == str(ours / "trmrl.yml")
+    assert find_config("trmrl", "CartPole-v1", None) == str(ours / "trmrl.yml")
+    assert find_config("ppo", "AntDir-v0", None) == str(ours / "ppo.yml")
+    assert find_config("ppo", "CartPole-v1", None) is None
+    assert find_config("sac", "AntDir-v0", None) is None
+    monkeypatch.chdir(tmp_path)
+    assert find_config("trmrl", "AntDir-v0", "hyperparams/trmrl_paper.yml") == str(ours / "trmrl_paper.yml")
+    assert find_config("trmrl", "AntDir-v0", "some.package") == "some.package"
+    (tmp_path / "trmrl.yml").write_text("{}")
+    assert find_config("trmrl", "AntDir-v0", "trmrl.yml") == "trmrl.yml"
+
+
+def _entries() -> list[tuple[str, str]]:
+    files = sorted(hyperparams_folder().glob("*.yml"))
+    return [(path.name, env_id) for path in files for env_id in yaml.safe_load(path.read_text())]
+
+
+@pytest.mark.parametrize(("file", "entry"), _entries())
+def test_every_entry_trains(file: str, entry: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if entry.startswith("MetaWorld"):
+        request.getfixturevalue("few_goals")
+    algo = file.removesuffix(".yml").removesuffix("_paper")
+    manager = make_manager(
+        tmp_path,
+        algo,
+        "CartPole-v1" if entry == "default" else entry,
+        config=str(hyperparams_folder() / file),
+        hyperparams=dict(n_envs=2, n_steps=20, batch_size=20, n_epochs=1),
+        eval_freq=-1,
+    )
+    model, saved = manager.setup_experiment()  # type: ignore[misc]
+    written = yaml.safe_load((hyperparams_folder() / file).read_text())[entry]
+    for name in ("gamma", "gae_lambda", "ent_coef", "normalize_advantage", "max_grad_norm"):
+        if name in written:
+            assert getattr(model, name) == written[name]
+    assert {key: value for key, value in saved.items() if not key.startswith(("n_", "batch"))} == {
+        key: value for key, value in written.items() if not key.startswith(("n_", "batch"))
+    }
+    if isinstance(written.get("policy_kwargs"), dict):
+        assert model.policy_kwargs.items() >= written["policy_kwargs"].items()
+    manager.learn(model)
+    assert model.num_timesteps == 40
+
+
+def test_the_paper_file_has_the_released_numbers() -> None:
+    register()
+    released = yaml.safe_load((hyperparams_folder() / "trmrl_paper.yml").read_text())
+    for env_id, entry in released.items():
+        if env_id.startswith("MetaWorld"):
+            continue  # see test_metaworld.py
+        kwargs = eval(entry["policy_kwargs"], {"th": th})
+        sizes = dict(n_layers=4, n_heads=16, d_model=128, dim_feedforward=512, context_length=5)
+        assert kwargs.items() >= sizes.items()
+        assert np.exp(kwargs["log_std_init"]) == pytest.approx(0.2 if env_id == "HalfCheetahVel-v0" else 0.5, rel=1e-3)
+        assert entry["n_envs"] * entry["n_steps"] == 20 * 2 * 200
+        n_updates = entry["n_timesteps"] / 8000
+        first, last, factor = {
+            "HalfCheetahVel-v0": (100, 750, 0.1),
+            "HalfCheetahDir-v0": (100, 3700, 1e-4),
+            "AntDir-v0": (500, 3500, 1e-4),
+        }[env_id]
+        rate = schedule_from_string(entry["learning_rate"])
+        halfway = (first + last) / 2, factor**0.5
+        for update, value in ((0, 1), (first, 1), halfway, (last, factor), (n_updates, factor)):
+            assert rate(1 - update / n_updates) == pytest.approx(3e-5 * value, rel=1e-6)
+
+
+def test_vf_learning_rate_strings_reach_the_optimiser(tmp_path: Path) -> None:
+    rates = ["learning_rate:'exp_1e-3_0.01'", "vf_learning_rate:'lin_2e-3'"]
+    run = train(tmp_path, "-n", "80", "--eval-freq", "-1", params=[*TINY, *rates])
+    model = TransformerPPO.load(run / "BernoulliBandit-v0.zip")
+    # The last of two updates began when everything was collected: progress remaining 0.
+    assert [group["lr"] for group in model.policy.optimizer.param_groups] == pytest.approx([1e-5, 0.0])
+    assert model.vf_lr_schedule(0.5) == pytest.approx(1e-3)  # type: ignore[misc]
+
+
+# Environments for evaluation
+
+
+@pytest.mark.parametrize("n_eval_envs", [1, 3, 20, 25])
+def test_every_validation_task_is_visited_once(n_eval_envs: int, tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, "trmrl", "BernoulliBandit-v0", n_eval_envs=n_eval_envs, n_eval_episodes=20)
+    model, _ = manager.setup_experiment()  # type: ignore[misc]
+    env = evaluation_env(manager)
+    expected = gym.make("BernoulliBandit-v0", split="validation").get_wrapper_attr("tasks")
+    for _ in range(2):
+        visited: list[Any] = []
+
+        def note(locals_: dict[str, Any], _: dict[str, Any], visited: list[Any] = visited) -> None:
+            i = locals_["i"]
+            if locals_["done"] and locals_["episode_counts"][i] < locals_["episode_count_targets"][i]:
+                visited.append(locals_["info"]["task"])
+
+        evaluate_policy(model, env, n_eval_episodes=N_HELD_OUT_TASKS, callback=note)
+        assert sorted(visited) == sorted(expected)
+    env.close()
+
+
+def test_env_kwargs_are_merged_and_reach_evaluation_and_args(tmp_path: Path) -> None:
+    hyperparams = dict(n_envs=2, n_steps=20, batch_size=20, env_kwargs=dict(n_arms=3, n_pulls=4))
+    manager = make_manager(tmp_path, "ppo", "BernoulliBandit-v0", hyperparams=hyperparams, env_kwargs=dict(n_pulls=6))
+    model, saved = manager.setup_experiment()  # type: ignore[misc]
+    assert saved["env_kwargs"] == manager.args.env_kwargs == dict(n_arms=3, n_pulls=6)
+    env = evaluation_env(manager)
+    for vec_env in (model.env, env):
+        assert vec_env.action_space.n == 3
+        assert vec_env.get_attr("n_pulls")[0] == 6
+    assert env.get_attr("tasks")[0] is not None and model.env.get_attr("tasks") == [None, None]
+    env.close()
+
+    manager = make_manager(tmp_path, "ppo", "BernoulliBandit-v0", eval_env_kwargs=dict(split="test", n_arms=2))
+    manager.setup_experiment()
+    env = evaluation_env(manager)
+    expected = gym.make("BernoulliBandit-v0", split="test", n_arms=2).get_wrapper_attr("tasks")
+    assert env.get_attr("tasks")[0] == expected
+    env.close()
+
+
+def test_evaluation_has_a_seed_of_its_own(tmp_path: Path) -> None:
+    training = {seed + copy for seed in (0, 1, 2, 2**32 - 2) for copy in range(20)}
+    first = [evaluation_seed(seed, purpose) for seed in (0, 1, 2, 2**32 - 2) for purpose in ("validation", "test")]
+    evaluation = {seed + copy for seed in first for copy in range(20)}
+    assert len(evaluation) == 20 * len(first)
+    assert not training & evaluation
+
+    manager = make_manager(tmp_path, "trmrl", "CartPole-v1")
+    model, _ = manager.setup_experiment()  # type: ignore[misc]
+    env = evaluation_env(manager)
+    assert not np.allclose(env.reset()[0], model.env.reset()[0])
+    assert manager.seed == 0
+    env.close()
+
+
+def test_which_environments_have_splits() -> None:
+    assert all(has_splits(env_id) for env_id in OUR_ENVS)
+    assert not any(has_splits(env_id) for env_id in ("CartPole-v1", "CartPoleNoVel-v1", "HalfCheetah-v5"))
+    # As in gym.make, a module to import first may stand before the id
+    assert has_splits("sb3_trmrl:HalfCheetahVel-v0") and not has_splits("gymnasium:CartPole-v1")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        has_splits("no_such_module:HalfCheetahVel-v0")
+    with pytest.raises(gym.error.NameNotFound):
+        has_splits("sb3_trmrl:NoSuchEnv-v0")
+
+
+# Stock algorithms
+
+
+@pytest.mark.parametrize(
+    ("algo", "env_id", "policy"),
+    [
+        ("ppo", "HalfCheetahVel-v0", "MultiInputPolicy"),
+        ("ppo_lstm", "TabularMDP-v0", "MultiInputLstmPolicy"),
+        ("sac", "HalfCheetahDir-v0", "MultiInputPolicy"),
+        ("dqn", "BernoulliBandit-v0", "MultiInputPolicy"),
+    ],
+)
+def test_stock_algorithms_train_on_our_environments(algo: str, env_id: str, policy: str, tmp_path: Path) -> None:
+    on_policy = algo.startswith("ppo")
+    params = TINY if on_policy else ["learning_starts:10", "buffer_size:100"]
+    arguments = ["--algo", algo, "-n", "40", "--eval-freq", "20", "--eval-episodes", "2"]
+    run = train(tmp_path, *arguments, params=params, env=env_id)
+    saved = yaml.unsafe_load((run / env_id / "config.yml").read_text())
+    assert saved["policy"] == policy
+    model = ALGOS[algo].load(run / "best_model.zip")
+    assert isinstance(model.observation_space, gym.spaces.Dict)
+    assert model.num_timesteps >= 20
+
+
+@pytest.mark.parametrize(("algo", "policy"), [("ppo", "MlpPolicy"), ("ppo_lstm", "MlpLstmPolicy")])
+def test_the_lower_reference_trains_with_our_settings(algo: str, policy: str, tmp_path: Path) -> None:
+    arguments = ["--algo", algo, "-n", "40", "--eval-freq", "20", "--env-kwargs", "previous_transition:False"]
+    run = train(tmp_path, *arguments, env="HalfCheetahVel-v0")
+    model = ALGOS[algo].load(run / "best_model.zip")
+    assert model.observation_space.shape == (17,)
+    assert yaml.unsafe_load((run / "HalfCheetahVel-v0" / "config.yml").read_text())["policy"] == policy
+
+
+def test_ars_trains(tmp_path: Path) -> None:
+    """It steps its own environments: callbacks are called without ``infos``."""
+    params = ["policy:'LinearPolicy'", "n_delta:2", "n_envs:1", "normalize:False"]
+    run = train(tmp_path, "--algo", "ars", "-n", "800", "--eval-freq", "-1", params=params, env="CartPole-v1")
+    assert ALGOS["ars"].load(run / "CartPole-v1.zip").num_timesteps >= 800
+
+
+def test_stock_algorithms_elsewhere_use_the_zoos_settings(tmp_path: Path, capfd: Any) -> None:
+    run = train(tmp_path, "--algo", "a2c", "-n", "20", "--eval-freq", "-1", params=["n_envs:2"], env="CartPole-v1")
+    assert yaml.unsafe_load((run / "CartPole-v1" / "config.yml").read_text())["policy"] == "MlpPolicy"
+    assert "rl_zoo3/hyperparams/a2c.yml" in capfd.readouterr().out.replace("\\", "/")
+
+
+def test_vec_normalize_leaves_flags_and_actions_alone(tmp_path: Path) -> None:
+    hyperparams = dict(n_envs=2, n_steps=20, batch_size=20, normalize=True)
+    for env_id, keys in (("HalfCheetahVel-v0", ["observation", "prev_reward"]), ("TabularMDP-v0", ["prev_reward"])):
+        manager = make_manager(tmp_path, "trmrl", env_id, hyperparams=dict(hyperparams))
+        model, _ = manager.setup_experiment()  # type: ignore[misc]
+        for env in (model.env, evaluation_env(manager)):
+            assert isinstance(env, VecNormalize)
+            assert env.norm_obs_keys == keys
+            env.close()
+
+
+def test_the_default_entry_normalizes_what_can_be(tmp_path: Path) -> None:
+    """Rewards always; observations that are real numbers, not numbers of classes as FrozenLake's"""
+    for env_id, norm_obs in (("CartPole-v1", True), ("FrozenLake-v1", False)):
+        arguments = ["-n", "40", "--eval-freq", "20", "--checkpoint-freq", "0", "--report"]
+        run = train(tmp_path, "--algo", "trmrl", *arguments, env=env_id)
+        env = VecNormalize.load(str(run / env_id / "vecnormalize.pkl"), make_vec_env(env_id))
+        assert (env.norm_obs, env.norm_reward) == (norm_obs, True)
+
+
+# Runs that go on, die, or search
+
+
+def test_a_resumed_run_decays_as_the_uninterrupted_one(tmp_path: Path) -> None:
+    architecture = "policy_kwargs:dict(context_length=3, d_model=8, n_heads=2)"
+    params = [*TINY, "learning_rate:'lin_1e-3'", "gamma:0.5", architecture]
+    arguments = ["--eval-freq", "-1", "--save-freq", "40", "--env-kwargs", "n_arms:3"]
+    whole = train(tmp_path, "-n", "160", *arguments, params=params)
+    checkpoint = whole / "rl_model_80_steps.zip"
+    # Only what is left to do is said: the rest is the run's.
+    resumed = train(tmp_path, "-n", "80", "--eval-freq", "-1", "-i", str(checkpoint), params=["n_epochs:2"])
+    model = TransformerPPO.load(resumed / "BernoulliBandit-v0.zip")
+    reference = TransformerPPO.load(whole / "BernoulliBandit-v0.zip")
+    assert model.num_timesteps == reference.num_timesteps == 160
+    assert model.policy_kwargs == reference.policy_kwargs
+    assert model.gamma == 0.5 and model.n_epochs == 2 and model.n_envs == 2
+    rates = [[group["lr"] for group in m.policy.optimizer.param_groups] for m in (model, reference)]
+    assert rates[0] == pytest.approx(rates[1])
+    # Once more, but it stops halfway through what is left: a quarter of the rate remains.
+    arguments = ["-n", "240", "--eval-freq", "-1", "--save-freq", "40", "-i", str(checkpoint)]
+    third = train(tmp_path, *arguments, params=["n_epochs:1"])
+    model = TransformerPPO.load(third / "rl_model_240_steps.zip")
+    # 240 of 320 steps were made when this checkpoint was; the update before it began after 200
+    assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (1 - 200 / 320))
+
+
+class DiesAt(BaseCallback):
+    """
+    :param steps: When the power goes off
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self.steps:
+            raise RuntimeError("the power went off")
+        return True
+
+
+def test_a_run_that_dies_keeps_what_was_saved(tmp_path: Path, capsys: Any) -> None:
+    callback = f"callback:[{{'{__name__}.DiesAt': dict(steps=90)}}]"
+    arguments = ["-n", "200", "--eval-freq", "40", "--save-freq", "20", "--report"]
+    with pytest.raises(RuntimeError, match="power"):
+        train(tmp_path, *arguments, params=[*TINY, callback])
+    run = tmp_path / "trmrl" / "BernoulliBandit-v0_1"
+    for name in ("initial_model", "best_model", *(f"rl_model_{steps}_steps" for steps in (20, 40, 60, 80))):
+        TransformerPPO.load(run / f"{name}.zip")
+    assert np.load(run / "evaluations.npz")["timesteps"].tolist() == [40, 80]
+    capsys.readouterr()
+    assert main(["report", str(run)]) == 0
+    assert "before training" in capsys.readouterr().out
+
+
+def test_sampled_hyperparameters_build_a_model_and_keep_the_architecture() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        trial = study.ask()
+        kwargs = sample_trmrl_params(trial, 0, 1, {})
+        assert "policy_kwargs" not in kwargs and "n_steps" not in kwargs
+        assert kwargs == convert_trmrl_params(trial.params)
+        assert 0.8 <= kwargs["gamma"] < 1 and 0.7 <= kwargs["gae_lambda"] < 1
+        model = TransformerPPO("TrMRLPolicy", "CartPole-v1", n_steps=kwargs["batch_size"], device="cpu", **kwargs)
+        assert model.vf_learning_rate == trial.params["vf_learning_rate"]
+
+
+def test_search_keeps_the_architecture_and_leaves_no_empty_run(tmp_path: Path, monkeypatch: Any) -> None:
+    seen = []
+
+    class Recording(TransformerPPO):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            seen.append(kwargs["policy_kwargs"])
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr("sb3_trmrl.zoo.registration.TransformerPPO", Recording)
+    settings = dict(context_length=3, d_model=8, n_heads=2)
+    common = ["--env", "BernoulliBandit-v0", "-f", str(tmp_path), "-n", "80", "--eval-episodes", "2"]
+    search = ["--optimize-hyperparameters", "--n-trials", "2", "--n-evaluations", "2", "--sampler", "random"]
+    params = ["--no-optim-plots", "-params", *TINY, f"policy_kwargs:{settings}"]
+    assert main(["train", *common, *search, *params]) == 0
+    assert seen == [settings, settings]
+    assert len(list(tmp_path.glob("trmrl/report_*.csv"))) == 1
+    assert not list(tmp_path.glob("trmrl/BernoulliBandit-v0_*"))
+
+
+# The package
+
+
+def test_the_wheel_holds_the_yml_files_and_works_outside_the_checkout(tmp_path: Path) -> None:
+    root = Path(sb3_trmrl.__file__).parents[1]
+    copy = tmp_path / "source"
+    copy.mkdir()
+    for name in ("sb3_trmrl", "hyperparams"):
+        shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "LICENSE", "DESCRIPTION.md"):
+        if (root / name).is_file():
+            shutil.copy(root / name, copy)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "-w", str(tmp_path), "."], cwd=copy, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith(f"sb3_trmrl-{sb3_trmrl.__version__}-")
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    modules = {path.relative_to(root) for path in (root / "sb3_trmrl").rglob("*.py")}
+    assert modules <= {path.relative_to(installed) for path in installed.rglob("*.py")}
+    assert (installed / "sb3_trmrl" / "py.typed").is_file()
+    files = {path.name for path in (installed / "sb3_trmrl" / "hyperparams").iterdir()}
+    assert files == {path.name for path in (root / "hyperparams").glob("*.yml")}
+    code = "from sb3_trmrl.zoo.experiment import find_config; print(find_config('trmrl', 'AntDir-v0', None))"
+    environ = {"PYTHONPATH": str(installed)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=installed, check=True, capture_output=True, text=True, env=environ
+    )
+    assert found.stdout.strip() == str(installed / "sb3_trmrl" / "hyperparams" / "trmrl.yml")
