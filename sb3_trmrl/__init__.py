@@ -4,7 +4,9 @@ Transformer memory and meta-reinforcement learning for Stable-Baselines3.
 Importing the package registers its environments with Gymnasium.
 """
 
-import sb3_trmrl.envs  # noqa: F401  (registers the environments)
+import sb3_trmrl.envs
+import sb3_trmrl.resuming.resumption
+import sb3_trmrl.sharing.export  # noqa: F401
 from sb3_trmrl.resuming.training_checkpoint import TrainingCheckpoint
 from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy

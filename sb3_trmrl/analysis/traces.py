@@ -12,7 +12,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.evaluation.trials import Trials, TrialStep
 from sb3_trmrl.memory.encoder import EncoderTrace
-from sb3_trmrl.memory.working_memory import Tokens, WorkingMemory, map_tokens
+from sb3_trmrl.memory.tokens import Tokens, map_tokens
+from sb3_trmrl.memory.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 
 

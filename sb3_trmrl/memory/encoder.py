@@ -1,7 +1,7 @@
 """
 The causal encoder of TrMRL: working memories in, the newest slot's episodic memory out (figure 1, right).
 
-Shapes: B batch, N slots of the window, D width of the model (``d_model``), H heads.
+Shapes: B batch, N slots of the window, Q queries, D width of the model (``d_model``), H heads.
 """
 
 import math
@@ -20,12 +20,11 @@ LAYER_NORMS = ("none", "pre", "post")
 
 class EncoderTrace(NamedTuple):
     """
-    What every layer of the encoder holds, for analysis.
+    Intermediate results of every layer of the encoder, for analysis.
 
     :param memories: The working memories and each layer's episodic memories (eq. 6), n_layers + 1 tensors (B, N, D)
-    :param attention: Each layer's attention weights alpha (eq. 4), n_layers tensors (B, H, N, N), rows sum to 1
-    :param values: What they weigh, the memories before each layer projected onto its value spaces, n_layers tensors
-        (B, H, N, D / H)
+    :param attention: Attention weights alpha of each layer (eq. 4), n_layers tensors (B, H, N, N); rows sum to 1
+    :param values: The values that these weights apply to, n_layers tensors (B, H, N, D / H)
     """
 
     memories: list[th.Tensor]
@@ -35,7 +34,7 @@ class EncoderTrace(NamedTuple):
 
 class SelfAttention(nn.Module):
     """
-    Multi-head attention (eq. 1) of some slots to the slots they may see.
+    Multi-head attention (eq. 1) of queries to the memories that they may see.
 
     :param d_model: Width D
     :param n_heads: Number of heads H, divides D
@@ -53,7 +52,7 @@ class SelfAttention(nn.Module):
         """
         :param queries: Memories that attend, (..., D)
         :param memories: Memories attended to, (..., D)
-        :param attend: Attention, which knows which query sees which memories
+        :param attend: Attention function, which decides which query sees which memories
         :return: Task representations mu (eq. 5), like ``queries``
         """
         attended = attend(*map(self._heads, (self.query(queries), self.key(memories), self.value(memories))))
@@ -63,7 +62,7 @@ class SelfAttention(nn.Module):
     def trace(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
         :param memories: (B, N, D)
-        :param visible: Which memories each of them sees, booleans (N, N)
+        :param visible: Mask of the memories that each slot sees, booleans (N, N)
         :return: Attention weights (eq. 4), (B, H, N, N), and values, (B, H, N, D / H)
         """
         q, k, v = (self._heads(linear(memories)).transpose(1, 2) for linear in (self.query, self.key, self.value))
@@ -76,7 +75,7 @@ class SelfAttention(nn.Module):
 
 def attend_to_visible(visible: th.Tensor) -> Attend:
     """
-    :param visible: Which memories each query sees, booleans that broadcast to (B, H, Q, N)
+    :param visible: Mask of the memories that each query sees, booleans that broadcast to (B, H, Q, N)
     :return: Attention of queries (B, Q, H, D / H) to keys and values (B, N, H, D / H)
     """
 
@@ -90,7 +89,7 @@ def attend_to_visible(visible: th.Tensor) -> Attend:
 def causal_mask(memories: th.Tensor) -> th.Tensor:
     """
     :param memories: (B, N, D)
-    :return: Slot i sees the slots up to i, booleans (N, N); so what lies behind the newest slot never matters
+    :return: Mask by which slot i sees the slots up to i, booleans (N, N). Slots after the newest one are never seen
     """
     n_slots = memories.shape[1]
     return th.ones(n_slots, n_slots, dtype=th.bool, device=memories.device).tril()
@@ -120,7 +119,7 @@ class EncoderLayer(nn.Module):
         """
         :param queries: Memories to refine, (..., D)
         :param memories: Memories to refine them with, (..., D)
-        :param attend: Attention, which knows which query sees which memories
+        :param attend: Attention function, which decides which query sees which memories
         :return: Refined memories, like ``queries``
         """
         if self.layer_norm == "pre":
@@ -140,7 +139,9 @@ class EncoderLayer(nn.Module):
 
     def trace_attention(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        :return: Attention weights when all slots are refined, (B, H, N, N), and values, (B, H, N, D / H)
+        :param memories: (B, N, D)
+        :param visible: Mask of the memories that each slot sees, booleans (N, N)
+        :return: Attention weights of all slots, (B, H, N, N), and values, (B, H, N, D / H)
         """
         x = self.norm_attention(memories) if self.layer_norm == "pre" else memories
         return self.attention.trace(x, visible)
@@ -163,7 +164,7 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         layers = (EncoderLayer(d_model, n_heads, dim_feedforward, layer_norm) for _ in range(n_layers))
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
-        # A pre-norm stack leaves its last sum without norm
+        # The output of a pre-norm stack is not normalized by any layer
         self.final_norm = nn.LayerNorm(d_model) if layer_norm == "pre" else nn.Identity()
 
     def forward(self, memories: th.Tensor, lengths: th.Tensor) -> th.Tensor:
@@ -183,21 +184,11 @@ class TransformerEncoder(nn.Module):
         episodic: th.Tensor = self.final_norm(last[:, 0])
         return episodic
 
-    def is_short(self, n_slots: int, n_windows: int) -> bool:
-        """
-        :param n_slots: Number of slots that any window fills
-        :param n_windows: Number of windows B
-        :return: Whether :mod:`~sb3_trmrl.memory.short_windows` is the faster way to the same result, as measured: its
-            rows have to be long, and its work grows with the square of the slots
-        """
-        plain = self.layers[0].layer_norm == "none"
-        return plain and n_slots <= 12 and n_windows >= 64
-
     def trace(self, memories: th.Tensor, context_length: int | None = None) -> EncoderTrace:
         """
         :param memories: Working memories, (B, N, D)
-        :param context_length: Number of slots that a slot sees, itself among them; None for all up to itself
-        :return: Memories, attention weights and values of every layer at every slot; slots not filled have no meaning
+        :param context_length: Number of slots that a slot sees, including itself; None for all slots up to itself
+        :return: Memories, attention weights and values of every layer at every slot; undefined at slots not filled
         """
         visible = causal_mask(memories)
         if context_length is not None:

@@ -1,26 +1,26 @@
 """
 The agent's memory as an SB3 features extractor: tokens in, episodic memory out.
 
-Shapes: B batch, N slots of the window, D width of the model (``d_model``), H heads, F features of a token.
+Shapes: B batch, T tokens, U stored tokens, N slots of the window, D width of the model (``d_model``).
 """
+
+from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
 
-from sb3_trmrl.common.checks import check_instance, check_option, check_positive_int
-from sb3_trmrl.memory import short_windows
-from sb3_trmrl.memory.encoder import LAYER_NORMS, Attend, EncoderTrace, TransformerEncoder
-from sb3_trmrl.memory.full_memory import KeyValueCache
-from sb3_trmrl.memory.sequences import Sequences, attend_within_sequences
-from sb3_trmrl.memory.windows import Windows
+from sb3_trmrl.common.checks import check_bool, check_instance, check_option, check_positive_int
+from sb3_trmrl.memory.encoder import LAYER_NORMS, EncoderTrace, TransformerEncoder
+from sb3_trmrl.memory.interface import Batch
+from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
 
 INITIALIZATIONS = ("tfixup", "xavier", "default")
-MEMORIES = ("window", "full")
 POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "none")
 
 
@@ -28,16 +28,18 @@ def default_token_extractor(
     observation_space: spaces.Space[Any], normalize_images: bool
 ) -> type[BaseFeaturesExtractor]:
     """
+    Return the features extractor that SB3 uses for tokens of this kind.
+
     :param observation_space: Observation space of a token
-    :param normalize_images: False if images come as floats already
-    :return: The features extractor of SB3's MultiInputPolicy, CnnPolicy or MlpPolicy, whichever fits
+    :param normalize_images: Whether images are integers that are divided by 255
+    :return: The class that MultiInputPolicy (Dict), CnnPolicy (images) or MlpPolicy uses by default
     """
     if isinstance(observation_space, spaces.Dict):
         return CombinedExtractor
     if is_image_space(observation_space, normalized_image=not normalize_images):
         shape = observation_space.shape or ()
         sides = shape[1:] if is_image_space_channels_first(observation_space) else shape[:2]  # type: ignore[arg-type]
-        if min(sides) >= 36:  # NatureCNN has no output below
+        if min(sides) >= 36:  # NatureCNN accepts no smaller images
             return NatureCNN
     return FlattenExtractor
 
@@ -59,25 +61,30 @@ class TransformerExtractor(BaseFeaturesExtractor):
     """
     The agent's memory: features of each token, working memories phi, causal encoder, episodic memory (figure 1).
 
+    What it reads is a :class:`~sb3_trmrl.memory.interface.Batch`, which knows which tokens each memory holds.
+
     :param observation_space: Observation space of one token
     :param token_extractor: SB3 features extractor applied to each token (flattening by default)
-    :param context_length: Number of working memories N in a window
+    :param context_length: Number of working memories N in a window; with ``memory="full"`` the number of tokens that a
+        token sees in each layer
     :param d_model: Width D of the working memories
     :param n_layers: Number of layers L
     :param n_heads: Number of attention heads, divides ``d_model``
     :param dim_feedforward: Hidden units of the position-wise networks
     :param initialization: ``"tfixup"`` (the paper), ``"xavier"`` or ``"default"`` (PyTorch's)
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
-    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index
+    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``
     :param embedding_arch: Hidden ReLU layers of phi before its linear layer, none by default
-    :param memory: ``"window"`` (the paper), or ``"full"``: in every layer a token sees the last ``context_length``
-        tokens since the memory was emptied, and its position counts from there
+    :param bounded_positions: Whether all positions are below ``context_length``, as in a window
+    :param normalize_images: Whether images are divided by 255
     :raises TypeError: if a size is not an integer
-    :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model`` or an odd
-        ``d_model`` meets sinusoidal positions
+    :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model``, ``d_model``
+        is odd with sinusoidal positions, or positions are learned but not bounded
     """
 
     positions: th.Tensor
+    #: Which of the policy's transformers this is; live memories store what each of them computed in this order
+    number: int = 0
 
     def __init__(
         self,
@@ -92,7 +99,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
         layer_norm: str = "none",
         positional_encoding: str = "sinusoidal",
         embedding_arch: list[int] | None = None,
-        memory: str = "window",
+        bounded_positions: bool = True,
+        normalize_images: bool = True,
     ) -> None:
         sizes: dict[str, Any] = dict(context_length=context_length, d_model=d_model, n_layers=n_layers, n_heads=n_heads)
         for name, size in {**sizes, "dim_feedforward": dim_feedforward}.items():
@@ -106,18 +114,18 @@ class TransformerExtractor(BaseFeaturesExtractor):
         check_option("initialization", initialization, INITIALIZATIONS)
         check_option("layer_norm", layer_norm, LAYER_NORMS)
         check_option("positional_encoding", positional_encoding, POSITIONAL_ENCODINGS)
+        check_bool("bounded_positions", bounded_positions)
+        check_bool("normalize_images", normalize_images)
         if positional_encoding == "sinusoidal" and d_model % 2:
             raise ValueError(f"`d_model` must be even with sinusoidal positions, got {d_model}")
-
-        check_option("memory", memory, MEMORIES)
-        if memory == "full" and positional_encoding == "learned":
-            raise ValueError("`positional_encoding` 'learned' needs memory='window': with 'full' positions have no end")
+        if positional_encoding == "learned" and not bounded_positions:
+            raise ValueError("`positional_encoding` 'learned' needs memory='window': other positions are not bounded")
 
         super().__init__(observation_space, features_dim=d_model)
         self.initialization = initialization
         self.context_length = context_length
         self.positional_encoding = positional_encoding
-        self.memory = memory
+        self.normalize_images = normalize_images
         self.token_extractor = token_extractor or FlattenExtractor(observation_space)
         hidden_layers: list[nn.Module] = []
         width = self.token_extractor.features_dim
@@ -125,24 +133,24 @@ class TransformerExtractor(BaseFeaturesExtractor):
             hidden_layers += [nn.Linear(width, check_positive_int("embedding_arch", n_units)), nn.ReLU()]
             width = n_units
         self.embedding = nn.Sequential(*hidden_layers, nn.Linear(width, d_model))
-        positions = th.zeros(context_length, d_model)
         if positional_encoding == "learned":
-            self.positions = nn.Parameter(positions)
+            self.positions = nn.Parameter(th.zeros(context_length, d_model))
         else:
-            if positional_encoding == "sinusoidal":
-                positions = sinusoidal_positions(th.arange(context_length), d_model)
-            self.register_buffer("positions", positions, persistent=False)
+            is_table = positional_encoding == "sinusoidal" and bounded_positions
+            table = sinusoidal_positions(th.arange(context_length), d_model) if is_table else th.zeros(0, d_model)
+            self.register_buffer("positions", table, persistent=False)
         self.encoder = TransformerEncoder(d_model, n_layers, n_heads, dim_feedforward, layer_norm)
         self.reset_parameters()
 
     @th.no_grad()
     def reset_parameters(self) -> None:
         """
-        Initialise embedding and encoder, and leave the token extractor as it is.
+        Initialize the embedding and the encoder. The token extractor keeps its parameters.
 
-        T-Fixup (Huang et al. 2020, section 4; paper section 3.3), for L layers of width d: Xavier for every matrix;
-        then W_v, W_o and both feed-forward matrices of each layer times 0.67 L^(-1/4); the input embedding (and learned
-        positions, a part of it) Gaussian with standard deviation d^(-1/2), times (9 L)^(-1/4). Biases are 0.
+        T-Fixup (Huang et al. 2020, section 4; paper section 3.3) for L layers of width d: every matrix is drawn by
+        Xavier's rule. W_v, W_o and both feed-forward matrices of each layer are then scaled by 0.67 L^(-1/4). The input
+        embedding, which learned positions are a part of, is Gaussian with standard deviation d^(-1/2), scaled by
+        (9 L)^(-1/4). Biases are 0.
         """
         d_model, n_layers = self.features_dim, len(self.encoder.layers)
         for module in (*self.embedding.modules(), *self.encoder.modules()):
@@ -162,134 +170,78 @@ class TransformerExtractor(BaseFeaturesExtractor):
             if isinstance(self.positions, nn.Parameter):
                 self.positions.mul_((9 * n_layers) ** -0.25)
 
-    def forward(self, observations: Any, windows: Windows) -> th.Tensor:
+    def forward(self, batch: Batch) -> th.Tensor:
         """
-        :param observations: Preprocessed ``windows.tokens``, (U, \\*observation), or a dictionary
-        :param windows: Which of them stand where in which window
-        :return: Episodic memories, (B, D)
+        :param batch: B memories
+        :return: Their episodic memories, (B, D)
         """
-        embedded = self.embedding(self.token_extractor(observations))  # (U, D)
-        if windows.columns is not None:
-            embedded = embedded[windows.columns]
-        counts = windows.counts
-        slots = th.repeat_interleave(th.tensor(counts)).to(embedded.device)
-        memories = embedded + self.positions[slots]  # (T, D), slot after slot
-        newest = th.as_tensor(windows.newest_columns(), device=embedded.device)
-        if self.encoder.is_short(len(counts), len(windows)):
-            episodic = short_windows.encode(self.encoder.layers, memories.t().contiguous(), counts, newest).t()
-        else:
-            padded = memories[th.as_tensor(windows.padded_columns(), device=embedded.device)]
-            episodic = self.encoder(padded, th.as_tensor(windows.lengths(), device=embedded.device))
-        return windows.restore_order(episodic)
+        return batch.encode(self)
 
-    # -- Full context ------------------------------------------------------------------------------------------------
+    def working_memories(
+        self, tokens: Tokens, rows: np.ndarray | None = None, positions: np.ndarray | th.Tensor | None = None
+    ) -> th.Tensor:
+        """
+        Compute phi of some tokens, plus the encoding of their positions.
 
-    def forward_sequences(self, observations: Any, sequences: Sequences) -> th.Tensor:
+        :param tokens: Raw observations, (U, \\*observation), or a dictionary
+        :param rows: Rows of ``tokens``, integers, (T,); all by default. If the features of tokens are expensive, those
+            of a row that occurs several times are computed once
+        :param positions: Position of each of these tokens, integers, (T,); no positions are added if None
+        :return: Working memories, (T, D)
         """
-        :param observations: Preprocessed ``sequences.tokens``, (T, \\*observation), or a dictionary
-        :param sequences: Which sequences they are
-        :return: Episodic memories that are read, (B, D)
-        """
-        attend = attend_within_sequences(sequences.lengths, self.context_length)
-        return self._refine(observations, sequences, attend)[sequences.outputs]
+        inverse = None
+        if rows is not None:
+            if self.tokens_are_expensive:
+                distinct, inverse = np.unique(rows, return_inverse=True)
+                rows, inverse = (rows, None) if len(distinct) == len(rows) else (distinct, inverse)
+            index = th.as_tensor(rows, device=first_array(tokens).device)
+            tokens = map_tokens(lambda stored: stored[index], tokens)
+        observations = preprocess_obs(tokens, self._observation_space, normalize_images=self.normalize_images)
+        memories: th.Tensor = self.embedding(self.token_extractor(observations))
+        if inverse is not None:
+            memories = memories[th.as_tensor(inverse, device=memories.device)]
+        if positions is None or self.positional_encoding == "none":
+            return memories
+        return memories + self.position_encodings(th.as_tensor(positions, device=memories.device))
 
-    def _refine(self, observations: Any, sequences: Sequences, attend: Attend) -> th.Tensor:
-        memories = self.embedding(self.token_extractor(observations))
-        if self.positional_encoding == "sinusoidal":
-            memories = memories + sinusoidal_positions(sequences.positions, self.features_dim)
-        for layer in self.encoder.layers:
-            memories = layer(memories, memories, attend)
-        episodic: th.Tensor = self.encoder.final_norm(memories)
-        return episodic
+    def position_encodings(self, positions: th.Tensor) -> th.Tensor:
+        """
+        :param positions: Positions, integers, (T,)
+        :return: What is added to tokens at these positions, (T, D)
+        """
+        if self.positional_encoding == "none":
+            return th.zeros(len(positions), self.features_dim, device=positions.device)
+        if len(self.positions):
+            return self.positions[positions]
+        return sinusoidal_positions(positions, self.features_dim)
 
-    def empty_cache(self, n_envs: int) -> KeyValueCache:
-        """
-        :param n_envs: Number of environments B
-        :return: A cache without tokens
-        """
-        n_heads = self.encoder.layers[0].attention.n_heads
-        device = self.positions.device
-        return KeyValueCache.empty(len(self.encoder.layers), n_envs, n_heads, self.features_dim // n_heads, device)
+    @property
+    def tokens_are_expensive(self) -> bool:
+        """Whether tokens pass through layers of their own, such as a CNN, before the linear layer of phi"""
+        return any(True for _ in self.token_extractor.parameters()) or len(self.embedding) > 1
 
-    def forward_newest(
-        self, observations: Any, steps: th.Tensor, cache: KeyValueCache
-    ) -> tuple[KeyValueCache, th.Tensor]:
-        """
-        :param observations: Preprocessed newest tokens, (B, \\*observation), or a dictionary
-        :param steps: Tokens since the memory was emptied, these among them, (B,)
-        :param cache: Earlier tokens; these are written to it in place
-        :return: The cache, or a larger copy, and the episodic memories, (B, D)
-        """
-        n_visible = min(int(steps.max()), self.context_length)
-        cache = cache.with_slots(n_visible, self.context_length)
-        memories = self.embedding(self.token_extractor(observations))
-        if self.positional_encoding == "sinusoidal":
-            memories = memories + sinusoidal_positions(steps - 1, self.features_dim)
-        for index, layer in enumerate(self.encoder.layers):
-            memories = layer(memories, memories, cache.attend(index, steps, n_visible, self.context_length))
-        return cache, self.encoder.final_norm(memories)
+    @property
+    def receptive_field(self) -> int:
+        """Number of earlier tokens that an episodic memory depends on, if each layer sees ``context_length`` tokens"""
+        return len(self.encoder.layers) * (self.context_length - 1)
 
-    def fill_cache(self, observations: Any, sequences: Sequences, envs: th.Tensor, n_envs: int) -> KeyValueCache:
-        """
-        :param observations: Preprocessed ``sequences.tokens``
-        :param sequences: Tokens so far, of environments that have any
-        :param envs: Environment of each token, (T,)
-        :param n_envs: Number of environments B
-        :return: The cache after them
-        """
-        layers: list[tuple[th.Tensor, th.Tensor]] = []
-        within = attend_within_sequences(sequences.lengths, self.context_length)
+    @property
+    def device(self) -> th.device:
+        """Device of the parameters"""
+        return self.embedding[-1].get_parameter("weight").device
 
-        def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
-            layers.append((k, v))
-            return within(q, k, v)
-
-        self._refine(observations, sequences, attend)
-        n_slots = min(int(sequences.positions.max()) + 1, self.context_length)
-        cache = self.empty_cache(n_envs).with_slots(n_slots, self.context_length)
-        # Of tokens that share a slot only the newest may be written
-        lengths = th.as_tensor(sequences.lengths, device=envs.device)
-        last = th.repeat_interleave(sequences.positions[lengths.cumsum(0) - 1], lengths)
-        kept = sequences.positions > last - self.context_length
-        slots = sequences.positions[kept] % self.context_length
-        for index, (keys, values) in enumerate(layers):
-            cache.keys[index, envs[kept], slots] = keys[kept]
-            cache.values[index, envs[kept], slots] = values[kept]
-        return cache
-
-    # -- Analysis ----------------------------------------------------------------------------------------------------
-
-    def trace(self, observations: Any, batch_size: int) -> EncoderTrace:
+    def trace(self, tokens: Tokens) -> EncoderTrace:
         """
-        :param observations: Preprocessed tokens of B windows or sequences of N slots, (B * N, \\*observation), or a
-            dictionary
-        :param batch_size: Their number B
-        :return: Memories, attention weights and values of every layer at every slot, the working memories being phi
-            alone, without positions; slots not filled have no meaning
+        Run the encoder and keep every intermediate result, for analysis.
+
+        :param tokens: Raw observations of B windows or sequences of N slots, (B, N, \\*observation), or a dictionary
+        :return: Memories, attention weights and values of every layer at every slot. The working memories are phi
+            alone, without positions. Slots that are not filled have no meaning
         """
-        memories = self.working_memories(observations, batch_size)
-        trace = self.encoder.trace(memories, self.context_length)
-        trace.memories[0] = memories - self._slot_positions(memories.shape[1])
+        batch_size, n_slots = first_array(tokens).shape[:2]
+        flat = map_tokens(lambda slots: slots.flatten(0, 1), tokens)
+        phi = self.working_memories(flat).unflatten(0, (batch_size, n_slots))
+        positions = self.position_encodings(th.arange(n_slots, device=phi.device))
+        trace = self.encoder.trace(phi + positions, self.context_length)
+        trace.memories[0] = phi
         return trace
-
-    def working_memories(self, observations: Any, batch_size: int) -> th.Tensor:
-        """
-        :param observations: Preprocessed tokens, (B * N, \\*observation), or a dictionary
-        :param batch_size: Number of windows B
-        :return: phi of each token plus the position of its slot, (B, N, D)
-        """
-        features = self.token_extractor(observations)  # (B * N, F)
-        embedded: th.Tensor = self.embedding(features).unflatten(0, (batch_size, -1))
-        return embedded + self._slot_positions(embedded.shape[1])
-
-    def _slot_positions(self, n_slots: int) -> th.Tensor:
-        """
-        :param n_slots: Number of slots N; with the full memory there may be more than ``context_length``
-        :return: Their positions, (N, D)
-        """
-        if self.memory == "window":
-            return self.positions[:n_slots]
-        steps = th.arange(n_slots, device=self.positions.device)
-        if self.positional_encoding == "sinusoidal":
-            return sinusoidal_positions(steps, self.features_dim)
-        return th.zeros(n_slots, self.features_dim, device=steps.device)

@@ -1,15 +1,20 @@
-"""The full-context memory while acting: keys and values of earlier tokens, so that a step computes one token."""
+"""The live memory of ``memory="full"``: keys and values of earlier tokens, so that a step computes one token."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch as th
 import torch.nn.functional as F
 from gymnasium import spaces
 
-from sb3_trmrl.memory.working_memory import Tokens, map_spaces, map_tokens, token_dtype
+from sb3_trmrl.memory.encoder import Attend
+from sb3_trmrl.memory.sequences import Sequences, attend_within_sequences
+from sb3_trmrl.memory.tokens import Tokens, map_tokens, zero_tensors
+
+if TYPE_CHECKING:
+    from sb3_trmrl.memory.extractor import TransformerExtractor
 
 #: Slots that a cache has at first; it doubles when it is full
 _FIRST_CAPACITY = 16
@@ -18,34 +23,81 @@ _FIRST_CAPACITY = 16
 class KeyValueCache(NamedTuple):
     """
     Keys and values of the newest tokens of B environments in every layer of one transformer. The token at position p is
-    in slot p modulo ``context_length``; the slots are as many as have been needed so far.
+    in slot p modulo ``context_length``. There are only as many slots as have been needed yet.
 
     :param keys: (n_layers, B, slots, H, D / H)
-    :param values: likewise
+    :param values: (n_layers, B, slots, H, D / H)
     """
 
     keys: Any
     values: Any
 
     @classmethod
-    def empty(cls, n_layers: int, n_envs: int, n_heads: int, head_dim: int, device: th.device | str) -> KeyValueCache:
+    def empty(cls, transformer: TransformerExtractor, n_envs: int) -> KeyValueCache:
         """
-        :param n_layers: Layers of the transformer
+        :param transformer: The transformer
         :param n_envs: Number of environments B
-        :param n_heads: Heads H
-        :param head_dim: Width of a head
-        :param device: PyTorch device
         :return: A cache without tokens
         """
-        shape = (n_layers, n_envs, 0, n_heads, head_dim)
-        return cls(th.zeros(shape, device=device), th.zeros(shape, device=device))
+        n_heads = transformer.encoder.layers[0].attention.n_heads
+        head_dim = transformer.features_dim // n_heads
+        zeros = th.zeros((len(transformer.encoder.layers), n_envs, 0, n_heads, head_dim), device=transformer.device)
+        return cls(zeros, zeros.clone())
 
-    def with_slots(self, n_slots: int, context_length: int) -> KeyValueCache:
+    @classmethod
+    def of_sequences(
+        cls, transformer: TransformerExtractor, sequences: Sequences, envs: th.Tensor, n_envs: int
+    ) -> KeyValueCache:
         """
-        :param n_slots: Slots that are needed
-        :param context_length: Slots that there are at most
-        :return: This cache, or a larger copy
+        Fill a cache with many tokens at once.
+
+        :param transformer: The transformer
+        :param sequences: Tokens so far, of the environments that have any
+        :param envs: Environment of each token, (T,)
+        :param n_envs: Number of environments B
+        :return: The cache after these tokens
         """
+        context_length = transformer.context_length
+        layers: list[tuple[th.Tensor, th.Tensor]] = []
+        within = attend_within_sequences(sequences.lengths, context_length)
+
+        def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
+            layers.append((k, v))
+            return within(q, k, v)
+
+        sequences.refine(transformer, attend)
+        n_slots = min(int(sequences.positions.max()) + 1, context_length)
+        cache = cls.empty(transformer, n_envs)._with_slots(n_slots, context_length)
+        # Of the tokens that share a slot, only the newest may be written
+        lengths = th.as_tensor(sequences.lengths, device=envs.device)
+        last = th.repeat_interleave(sequences.positions[lengths.cumsum(0) - 1], lengths)
+        kept = sequences.positions > last - context_length
+        slots = sequences.positions[kept] % context_length
+        for index, (keys, values) in enumerate(layers):
+            cache.keys[index, envs[kept], slots] = keys[kept]
+            cache.values[index, envs[kept], slots] = values[kept]
+        return cache
+
+    def append(
+        self, transformer: TransformerExtractor, tokens: Tokens, steps: th.Tensor
+    ) -> tuple[KeyValueCache, th.Tensor]:
+        """
+        Compute the newest token of each environment. Its keys and values are written to this cache in place.
+
+        :param transformer: The transformer
+        :param tokens: Newest tokens, (B, \\*observation), or a dictionary
+        :param steps: Number of tokens since the memory was emptied, including these, (B,)
+        :return: The cache, or a larger copy of it, and the episodic memories, (B, D)
+        """
+        n_visible = min(int(steps.max()), transformer.context_length)
+        cache = self._with_slots(n_visible, transformer.context_length)
+        memories = transformer.working_memories(tokens, positions=steps - 1)
+        for index, layer in enumerate(transformer.encoder.layers):
+            memories = layer(memories, memories, cache._attend(index, steps, n_visible, transformer.context_length))
+        return cache, transformer.encoder.final_norm(memories)
+
+    def _with_slots(self, n_slots: int, context_length: int) -> KeyValueCache:
+        """Return this cache, or a larger copy if it has fewer slots."""
         capacity = self.keys.shape[2]
         if n_slots <= capacity:
             return self
@@ -53,16 +105,8 @@ class KeyValueCache(NamedTuple):
         padding = (0, 0, 0, 0, 0, larger - capacity)
         return KeyValueCache(F.pad(self.keys, padding), F.pad(self.values, padding))
 
-    def attend(
-        self, layer: int, steps: th.Tensor, n_visible: int, context_length: int
-    ) -> Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]:
-        """
-        :param layer: Index of the layer
-        :param steps: Tokens since the memory was emptied, the newest among them, (B,)
-        :param n_visible: The most tokens that any environment sees
-        :param context_length: Width of the band C
-        :return: Attention of the newest token, which is written here first: queries, keys and values (B, H, D / H)
-        """
+    def _attend(self, layer: int, steps: th.Tensor, n_visible: int, context_length: int) -> Attend:
+        """Return the attention of the newest tokens (B, H, D / H), which are first written to the cache."""
         rows = th.arange(len(steps), device=steps.device)
         slots = (steps - 1) % context_length
         visible = (th.arange(n_visible, device=steps.device) < steps[:, None])[:, None, None]  # (B, 1, 1, n_visible)
@@ -80,13 +124,13 @@ class FullMemory(NamedTuple):
     """
     Memory of B environments that holds all tokens since it was emptied.
 
-    Caches are written in place: of two memories that follow each other only the newer may be used, unless it comes from
-    :meth:`copy` or :meth:`select`.
+    Writing reuses the caches: once the next memory has been written, this one may no longer be used, unless it is a
+    :meth:`copy` or a :meth:`select`.
 
-    :param steps: Tokens since the memory was emptied, (B,)
+    :param steps: Number of tokens since the memory was emptied, (B,)
     :param tokens: The newest token, raw, (B, \\*observation), or a dictionary
-    :param caches: One for each transformer of the policy
-    :param episodic: Episodic memory of the newest token in each of them, (B, D)
+    :param caches: Keys and values, one cache for each transformer of the policy
+    :param episodic: Episodic memory of the newest token in each transformer, (B, D)
     """
 
     steps: Any
@@ -96,67 +140,56 @@ class FullMemory(NamedTuple):
 
     @classmethod
     def empty(
-        cls,
-        observation_space: spaces.Space[Any],
-        caches: tuple[KeyValueCache, ...],
-        n_envs: int,
-        device: th.device | str,
+        cls, observation_space: spaces.Space[Any], n_envs: int, transformers: Sequence[TransformerExtractor]
     ) -> FullMemory:
-        """
-        :param observation_space: Observation space of one environment
-        :param caches: Empty ones
-        :param n_envs: Number of environments B
-        :param device: PyTorch device
-        :return: A memory without tokens
-        """
-
-        def zeros(space: spaces.Space[Any]) -> th.Tensor:
-            dtype = th.as_tensor(token_dtype(space).type(0)).dtype
-            return th.zeros((n_envs, *(space.shape or ())), dtype=dtype, device=device)
-
-        episodic = tuple(
-            th.zeros((n_envs, cache.keys.shape[3] * cache.keys.shape[4]), device=device) for cache in caches
+        device = transformers[0].device
+        return cls(
+            th.zeros(n_envs, dtype=th.long, device=device),
+            zero_tensors(observation_space, n_envs, device=device),
+            tuple(KeyValueCache.empty(transformer, n_envs) for transformer in transformers),
+            tuple(th.zeros((n_envs, transformer.features_dim), device=device) for transformer in transformers),
         )
-        steps = th.zeros(n_envs, dtype=th.long, device=device)
-        return cls(steps, map_spaces(zeros, observation_space), caches, episodic)
 
     @property
     def lengths(self) -> Any:
-        """Tokens since the memory was emptied, (B,)"""
         return self.steps
 
+    def write(self, obs: Tokens, starts: th.Tensor, transformers: Sequence[TransformerExtractor]) -> FullMemory:
+        # Transposed images are not contiguous, which changes the rounding of convolutions
+        tokens = map_tokens(lambda new, old: new.reshape(old.shape).to(old.dtype).contiguous(), obs, self.tokens)
+        steps = th.where(starts, 1, self.steps + 1)
+        written = [
+            cache.append(transformer, tokens, steps)
+            for transformer, cache in zip(transformers, self.caches, strict=True)
+        ]
+        return FullMemory(steps, tokens, tuple(cache for cache, _ in written), tuple(new for _, new in written))
+
+    def batch(self) -> FullMemory:
+        return self  # its episodic memories were computed when it was written
+
+    def newest(self) -> Tokens:
+        return self.tokens
+
+    def encode(self, transformer: TransformerExtractor) -> th.Tensor:
+        episodic: th.Tensor = self.episodic[transformer.number]
+        return episodic
+
     def select(self, indices: Any) -> FullMemory:
-        """
-        :param indices: Which environments
-        :return: Copies of their memories, in that order
-        """
-        return FullMemory(
-            self.steps[indices],
-            map_tokens(lambda tokens: tokens[indices], self.tokens),
-            tuple(KeyValueCache(cache.keys[:, indices], cache.values[:, indices]) for cache in self.caches),
-            tuple(features[indices] for features in self.episodic),
-        )
+        caches = (KeyValueCache(cache.keys[:, indices], cache.values[:, indices]) for cache in self.caches)
+        selected = self._replace(caches=())._map(lambda x: x[indices])
+        return selected._replace(caches=tuple(caches))
 
     def copy(self) -> FullMemory:
-        """
-        :return: The same memory with caches of its own
-        """
         return self._replace(caches=tuple(KeyValueCache(c.keys.clone(), c.values.clone()) for c in self.caches))
 
     def numpy(self) -> FullMemory:
-        """
-        :return: The same memory in numpy arrays
-        """
         return self._map(lambda x: x.cpu().numpy())
 
     def to(self, device: th.device | str) -> FullMemory:
-        """
-        :param device: PyTorch device
-        :return: The same memory in tensors on that device
-        """
         return self._map(lambda x: th.as_tensor(x, device=device))
 
     def _map(self, function: Callable[[Any], Any]) -> FullMemory:
+        """Apply a function to every array."""
         return FullMemory(
             function(self.steps),
             map_tokens(function, self.tokens),
@@ -164,14 +197,9 @@ class FullMemory(NamedTuple):
             tuple(function(features) for features in self.episodic),
         )
 
-    def misfit(self, expected: Any) -> str:
-        """
-        :param expected: A memory of the right shape
-        :return: What is wrong with this one in comparison, or nothing
-        """
-
+    def shape_mismatch(self, expected: Any) -> str:
         def shapes(memory: FullMemory) -> tuple[Any, ...]:
-            # Slots are as many as were needed
+            # The number of slots may differ
             caches = tuple((*x.shape[:2], *x.shape[3:]) for cache in memory.caches for x in cache)
             tokens = map_tokens(lambda tokens: tuple(tokens.shape), memory.tokens)
             return tuple(memory.steps.shape), tokens, caches

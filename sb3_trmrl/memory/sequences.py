@@ -1,25 +1,28 @@
-"""Whole sequences of tokens, each computed once: what the full-context memory is trained on."""
+"""Whole sequences of tokens, each token computed once: what the full-context memory is trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch as th
 import torch.nn.functional as F
 
-from sb3_trmrl.memory.working_memory import Tokens, first_array, map_tokens
+from sb3_trmrl.memory.encoder import Attend
+from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
+
+if TYPE_CHECKING:
+    from sb3_trmrl.memory.extractor import TransformerExtractor
 
 
 class Sequences(NamedTuple):
     """
-    Tokens since the memory was emptied, of S sequences, one sequence after the other, T tokens in all.
+    S sequences of tokens since the memory was emptied, one sequence after the other, T tokens in all.
 
     :param tokens: Raw observations, (T, \\*observation), or a dictionary
     :param lengths: Number of tokens of each sequence, (S,)
-    :param positions: Steps since the memory was emptied, of each token, (T,), from 0
-    :param outputs: Rows of ``tokens`` whose episodic memory is read, (B,); the others are context
+    :param positions: Steps since the memory was emptied, of each token, from 0, (T,)
+    :param outputs: Rows of ``tokens`` whose episodic memory is read, (B,); other tokens only serve as context
     """
 
     tokens: Tokens
@@ -27,21 +30,35 @@ class Sequences(NamedTuple):
     positions: th.Tensor
     outputs: th.Tensor
 
+    @classmethod
+    def of_single_tokens(cls, tokens: Tokens) -> Sequences:
+        first = first_array(tokens)
+        rows = th.arange(len(first), device=first.device)
+        return cls(tokens, (1,) * len(first), th.zeros_like(rows), rows)
+
     def newest(self) -> Tokens:
-        """
-        :return: The tokens that are read, (B, \\*observation)
-        """
         return map_tokens(lambda tokens: tokens[self.outputs], self.tokens)
 
-    def __len__(self) -> int:
-        return len(first_array(self.tokens))
+    def encode(self, transformer: TransformerExtractor) -> th.Tensor:
+        attend = attend_within_sequences(self.lengths, transformer.context_length)
+        return self.refine(transformer, attend)[self.outputs]
+
+    def refine(self, transformer: TransformerExtractor, attend: Attend) -> th.Tensor:
+        """
+        :param transformer: One of the policy's transformers
+        :param attend: Attention within these sequences
+        :return: Episodic memory of every token, (T, D)
+        """
+        memories = transformer.working_memories(self.tokens, positions=self.positions)
+        for layer in transformer.encoder.layers:
+            memories = layer(memories, memories, attend)
+        episodic: th.Tensor = transformer.encoder.final_norm(memories)
+        return episodic
 
 
-def attend_within_sequences(
-    lengths: tuple[int, ...], context_length: int
-) -> Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]:
+def attend_within_sequences(lengths: tuple[int, ...], context_length: int) -> Attend:
     """
-    Banded causal attention: a token sees the newest ``context_length`` tokens of its sequence, itself among them.
+    Banded causal attention: a token sees the newest ``context_length`` tokens of its sequence, including itself.
 
     :param lengths: Number of tokens of each sequence
     :param context_length: Width of the band C
@@ -52,7 +69,7 @@ def attend_within_sequences(
     if is_ragged:
         filled = np.arange(longest) < np.asarray(lengths)[:, None]
         firsts = np.cumsum((0, *lengths[:-1]))
-        # Behind the end of a sequence stands its last token, which causality hides from the others
+        # Sequences are padded with their last token, which causality hides from the others
         rows = firsts[:, None] + np.minimum(np.arange(longest), np.asarray(lengths)[:, None] - 1)
         padded, kept = th.as_tensor(rows.reshape(-1)), th.as_tensor(np.flatnonzero(filled))
 
@@ -70,16 +87,18 @@ def attend_within_sequences(
 
 def banded_attention(q: th.Tensor, k: th.Tensor, v: th.Tensor, context_length: int) -> th.Tensor:
     """
+    Attend to the newest C tokens. Time and space grow with T * min(T, 2 C).
+
     :param q: Queries, (S, H, T, D / H)
-    :param k: Keys, likewise
-    :param v: Values, likewise
-    :param context_length: Width of the band C; time and space grow with T * min(T, 2 C)
+    :param k: Keys, (S, H, T, D / H)
+    :param v: Values, (S, H, T, D / H)
+    :param context_length: Width of the band C
     :return: Attended values, (S, H, T, D / H)
     """
     n_tokens = q.shape[2]
     if n_tokens <= context_length:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    # Chunks of C queries see their own chunk and the one before; the first has none before it
+    # Each chunk of C queries sees its own chunk and the previous one. The first chunk has no previous one
     q_first, k_first, v_first = (x[:, :, :context_length] for x in (q, k, v))
     first = F.scaled_dot_product_attention(q_first, k_first, v_first, is_causal=True)
     n_chunks = -(-n_tokens // context_length)

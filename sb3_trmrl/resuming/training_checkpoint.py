@@ -88,7 +88,7 @@ class TrainingCheckpoint(BaseCallback):
         if not hasattr(model, "memory_state"):
             raise TypeError(f"TrainingCheckpoint is for TransformerPPO, got {type(model).__name__}")
         begun = checkpoints_in(self.folder)
-        if begun and not model.is_resumed and steps_of(begun[-1]) > self.model.num_timesteps:
+        if begun and model.start_from is None and steps_of(begun[-1]) > self.model.num_timesteps:
             raise ValueError(
                 f"`folder` already holds {begun[-1]} of another run: go on from it with TransformerPPO.resume, remove "
                 "it, or take another folder"
@@ -98,7 +98,7 @@ class TrainingCheckpoint(BaseCallback):
         self._rollouts = 0
         self._watch = CallbackWatch(self.locals["callback"], observer=self)
         self._threads = th.get_num_threads()  # now: one of them collects, beside workers
-        if model.is_resumed:
+        if model.start_from is not None:
             self._steps_at_last = model.num_timesteps
 
     def _check_environment(self) -> None:
@@ -111,7 +111,7 @@ class TrainingCheckpoint(BaseCallback):
     def _on_step(self) -> bool:
         return True  # only between rollouts is there nothing half done
 
-    def on_rollout_border(self) -> None:
+    def on_rollout_boundary(self) -> None:
         """
         Called by the model between two rollouts, before ``on_rollout_start``.
         """

@@ -13,13 +13,14 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 
 from sb3_trmrl.common.checks import check_path
+from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.sharing.container import Entry, read_file, read_header, read_tensors
 from sb3_trmrl.sharing.policy_json import Blueprint, build_policy, expected_shapes, settings_from_json
 from sb3_trmrl.sharing.space_json import space_from_json
 from sb3_trmrl.sharing.statistics import ObservationStatistics, statistics_from_json, statistics_shapes
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, fields, name, plain_object, shown
 from sb3_trmrl.transformer_ppo.arguments import check_device
-from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
+from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 
 #: What the file is, and its version: raised when an older version of this package could not load a new file
 FORMAT = "sb3_trmrl agent"

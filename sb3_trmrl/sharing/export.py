@@ -21,6 +21,7 @@ from sb3_trmrl.sharing.policy_json import settings_to_json, weights_of
 from sb3_trmrl.sharing.space_json import space_to_json
 from sb3_trmrl.sharing.statistics import ObservationStatistics
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, plain, plain_object
+from sb3_trmrl.transformer_ppo import TransformerPPO
 
 #: Attributes of a model that a summary tells, where they are plain data: a schedule is not
 _HYPERPARAMETERS = (
@@ -143,3 +144,6 @@ def _training(model: BaseAlgorithm) -> dict[str, Any]:
         "versions": versions_of(_PACKAGES),
         "hyperparameters": hyperparameters_of(model),
     }
+
+
+TransformerPPO.register_exporter(export_agent)

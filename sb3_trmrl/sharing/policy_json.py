@@ -14,8 +14,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from torch import nn
 
 from sb3_trmrl.memory.encoder import LAYER_NORMS
-from sb3_trmrl.memory.extractor import MEMORIES, POSITIONAL_ENCODINGS
-from sb3_trmrl.memory.working_memory import token_dtype
+from sb3_trmrl.memory.extractor import POSITIONAL_ENCODINGS
+from sb3_trmrl.memory.kinds import MEMORY_KINDS
+from sb3_trmrl.memory.tokens import token_dtype
 from sb3_trmrl.sharing.limits import (
     MAX_CONTEXT,
     MAX_FILE_BYTES,
@@ -64,7 +65,7 @@ _SIZES = {
 _OPTIONS = {
     "layer_norm": LAYER_NORMS,
     "positional_encoding": POSITIONAL_ENCODINGS,
-    "memory": MEMORIES,
+    "memory": tuple(MEMORY_KINDS),
     "reset_memory_on": ("episode", "trial"),
     "critic_input": ("memory", "token"),
 }

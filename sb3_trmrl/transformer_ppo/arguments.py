@@ -1,4 +1,10 @@
-"""What TransformerPPO and its policy take: SB3 itself trains on with a discount of 2 or a clip range of -1."""
+"""
+Checks of the arguments of TransformerPPO and its policy. SB3 itself would train with a discount of 2 or a clip range of
+-1.
+
+As in :mod:`sb3_trmrl.common.checks`, each check takes the name of the argument and its value. It raises a TypeError for
+a wrong type and a ValueError for a value that is out of range.
+"""
 
 import io
 import json
@@ -39,12 +45,7 @@ Check = Callable[[str, Any], Any]
 
 
 def check_schedule(name: str, value: Any) -> None:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave: a number, or a function of the progress remaining
-    :raises TypeError: if it is neither, or the function does not return a number
-    :raises ValueError: if the number, or that of the beginning of training, is negative or not finite
-    """
+    """Require a number, or a function of the progress remaining, that is finite and not negative at the beginning."""
     if not callable(value):
         check_instance(name, value, (float, int), "a number or a schedule, a function of the progress remaining")
         check_non_negative(name, value)
@@ -57,15 +58,10 @@ def check_schedule(name: str, value: Any) -> None:
 
 
 def check_net_arch(name: str, value: Any) -> None:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave
-    :raises TypeError: if it is not a list of integers or a dictionary of those
-    :raises ValueError: if a layer has no units, or a key is neither ``"pi"`` nor ``"vf"``
-    """
+    """Require a list of layer sizes, or a dictionary of such lists with the keys ``"pi"`` and ``"vf"``."""
     allowed = "a list of layer sizes, or a dictionary of two with the keys 'pi' and 'vf'"
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
-        value = value[0]  # as SB3 wanted it once; it warns
+        value = value[0]  # an old form, about which SB3 warns
     if isinstance(value, Mapping):
         unknown = [key for key in value if key not in ("pi", "vf")]
         if unknown:
@@ -77,24 +73,14 @@ def check_net_arch(name: str, value: Any) -> None:
 
 
 def check_sizes(name: str, value: Any, allowed: str = "a list of layer sizes") -> None:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave
-    :param allowed: What it has to be, for the message
-    :raises TypeError: if it is not a list of integers
-    :raises ValueError: if one is below 1
-    """
+    """Require a list of positive integers."""
     check_instance(name, value, (list, tuple), allowed)
     for index, size in enumerate(value):
         check_positive_int(f"{name}[{index}]", size)
 
 
 def check_activation(name: str, value: Any) -> None:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave: what makes a module when called, mostly a class
-    :raises TypeError: if it makes none
-    """
+    """Require what makes a module when called, usually a class."""
     try:
         made = value() if callable(value) else None
     except TypeError:
@@ -104,21 +90,13 @@ def check_activation(name: str, value: Any) -> None:
 
 
 def check_optimizer(name: str, value: Any) -> None:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave: what makes an optimizer when called, mostly a class
-    :raises TypeError: if it is a class of something else, or cannot be called
-    """
+    """Require what makes an optimizer when called, usually a class."""
     if isinstance(value, type) or not callable(value):
         check_subclass(name, value, th.optim.Optimizer)
 
 
 def check_device(name: str, value: Any) -> None:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave
-    :raises ValueError: if PyTorch has no such device
-    """
+    """Require ``"auto"`` or a device that PyTorch knows."""
     try:
         th.device("cpu" if value == "auto" else value)
     except (RuntimeError, TypeError) as error:
@@ -126,11 +104,7 @@ def check_device(name: str, value: Any) -> None:
 
 
 def check_callbacks(name: str, value: Any) -> None:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave
-    :raises TypeError: if it is neither None, nor a callback, nor a function, nor a list of callbacks
-    """
+    """Require a callback, a list of callbacks, a function or None."""
     allowed = "a callback of SB3, a list of those, a function or None"
     if isinstance(value, list):
         for index, each in enumerate(value):
@@ -140,14 +114,9 @@ def check_callbacks(name: str, value: Any) -> None:
 
 
 def check_env(name: str, value: Any, allowed: str = "a Gymnasium environment or a VecEnv") -> None:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave
-    :param allowed: What it has to be, for the message
-    :raises TypeError: if it is no environment
-    """
-    is_of_gym = hasattr(value, "step") and not isinstance(value, type)  # which SB3 takes too
-    if not (isinstance(value, VecEnv) or is_of_gym):
+    """Require a Gymnasium environment, an environment of the old Gym, or a VecEnv."""
+    is_old_gym = hasattr(value, "step") and not isinstance(value, type)  # which SB3 converts
+    if not (isinstance(value, VecEnv) or is_old_gym):
         check_instance(name, value, gym.Env, allowed)
 
 
@@ -164,7 +133,7 @@ def _or_none(check: Check) -> Check:
     return lambda name, value: None if value is None else check(name, value)
 
 
-#: The constructor's arguments, whose names are those of the attributes too
+#: Arguments of the constructor, which are also the names of the attributes
 CHECKS: dict[str, Check] = {
     "learning_rate": check_schedule,
     "n_steps": check_positive_int,
@@ -191,7 +160,7 @@ CHECKS: dict[str, Check] = {
     "vf_learning_rate": _or_none(check_schedule),
 }
 
-#: Those of the policy that its transformer does not check. SB3 saves None for what belongs to gSDE.
+#: Arguments of the policy that its transformer does not check. Without gSDE, SB3 saves None for those of gSDE
 POLICY_CHECKS: dict[str, Check] = {
     "observation_space": lambda name, value: check_instance(name, value, spaces.Space, "a space of Gymnasium"),
     "action_space": lambda name, value: check_instance(name, value, spaces.Space, "a space of Gymnasium"),
@@ -213,7 +182,7 @@ POLICY_CHECKS: dict[str, Check] = {
     "action_head_gain": check_non_negative,
 }
 
-#: Those of ``learn``, ``load`` and ``save``; paths are looked at where they are used
+#: Arguments of ``learn``, ``load`` and ``save``. Paths are checked where they are used
 LEARN_CHECKS: dict[str, Check] = {
     "total_timesteps": check_whole_number,
     "callback": check_callbacks,
@@ -232,20 +201,14 @@ SAVE_CHECKS: dict[str, Check] = {"exclude": check_names, "include": check_names}
 
 
 def check_zip(path: Any) -> None:
-    """
-    SB3 reads a damaged zip until something fails.
-
-    :param path: What the user gave to load from
-    :raises TypeError: if it is no path and no open file
-    :raises ValueError: if there is a file, but no whole zip of a model
-    """
+    """Require the complete zip of a model, if there is a file. SB3 would read a damaged zip until something fails."""
     check_instance("path", path, (str, os.PathLike, io.IOBase), "a file")
     if isinstance(path, io.IOBase):
         return
     target = pathlib.Path(path)
     target = target if target.exists() else target.with_name(f"{target.name}.zip")
     if not target.is_file():
-        return  # SB3 says that
+        return  # SB3 raises an error
     try:
         with zipfile.ZipFile(target) as file:
             problem = file.testzip()
@@ -261,25 +224,14 @@ def check_zip(path: Any) -> None:
 
 
 def check_arguments(arguments: Mapping[str, Any], checks: Mapping[str, Check] = CHECKS) -> None:
-    """
-    :param arguments: Values by name; what has no check is left alone, as is what is not among them
-    :param checks: How each is checked
-    :raises TypeError: if one has the wrong type
-    :raises ValueError: if one is out of range
-    """
+    """Check those arguments for which there is a check. Others are ignored."""
     for name, check in checks.items():
         if name in arguments:
             check(name, arguments[name])
 
 
 def check_batch_size(batch_size: int, rollout_size: int = 2) -> None:
-    """
-    With one transition in a minibatch, or in the rollout, the normalised advantage is NaN.
-
-    :param batch_size: Minibatch size
-    :param rollout_size: Steps of a rollout times environments, once that is known
-    :raises ValueError: if one of them is 1
-    """
+    """Require two transitions in a minibatch and in the rollout: of a single one, the normalized advantage is NaN."""
     if batch_size == 1:
         raise ValueError("`batch_size` must be at least 2 with `normalize_advantage`, got 1")
     if rollout_size == 1:

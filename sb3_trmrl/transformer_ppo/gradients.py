@@ -1,4 +1,4 @@
-"""A guard before each step of the optimiser."""
+"""A guard before each step of the optimizer."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import torch as th
 
 def refuse_non_finite_gradients(optimizer: th.optim.Optimizer, *_: Any) -> None:
     """
-    Hook of an optimiser, called before each of its steps: one NaN in a gradient would turn every weight into NaN, as
-    gradients are clipped by their common norm.
+    Raise an error instead of making a step with a NaN. Gradients are clipped by their common norm, so that a single NaN
+    would turn every weight into NaN. To be registered as a pre-hook of the optimizer's step.
 
-    :param optimizer: Optimiser
-    :raises FloatingPointError: if a gradient is not finite; no weight has been changed then
+    :param optimizer: Optimizer
+    :raises FloatingPointError: if a gradient is not finite. The weights have not been changed
     """
     gradients = [
         parameter.grad

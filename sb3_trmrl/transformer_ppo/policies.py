@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,16 +19,14 @@ from torch import nn
 from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, check_option, short_repr
 from sb3_trmrl.memory.encoder import EncoderTrace
 from sb3_trmrl.memory.extractor import TransformerExtractor, default_token_extractor
-from sb3_trmrl.memory.full_memory import FullMemory
-from sb3_trmrl.memory.sequences import Sequences
-from sb3_trmrl.memory.windows import Windows
-from sb3_trmrl.memory.working_memory import Tokens, WorkingMemory, first_array, map_tokens
+from sb3_trmrl.memory.interface import Batch, Memory
+from sb3_trmrl.memory.kinds import MEMORY_KINDS
+from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
+from sb3_trmrl.memory.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo.arguments import POLICY_CHECKS, check_arguments
 
-#: The live memory of some environments
-Memory = WorkingMemory | FullMemory
-#: What the policy reads: a live memory, a minibatch, or plain observations
-Batch = Memory | Windows | Sequences | Tokens
+#: What the policy reads: a live memory, a minibatch of memories, or plain observations
+PolicyInput = Memory | Batch | Tokens
 
 #: Key of the Dict observation that marks the first observation of an inner episode
 PREV_DONE = "prev_done"
@@ -132,10 +129,12 @@ class TrMRLPolicy(ActorCriticPolicy):
         memory: str = "window",
     ) -> None:
         check_arguments(locals(), POLICY_CHECKS)
+        self.memory = check_option("memory", memory, MEMORY_KINDS)
+        self._kind = MEMORY_KINDS[memory]
         if context_length is None:
-            context_length = 16 if memory == "window" else 1024
+            context_length = self._kind.context_length
         if positional_encoding is None:
-            positional_encoding = "sinusoidal" if memory == "window" else "none"
+            positional_encoding = self._kind.positional_encoding
         self.transformer_kwargs: dict[str, Any] = dict(
             context_length=context_length,
             d_model=d_model,
@@ -146,9 +145,7 @@ class TrMRLPolicy(ActorCriticPolicy):
             layer_norm=layer_norm,
             positional_encoding=positional_encoding,
             embedding_arch=embedding_arch,
-            memory=memory,
         )
-        self.memory = memory
         self.context_length = context_length
         self.reset_memory_on = check_option("reset_memory_on", reset_memory_on, ("episode", "trial"))
         self.critic_input = check_option("critic_input", critic_input, ("memory", "token"))
@@ -186,8 +183,14 @@ class TrMRLPolicy(ActorCriticPolicy):
     # -- Building ----------------------------------------------------------------------------------------------------
 
     def make_features_extractor(self) -> TransformerExtractor:
-        """Helper method to create the transformer and the extractor of its tokens' features."""
-        return TransformerExtractor(self.observation_space, self._make_token_extractor(), **self.transformer_kwargs)
+        """Helper method to create a transformer and the features extractor of its tokens."""
+        return TransformerExtractor(
+            self.observation_space,
+            self._make_token_extractor(),
+            **self.transformer_kwargs,
+            bounded_positions=self._kind.bounded_positions,
+            normalize_images=self.normalize_images,
+        )
 
     def _make_token_extractor(self) -> BaseFeaturesExtractor:
         return super().make_features_extractor()
@@ -202,11 +205,10 @@ class TrMRLPolicy(ActorCriticPolicy):
         super()._build(lr_schedule)
         if self.ortho_init:
             self.action_net.apply(partial(self.init_weights, gain=self.action_head_gain))
-        # A dictionary, as a set has no order: the same seed must draw the same weights
-        for extractor in dict.fromkeys((self.pi_features_extractor, self.vf_features_extractor)):
-            if isinstance(extractor, TransformerExtractor):
-                extractor.reset_parameters()  # undo SB3's orthogonal initialization of everything
-        # Always two groups: a zip loads whether or not the critic has a learning rate of its own
+        for number, transformer in enumerate(self.transformers):
+            transformer.number = number
+            transformer.reset_parameters()  # SB3 has initialized all of its layers orthogonally
+        # Always two groups, so that a zip loads whether or not the critic has a learning rate of its own
         critic = self._critic_parameters()
         others = [parameter for parameter in self.parameters() if all(parameter is not own for own in critic)]
         kwargs = dict(self.optimizer_kwargs)
@@ -231,23 +233,11 @@ class TrMRLPolicy(ActorCriticPolicy):
         modules = (self.vf_features_extractor, self.mlp_extractor.value_net, self.value_net)
         return [parameter for module in modules for parameter in module.parameters() if parameter not in shared]
 
-    def reach(self) -> int:
-        """
-        :return: How many earlier tokens a full-context memory depends on, in all layers together
-        """
-        return len(self.pi_features_extractor.encoder.layers) * (self.context_length - 1)
-
-    def has_costly_tokens(self) -> bool:
-        """
-        :return: Whether a token's features pass through layers of their own, such as a CNN, before phi's linear layer
-        """
-        extractor = self.pi_features_extractor
-        return any(True for _ in extractor.token_extractor.parameters()) or len(extractor.embedding) > 1
-
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
             **super()._get_constructor_parameters(),
             **self.transformer_kwargs,
+            "memory": self.memory,
             "share_features_extractor": self.critic_shares_features,
             "reset_memory_on": self.reset_memory_on,
             "critic_input": self.critic_input,
@@ -256,150 +246,85 @@ class TrMRLPolicy(ActorCriticPolicy):
 
     # -- Memory ------------------------------------------------------------------------------------------------------
 
+    @property
+    def transformers(self) -> list[TransformerExtractor]:
+        """The actor's transformer, and the critic's if it has one of its own"""
+        # A dictionary keeps the order, which a set does not: the same seed must draw the same weights
+        extractors = dict.fromkeys((self.pi_features_extractor, self.vf_features_extractor))
+        return [extractor for extractor in extractors if isinstance(extractor, TransformerExtractor)]
+
     def empty_memory(self, n_envs: int) -> Memory:
         """
         :param n_envs: Number of environments
         :return: A memory without tokens
         """
-        if self.memory == "window":
-            return WorkingMemory.empty(self.observation_space, self.context_length, n_envs, self.device)
-        caches = tuple(transformer.empty_cache(n_envs) for transformer in self._transformers())
-        return FullMemory.empty(self.observation_space, caches, n_envs, self.device)
+        return self._kind.memory.empty(self.observation_space, n_envs, self.transformers)
 
     def remember(self, memory: Memory, obs: Tokens, episode_starts: np.ndarray) -> Memory:
         """
-        Write the newest observations to the memory, emptied first where an episode begins (see ``reset_memory_on``).
+        Write the newest observations to the memory, which is emptied first where an episode begins (see
+        ``reset_memory_on``).
 
         :param memory: Memory before these observations
         :param obs: Observation tensors, (B, \\*observation), or a dictionary
-        :param episode_starts: Where an SB3 episode begins, (B,)
+        :param episode_starts: Mask of environments in which an SB3 episode begins, (B,)
         :return: Memory that ends with these observations
         """
         starts = th.as_tensor(episode_starts, dtype=th.bool, device=self.device)
         if self.reset_memory_on == "episode" and isinstance(obs, dict) and PREV_DONE in obs:
-            # The sign is kept by VecNormalize, whose mean lies between 0 and 1; [-1] is the newest of stacked frames
+            # VecNormalize keeps the sign, as its mean lies between 0 and 1. With stacked frames, [-1] is the newest
             starts = starts | (obs[PREV_DONE].reshape(len(starts), -1)[:, -1] > 0)
-        return self.write(memory, obs, starts)
-
-    def write(self, memory: Memory, obs: Tokens, starts: th.Tensor) -> Memory:
-        """
-        :param memory: Memory before these observations
-        :param obs: Observation tensors, (B, \\*observation), or a dictionary
-        :param starts: Where the memory is emptied first, booleans, (B,)
-        :return: Memory that ends with these observations
-        """
-        if isinstance(memory, WorkingMemory):
-            return memory.write(obs, starts)
-        # Images that were turned round lie otherwise in memory, where convolutions round otherwise
-        tokens = map_tokens(lambda new, old: new.reshape(old.shape).to(old.dtype).contiguous(), obs, memory.tokens)
-        steps = th.where(starts, 1, memory.steps + 1)
-        written: list[Any] = [
-            self._preprocessed(tokens, partial(transformer.forward_newest, steps=steps, cache=cache))
-            for transformer, cache in zip(self._transformers(), memory.caches, strict=True)
-        ]
-        return FullMemory(steps, tokens, tuple(cache for cache, _ in written), tuple(new for _, new in written))
-
-    def recompute(self, memory: FullMemory, sequences: Sequences, envs: np.ndarray) -> FullMemory:
-        """
-        Fill the caches again, after the weights have changed.
-
-        :param memory: Memory of B environments
-        :param sequences: The tokens it holds, as far back as they matter
-        :param envs: Environment of each token, (T,)
-        :return: The same memory under the present weights
-        """
-        if not sequences.lengths:
-            return memory
-        of_token = th.as_tensor(envs, device=self.device)
-        caches: list[Any] = [
-            self._preprocessed(
-                sequences.tokens,
-                partial(transformer.fill_cache, sequences=sequences, envs=of_token, n_envs=len(memory.steps)),
-            )
-            for transformer in self._transformers()
-        ]
-        return memory._replace(caches=tuple(caches))
-
-    def _transformers(self) -> list[TransformerExtractor]:
-        """
-        :return: The actor's transformer and the critic's, if that has one of its own
-        """
-        extractors = dict.fromkeys((self.pi_features_extractor, self.vf_features_extractor))
-        return [extractor for extractor in extractors if isinstance(extractor, TransformerExtractor)]
+        return memory.write(obs, starts, self.transformers)
 
     def extract_features(  # type: ignore[override]
-        self, obs: Batch, features_extractor: BaseFeaturesExtractor | None = None
+        self, obs: PolicyInput, features_extractor: BaseFeaturesExtractor | None = None
     ) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
         """
-        :param obs: Windows of tokens, or observations read as the first of an episode
+        :param obs: Memories, or observations that are read as the first of an episode
         :param features_extractor: The features extractor to use instead of the policy's
-        :return: What the heads read: episodic memories (B, ``d_model``), or those of the actor and the features of the
-            critic if they differ
+        :return: Input of the heads: episodic memories, (B, ``d_model``). A tuple for actor and critic if they differ
         """
-        obs = self._as_batch(obs)
-        features = self._features(obs, features_extractor or self.pi_features_extractor)
+        batch = self._as_batch(obs)
+        features = self._features(batch, features_extractor or self.pi_features_extractor)
         if self.share_features_extractor or features_extractor is not None:
             return features
-        return features, self._features(obs, self.vf_features_extractor)
+        return features, self._features(batch, self.vf_features_extractor)
 
-    def _features(self, obs: Batch, extractor: BaseFeaturesExtractor) -> th.Tensor:
-        features: th.Tensor
-        obs = self._as_batch(obs)
-        if not isinstance(extractor, TransformerExtractor):  # a critic on the current token
-            newest = obs.tokens if isinstance(obs, FullMemory) else obs.newest()
-            features = self._preprocessed(newest, extractor)
-        elif isinstance(obs, FullMemory):
-            features = obs.episodic[self._transformers().index(extractor)]
-        elif isinstance(obs, Sequences):
-            features = self._preprocessed(obs.tokens, partial(extractor.forward_sequences, sequences=obs))
-        else:
-            features = self._preprocessed(obs.tokens, partial(extractor, windows=obs))
-        return features
+    def _features(self, batch: Batch, extractor: BaseFeaturesExtractor) -> th.Tensor:
+        """Return what the heads read, given the features extractor of the actor or of the critic."""
+        if isinstance(extractor, TransformerExtractor):
+            features: th.Tensor = extractor(batch)
+            return features
+        return BasePolicy.extract_features(self, batch.newest(), extractor)  # a critic on the current token
 
-    def _preprocessed(self, tokens: Tokens, function: Callable[[Any], Any]) -> Any:
-        """
-        :param tokens: Raw observation tensors, or a dictionary
-        :param function: What reads them as SB3's features extractors do: images scaled, classes one-hot
-        :return: Its result
-        """
-        return BasePolicy.extract_features(self, tokens, function)  # type: ignore[arg-type]
+    def _as_batch(self, obs: PolicyInput) -> Batch:
+        """Return what the transformers read. Plain observations are read as the first of an episode."""
+        if isinstance(obs, (th.Tensor, dict)):
+            return self._kind.of_single_tokens(obs)
+        batch: Batch = obs.batch() if hasattr(obs, "batch") else obs
+        return batch
 
-    def _as_batch(self, obs: Batch) -> Windows | Sequences | FullMemory:
+    def get_distribution(self, obs: PolicyInput) -> Distribution:
         """
-        :param obs: What the policy was called with; plain observations are read as the first of an episode
-        :return: What the transformer reads
-        """
-        if isinstance(obs, (Windows, Sequences, FullMemory)):
-            return obs
-        if isinstance(obs, WorkingMemory):
-            return Windows.of(obs)
-        first = first_array(obs)
-        if self.memory == "window":
-            return Windows(obs, (len(first),))
-        rows = th.arange(len(first), device=first.device)
-        return Sequences(obs, (1,) * len(first), th.zeros_like(rows), rows)
-
-    def get_distribution(self, obs: Batch) -> Distribution:
-        """
-        :param obs: Windows of tokens, or observations read as the first of an episode
+        :param obs: Memories, or observations that are read as the first of an episode
         :return: the action distribution.
         """
-        features = self._features(obs, self.pi_features_extractor)
+        features = self._features(self._as_batch(obs), self.pi_features_extractor)
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(features))
 
-    def predict_values(self, obs: Batch) -> th.Tensor:
+    def predict_values(self, obs: PolicyInput) -> th.Tensor:
         """
-        :param obs: Windows of tokens, or observations read as the first of an episode
+        :param obs: Memories, or observations that are read as the first of an episode
         :return: the estimated values, (B, 1)
         """
-        features = self._features(obs, self.vf_features_extractor)
+        features = self._features(self._as_batch(obs), self.vf_features_extractor)
         values: th.Tensor = self.value_net(self.mlp_extractor.forward_critic(features))
         return values
 
     # -- Acting ------------------------------------------------------------------------------------------------------
 
     def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
-        if isinstance(observation, (WorkingMemory, FullMemory)):
+        if hasattr(observation, "batch"):  # a memory, from `predict`
             return observation.to(self.device), True
         return super().obs_to_tensor(observation)
 
@@ -413,23 +338,24 @@ class TrMRLPolicy(ActorCriticPolicy):
         """
         Get the policy action from an observation and the memory of those before it.
 
-        Use it as in RecurrentPPO: hand the returned state to the next call, with ``episode_start`` true where an
-        episode (a trial, in meta-RL) begins. With both None it acts on the one observation, without a past.
+        Use it as in RecurrentPPO: pass the returned state to the next call, with ``episode_start`` true where an
+        episode (in meta-RL, a trial) begins. If both are None, the action depends on this observation only.
 
         :param observation: the input observation, of one environment or of any number of them
         :param state: The memory returned by the last call, None for an empty one
-        :param episode_start: Where the memory is emptied first, (B,), None for nowhere
+        :param episode_start: Mask of environments whose memory is emptied first, (B,), None for no environment
         :param deterministic: Whether or not to return deterministic actions.
         :return: the model's action and the memory that ends with this observation
-        :raises ValueError: if ``state`` is not that of as many environments, or an observation is not finite
+        :raises ValueError: if ``state`` belongs to another number of environments, or an observation is not finite
         """
         if isinstance(observation, tuple):  # gym's (obs, info): SB3 explains
             return super().predict(observation)
         if state is None and episode_start is None and not self._warned_without_memory:
             self._warned_without_memory = True
             warnings.warn(
-                "predict() was called without `state` and `episode_start`: it acts on this one observation alone. Pass "
-                "the returned state to the next call, and `episode_start` (true at the first step), to use the memory.",
+                "predict() was called without `state` and `episode_start`: the action depends on this observation "
+                "only. To use the memory, pass the returned state to the next call, and `episode_start` (true at the "
+                "first step).",
                 UserWarning,
                 stacklevel=2,
             )
@@ -450,10 +376,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         return actions if vectorized else actions.squeeze(axis=0), memory.numpy()
 
     def _check_observation(self, observation: Any) -> None:
-        """
-        :param observation: What the user gave
-        :raises ValueError: if it is not of numbers, or has other keys, or entries of other shapes, than the space
-        """
+        """Raise a ValueError if an observation is not numeric, or its keys or shapes are not those of the space."""
         space = self.observation_space
         entries = observation if isinstance(observation, dict) else {"": observation}
         keys = list(space.spaces) if isinstance(space, spaces.Dict) else [""]
@@ -469,47 +392,39 @@ class TrMRLPolicy(ActorCriticPolicy):
                 is_vectorized_observation(array, own)  # SB3 looks at the first entries of a dictionary only
 
     def _check_state(self, state: tuple[Any, ...], n_envs: int) -> Memory:
-        """
-        :param state: What the user gave as the memory
-        :param n_envs: Number of observations
-        :return: The same as tensors
-        :raises ValueError: if it is not the memory of so many environments with this policy's observations and slots
-        """
+        """Return a memory as tensors. Raise a ValueError unless it fits this policy and ``n_envs`` observations."""
         empty = self.empty_memory(n_envs)
         try:
             memory = type(empty)(*state).to(self.device)
-            problem = memory.misfit(empty)
+            problem = memory.shape_mismatch(empty)
         except (TypeError, AttributeError, RuntimeError, IndexError):
             kind = f"a {type(empty).__name__} of {n_envs} environments"
             raise ValueError(f"`state` must be what predict() returned, {kind}, got {short_repr(state)}") from None
         if problem:
             raise ValueError(f"`state` has {problem} for {n_envs} observations")
-        return memory.copy() if isinstance(memory, FullMemory) else memory
+        return memory.copy()
 
     # -- Analysis ----------------------------------------------------------------------------------------------------
 
     def trace(self, memory: WorkingMemory) -> EncoderTrace:
         """
-        What the actor's transformer holds in every layer, for analysis.
+        Return what the actor's transformer computes in every layer, for analysis.
 
-        :param memory: The state that ``predict`` returned. With ``memory="full"``, whose state keeps no tokens, a
-            ``WorkingMemory(tokens, lengths)`` of the observations since the memory was emptied, (B, T, \\*observation)
-        :return: Memories, attention weights and values at every slot; slots not filled have no meaning
+        :param memory: The state that ``predict`` returned. With ``memory="full"``, whose state does not contain earlier
+            tokens, a ``WorkingMemory(tokens, lengths)`` of the observations since the memory was emptied,
+            (B, T, \\*observation)
+        :return: Memories, attention weights and values at every slot; undefined at slots that are not filled
         :raises TypeError: if it is another kind of memory
         """
         if not isinstance(memory, WorkingMemory):
             raise TypeError(
-                "`memory` must be a WorkingMemory, got "
-                f"{type(memory).__name__}; the state of memory='full' keeps keys and values, not tokens: pass "
-                "WorkingMemory(tokens, lengths) of the observations since it was emptied"
+                f"`memory` must be a WorkingMemory, got {type(memory).__name__}. The state of memory='full' contains "
+                "keys and values instead of tokens: pass WorkingMemory(tokens, lengths) of the observations since the "
+                "memory was emptied"
             )
         self.set_training_mode(False)
-        memory = memory.to(self.device)
-        tokens = map_tokens(lambda slots: slots.flatten(0, 1), memory.tokens)
-        read = partial(self.pi_features_extractor.trace, batch_size=len(memory.lengths))
         with th.no_grad():
-            trace: EncoderTrace = self._preprocessed(tokens, read)
-            return trace
+            return self.pi_features_extractor.trace(memory.to(self.device).tokens)
 
 
 #: SB3's names. The policy finds the token extractor from the observation space, so they are all the same.

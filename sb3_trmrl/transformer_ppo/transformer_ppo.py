@@ -1,32 +1,31 @@
-"""TransformerPPO: PPO over windows of working memories."""
+"""TransformerPPO: PPO over memories of tokens."""
 
 import inspect
 import io
-import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
-import gymnasium as gym
+import numpy as np
 import torch as th
-from stable_baselines3.common.base_class import maybe_make_env
+from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
+from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import worker_errors
-from sb3_trmrl.memory.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
-from sb3_trmrl.resuming.checkpoint_files import find_checkpoint, read_training_state
-from sb3_trmrl.resuming.training_state import platform_of, warn_of_differences
-from sb3_trmrl.resuming.vec_env_state import check_fits
+from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
+from sb3_trmrl.memory.interface import Memory
+from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.transformer_ppo.arguments import (
     LEARN_CHECKS,
     LOAD_CHECKS,
@@ -38,19 +37,37 @@ from sb3_trmrl.transformer_ppo.arguments import (
 )
 from sb3_trmrl.transformer_ppo.gradients import refuse_non_finite_gradients
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
-from sb3_trmrl.transformer_ppo.rollouts import MemoryRollouts
+from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated, check_finite_step
 
 SelfTransformerPPO = TypeVar("SelfTransformerPPO", bound="TransformerPPO")
 
 
-class TransformerPPO(MemoryRollouts):
+class Resumption(Protocol):
+    """The point at which an interrupted run continues; made by :mod:`sb3_trmrl.resuming`."""
+
+    def begin_learning(self, model: Any, total_timesteps: int) -> int:
+        """
+        :param model: Model whose ``learn`` has been called
+        :param total_timesteps: Steps of the interrupted and the resumed call together
+        :return: Steps that are left
+        """
+
+    def begin_rollout(self, model: Any, callback: BaseCallback) -> None:
+        """
+        Restore everything that the model's zip does not contain.
+
+        :param model: Model at the beginning of its first rollout
+        :param callback: Callback that the model calls
+        """
+
+
+class TransformerPPO(PPO):
     """
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
 
-    The policy acts on a window of the newest observations, which :class:`~sb3_trmrl.memory.buffers.WindowRolloutBuffer`
-    gives back exactly at the update; or, with ``memory="full"``, on all observations of the episode, as
-    :class:`~sb3_trmrl.memory.buffers.SequenceRolloutBuffer` does. The update itself is SB3's ``PPO.train``. Every
+    The policy acts on a window of the newest observations or, with ``memory="full"``, on all observations of the
+    episode. The rollout buffer restores exactly these memories for the update, which is SB3's ``PPO.train``. Every
     observation is a token: no wrapper is needed for memory. For meta-RL, where tokens are (state, previous action,
     reward, done flag), wrap the environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
 
@@ -71,8 +88,8 @@ class TransformerPPO(MemoryRollouts):
     :param use_sde: Whether to use generalized State Dependent Exploration (gSDE)
     :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE, 1 or more; -1: at the beginning of
         the rollout
-    :param rollout_buffer_class: ``WindowRolloutBuffer`` (``SequenceRolloutBuffer`` with ``memory="full"``) or a
-        subclass; that class if None
+    :param rollout_buffer_class: Subclass of the rollout buffer of the policy's kind of memory: ``WindowRolloutBuffer``,
+        or ``SequenceRolloutBuffer`` with ``memory="full"``; that class if None
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
     :param target_kl: Limit the KL divergence between updates, above 0, None for no limit
     :param stats_window_size: Window size for the rollout logging
@@ -95,6 +112,16 @@ class TransformerPPO(MemoryRollouts):
         "CnnTransformerPolicy": TrMRLPolicy,
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
+    #: Functions that packages above this one register: they know this class, it does not know them
+    _export: ClassVar[Callable[..., pathlib.Path] | None] = None
+    _resume: ClassVar[Callable[..., Any] | None] = None
+
+    policy: TrMRLPolicy
+    rollout_buffer: MemoryRolloutBuffer
+    # Memory of the training environments before `_last_obs` is written to it
+    _last_memory: Memory
+    # Where the next rollout continues an interrupted run
+    start_from: Resumption | None = None
     # Steps that the model had made when `learn` was called
     _steps_before_learn: int = 0
 
@@ -165,12 +192,7 @@ class TransformerPPO(MemoryRollouts):
             self._setup_model()
 
     def _check_policy_and_env(self, policy: Any, env: Any) -> None:
-        """
-        :param policy: What the user gave, or what a zip holds
-        :param env: What the user gave; None while a zip is loaded
-        :raises TypeError: if one has the wrong type
-        :raises ValueError: if the policy is another one
-        """
+        """Check what the constructor or a zip gives as policy and environment, which is None while a zip is loaded."""
         if isinstance(policy, str):
             check_option("policy", policy, self.policy_aliases)
         elif not (isinstance(policy, type) and issubclass(policy, TrMRLPolicy)):
@@ -189,24 +211,21 @@ class TransformerPPO(MemoryRollouts):
         self.seed = None if self.seed is None else int(self.seed)  # Python's generator takes no integers of NumPy
         if self.normalize_advantage:
             check_batch_size(self.batch_size, self.n_steps * self.n_envs)
-        of_policy = ("observation_space", "action_space", "lr_schedule", "use_sde")
-        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=of_policy)
-        is_full = self.policy_kwargs.get("memory") == "full"
-        expected = SequenceRolloutBuffer if is_full else WindowRolloutBuffer
+        passed = ("observation_space", "action_space", "lr_schedule", "use_sde")
+        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=passed)
+        memory = check_option("memory", self.policy_kwargs.get("memory", "window"), MEMORY_KINDS)
+        expected = MEMORY_KINDS[memory].buffer
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = expected
         if not issubclass(self.rollout_buffer_class, expected):
             raise ValueError(f"`rollout_buffer_class` must be a {expected.__name__}, got {self.rollout_buffer_class}")
-        of_buffer = inspect.signature(RolloutBuffer).parameters
-        check_keywords("rollout_buffer_kwargs", self.rollout_buffer_kwargs, self.rollout_buffer_class, passed=of_buffer)
+        own = inspect.signature(RolloutBuffer).parameters
+        check_keywords("rollout_buffer_kwargs", self.rollout_buffer_kwargs, self.rollout_buffer_class, passed=own)
         super()._setup_model()
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
         self.policy.optimizer.register_step_pre_hook(refuse_non_finite_gradients)
         self._last_memory = self.policy.empty_memory(self.n_envs)
-        if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
-            self.rollout_buffer.reach = self.policy.reach()
-        elif isinstance(self.rollout_buffer, WindowRolloutBuffer):
-            self.rollout_buffer.distinct_tokens = self.policy.has_costly_tokens()
+        self.rollout_buffer.bind(self.policy.transformers)
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
         super()._update_learning_rate(optimizers)
@@ -214,6 +233,130 @@ class TransformerPPO(MemoryRollouts):
             vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
             self.logger.record("train/vf_learning_rate", vf_learning_rate)
             self.policy.optimizer.param_groups[1]["lr"] = vf_learning_rate
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """
+        Collect experiences using the current policy and its memory, and fill a ``MemoryRolloutBuffer``.
+
+        :param env: The training environment
+        :param callback: Callback that will be called at each step
+            (and at the beginning and end of the rollout)
+        :param rollout_buffer: Buffer to fill with rollouts
+        :param n_rollout_steps: Number of experiences to collect per environment
+        :return: True if function returned with at least `n_rollout_steps`
+            collected, False if callback terminated rollout prematurely.
+        :raises ValueError: if an observation or a reward is not finite
+        """
+        with one_thread_beside_workers(env):
+            return self._collect(env, callback, rollout_buffer, n_rollout_steps)
+
+    def _collect(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        assert self._last_obs is not None, "No previous observation was provided"
+        assert isinstance(rollout_buffer, MemoryRolloutBuffer), f"{rollout_buffer} has no memory"
+        check_finite_step(self._vec_normalize_env, self._last_obs)
+        # Switch to eval mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(False)
+
+        n_steps = 0
+        self._begin_rollout(rollout_buffer, callback)
+        callback.on_rollout_start()
+
+        # Sample new weights for the state dependent exploration, after a checkpoint has saved the generators
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+
+        while n_steps < n_rollout_steps:
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                # Sample a new noise matrix
+                self.policy.reset_noise(env.num_envs)
+
+            with th.no_grad():
+                # Convert to pytorch tensor or to TensorDict
+                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+                memory = self.policy.remember(self._last_memory, obs_tensor, self._last_episode_starts)  # type: ignore[arg-type]
+                actions, values, log_probs = self.policy(memory)
+            actions = actions.cpu().numpy()
+
+            # Rescale and perform action
+            clipped_actions = actions
+
+            if isinstance(self.action_space, spaces.Box):
+                if self.policy.squash_output:
+                    clipped_actions = self.policy.unscale_action(clipped_actions)
+                else:
+                    clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
+
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
+            rewards = rewards.astype(np.float32, copy=False)  # integers would truncate the bootstrapped value
+            check_finite_step(self._vec_normalize_env, new_obs, rewards)
+
+            self.num_timesteps += env.num_envs
+
+            # Give access to local variables
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+
+            self._update_info_buffer(infos, dones)
+            n_steps += 1
+
+            bootstrap_truncated(self.policy, self.gamma, rewards, dones, infos, memory)
+            rollout_buffer.add(
+                self._last_obs,
+                actions,
+                rewards,
+                self._last_episode_starts,  # type: ignore[arg-type]
+                values,
+                log_probs,
+                memory.lengths,
+            )
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
+            self._last_memory = memory
+
+        with th.no_grad():
+            # Compute value for the last timestep
+            memory = self.policy.remember(memory, obs_as_tensor(new_obs, self.device), dones)  # type: ignore[arg-type]
+            values = self.policy.predict_values(memory)
+
+        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+
+        callback.update_locals(locals())
+
+        callback.on_rollout_end()
+
+        return True
+
+    def _begin_rollout(self, rollout_buffer: MemoryRolloutBuffer, callback: BaseCallback) -> None:
+        """Continue an interrupted run, prepare the buffer, and tell callbacks that write checkpoints."""
+        if self.start_from is not None:
+            self.start_from.begin_rollout(self, callback)
+            self.start_from = None
+        rollout_buffer.reset()
+        self._last_memory = rollout_buffer.begin_rollout(self._last_memory)
+        for each in callbacks_of(callback).values():
+            if hasattr(each, "on_rollout_boundary"):
+                each.on_rollout_boundary()
+
+    def memory_state(self) -> dict[str, Any]:
+        """
+        :return: What the model remembers of its training environments at the beginning of a rollout, in NumPy arrays
+        """
+        return self.rollout_buffer.memory_state(self._last_memory)
+
+    def load_memory_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: What :meth:`memory_state` returned
+        """
+        self._last_memory = self.rollout_buffer.load_memory_state(state)
 
     def learn(
         self: SelfTransformerPPO,
@@ -225,16 +368,17 @@ class TransformerPPO(MemoryRollouts):
         progress_bar: bool = False,
     ) -> SelfTransformerPPO:
         """
-        As SB3's. After :meth:`resume`, give the arguments of the interrupted call: this one goes on with it.
+        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
 
-        :param total_timesteps: Steps to make, in all environments together: rollouts are whole, so up to one more
+        :param total_timesteps: Number of steps in all environments together. Rollouts are always completed, which adds
+            at most one rollout
         :param callback: Callback or list of callbacks, called at every step; or a function of local and global
             variables, which ends training by returning False
-        :param log_interval: Rollouts between two rows of the log, None for no rows
+        :param log_interval: Number of rollouts between two entries of the log, None for no entries
         :param tb_log_name: Name of the run in TensorBoard's folder
-        :param reset_num_timesteps: Whether steps are counted from 0 again; if not, those that the model has made stay
-            counted, and ``total_timesteps`` are further ones
-        :param progress_bar: Whether to show a progress bar, for which tqdm and rich are needed
+        :param reset_num_timesteps: Whether to count steps from 0 again. If not, ``total_timesteps`` are added to the
+            steps that the model has made already
+        :param progress_bar: Whether to show a progress bar, which needs tqdm and rich
         :return: The model
         :raises TypeError: if an argument has the wrong type
         :raises ValueError: if a number is out of range, or an observation or a reward is not finite
@@ -244,13 +388,11 @@ class TransformerPPO(MemoryRollouts):
         check_arguments(locals(), LEARN_CHECKS)
         total_timesteps = int(total_timesteps)
         has_own_logger = self._custom_logger
-        if self._interrupted is not None:
-            total_timesteps += self._steps_before_learn - self.num_timesteps
-            reset_num_timesteps = False
-            warn_of_differences(self._interrupted.platform, platform_of(self, th.get_num_threads()))
-            self._log_where(self._interrupted.logs["folder"])
-        else:
+        if self.start_from is None:
             self._steps_before_learn = 0 if reset_num_timesteps else self.num_timesteps
+        else:
+            total_timesteps = self.start_from.begin_learning(self, total_timesteps)
+            reset_num_timesteps = False
         try:
             with worker_errors(lambda: self._environments(callback)):
                 return super().learn(
@@ -269,44 +411,40 @@ class TransformerPPO(MemoryRollouts):
         cls: type[SelfTransformerPPO], path: str | pathlib.Path, env: GymEnv | str, **kwargs: Any
     ) -> SelfTransformerPPO:
         """
-        Take up training where a checkpoint of :class:`~sb3_trmrl.TrainingCheckpoint` was written. The next ``learn``,
-        given the arguments of the interrupted one, goes on with that: ``total_timesteps`` are those of both together,
-        and callbacks made as before go on where they were.
+        Continue training from a checkpoint that :class:`~sb3_trmrl.TrainingCheckpoint` wrote. Call ``learn`` of the
+        returned model with the arguments of the interrupted call: ``total_timesteps`` are the steps of both calls
+        together, and equal callbacks continue where they were.
 
         Loading unpickles: only resume from files that you trust.
 
-        :param path: The checkpoint, or a folder of checkpoints: then the newest one that is whole
-        :param env: The environment, made as before; what state it is in makes no difference
+        :param path: The checkpoint, or a folder of checkpoints, of which the newest complete one is taken
+        :param env: The environment, created as before. Its current state does not matter
         :param kwargs: Further arguments of ``load``, for example ``device``
         :return: The model
         :raises FileNotFoundError: if there is no checkpoint
-        :raises ValueError: if the file is damaged or no checkpoint, or ``env`` has other wrappers, another number of
-            environments or other spaces
+        :raises ValueError: if the file is damaged or is not a checkpoint, or ``env`` has other wrappers, another number
+            of environments or other spaces
         """
-        checkpoint = find_checkpoint(path)
-        check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
-        state = read_training_state(checkpoint)
-        model = cls.load(checkpoint, env=maybe_make_env(env, verbose=0), **kwargs)
-        assert model.env is not None
-        check_fits(model.env, state.env)
-        model._interrupted = state
+        assert cls._resume is not None, "sb3_trmrl.resuming has not been imported"
+        model: SelfTransformerPPO = cls._resume(path, env, **kwargs)
         return model
 
-    def _log_where(self, folder: str | None) -> None:
+    @classmethod
+    def register_resumer(cls, resume: Callable[..., Any]) -> None:
         """
-        SB3 would go on in the newest of TensorBoard's folders, which may be another run's.
+        :param resume: Function of this class and the arguments of :meth:`resume`, which calls it
+        """
+        cls._resume = classmethod(resume)  # type: ignore[assignment]
 
-        :param folder: Name of the one that the interrupted run wrote to
+    @classmethod
+    def register_exporter(cls, export: Callable[..., pathlib.Path]) -> None:
         """
-        if folder is not None and self.tensorboard_log is not None and not self._custom_logger:
-            outputs = ["stdout", "tensorboard"] if self.verbose else ["tensorboard"]
-            self.set_logger(configure(os.path.join(self.tensorboard_log, folder), outputs))
+        :param export: Function of a model and the arguments of :meth:`export`, which calls it
+        """
+        cls._export = export
 
     def _environments(self, callback: MaybeCallback) -> list[VecEnv]:
-        """
-        :param callback: What the user gave to ``learn``
-        :return: The environment, and those of callbacks
-        """
+        """Return the training environment and the environments of callbacks."""
         assert self.env is not None
         roots = callback if isinstance(callback, list) else [callback]
         found = [each for root in roots if isinstance(root, BaseCallback) for each in callbacks_of(root).values()]
@@ -324,7 +462,7 @@ class TransformerPPO(MemoryRollouts):
         **kwargs: Any,
     ) -> SelfTransformerPPO:
         """
-        Load the model from a zip-file, as SB3 does; it unpickles: only load files that you trust.
+        Load the model from a zip-file as in SB3. Loading unpickles: only load files that you trust.
 
         :param path: path to the file (or a file-like) where to load the agent from
         :param env: the new environment to run the loaded model on (can be None if you only need prediction from a
@@ -335,8 +473,8 @@ class TransformerPPO(MemoryRollouts):
         :param force_reset: Force call to ``reset()`` before training to avoid unexpected behavior.
         :param kwargs: arguments of the constructor to change when loading
         :return: new model instance with loaded parameters
-        :raises TypeError: if ``path`` is no path, or an argument has the wrong type or a name that there is not
-        :raises ValueError: if the file is damaged or no model's, or an argument is out of range
+        :raises TypeError: if ``path`` is not a path, or an argument has the wrong type or an unknown name
+        :raises ValueError: if the file is damaged or does not contain a model, or an argument is out of range
         """
         check_zip(path)
         check_arguments(locals(), LOAD_CHECKS)
@@ -352,8 +490,8 @@ class TransformerPPO(MemoryRollouts):
         include: Iterable[str] | None = None,
     ) -> None:
         """
-        Save all the attributes of the object and the model parameters in a zip-file. The file is complete or not there:
-        an older one stays as it was until the new one is whole.
+        Save all the attributes of the object and the model parameters in a zip-file. An existing file is replaced only
+        once the new one is complete.
 
         :param path: path to the file where the rl agent should be saved
         :param exclude: name of parameters that should be excluded in addition to the default ones
@@ -384,25 +522,26 @@ class TransformerPPO(MemoryRollouts):
         summary: dict[str, Any] | None = None,
     ) -> pathlib.Path:
         """
-        Write the agent, for acting only, as a safetensors file that strangers can load without running anything, with
-        :func:`sb3_trmrl.load_agent`. It holds weights, spaces, the policy's settings, statistics of observations, the
-        environment and a summary of the training; nothing to train on with. The file is complete or not there.
+        Write the agent to a safetensors file. Others can load it with :func:`sb3_trmrl.load_agent`, which executes no
+        code from the file. It contains weights, spaces, the policy's settings, statistics of observations, the
+        environment and a summary of the training, but nothing that is only needed for training. An existing file is
+        replaced only once the new one is complete.
 
-        :param path: File to write, ``.safetensors``, which is added to a name without suffix
-        :param env_id: Registered id of the environment, by default that of the model's own, where it is known: it is
-            made by ``gym.make`` in this process
+        :param path: File to write; the suffix ``.safetensors`` is added to a name without suffix
+        :param env_id: Registered id of the environment, by default the id of the model's environment if that was made
+            by ``gym.make`` in this process
         :param env_kwargs: Arguments of that environment, plain data, by default those it was made with
         :param vec_normalize: Wrapper with the statistics of observations, by default that of the model's environment
-        :param summary: Plain data (None, numbers, texts, lists and dictionaries of these) that is added to the summary:
-            algorithm, timesteps, versions and hyperparameters
+        :param summary: Plain data (None, numbers, strings, lists and dictionaries of these) that is added to the
+            summary, which contains algorithm, timesteps, versions and hyperparameters
         :return: The file
-        :raises ValueError: if an argument is not plain data, ``path`` cannot be written to, or the agent has a class of
-            the user's own (policy, features extractor, activation function), other spaces than PPO's, or weights that
-            are not finite
+        :raises ValueError: if an argument is not plain data, ``path`` cannot be written to, weights are not finite,
+            spaces are not among those of PPO, or the agent uses a class that is not part of this package or of SB3
+            (policy, features extractor, activation function)
         """
-        from sb3_trmrl.sharing.export import export_agent  # which needs the policy of this package
-
-        return export_agent(self, path, env_id, env_kwargs, vec_normalize, summary)
+        export = type(self)._export
+        assert export is not None, "sb3_trmrl.sharing has not been imported"
+        return export(self, path, env_id, env_kwargs, vec_normalize, summary)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_memory", "_interrupted"]
+        return [*super()._excluded_save_params(), "_last_memory", "start_from"]

@@ -13,6 +13,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
+from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.memory.windows import Windows
 from sb3_trmrl.memory.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo import TransformerPPO
@@ -173,20 +174,6 @@ def by_name(cases: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(windows: Windows) -> WorkingMemory:
-    """
-    :param windows: Packed windows
-    :return: Their padded form in numpy arrays, by a walk over the columns as they are documented
-    """
-    n_windows, n_slots = windows.counts[0], len(windows.counts)
-    source, column = np.zeros((n_windows, n_slots), dtype=int), 0
-    lengths = np.zeros(n_windows, dtype=int)
-    for slot, count in enumerate(windows.counts):
-        for place in range(count):
-            source[place, slot] = column if windows.columns is None else windows.columns[column]
-            lengths[place] = slot + 1
-            column += 1
-    order = np.arange(n_windows) if windows.order is None else windows.order.numpy()
-    leaves = windows.tokens.items() if isinstance(windows.tokens, dict) else [(None, windows.tokens)]
-    assert windows.columns is not None or all(len(leaf) == column for _, leaf in leaves)
-    padded = {key: leaf[source[order]] for key, leaf in leaves}
-    return WorkingMemory(padded.get(None, padded), lengths[order])
+    """Return the tokens of each window in NumPy arrays, slot by slot."""
+    tokens = map_tokens(lambda tokens: np.asarray(tokens)[windows.index], windows.tokens)
+    return WorkingMemory(tokens, windows.lengths)

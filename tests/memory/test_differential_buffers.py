@@ -9,8 +9,10 @@ import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_trmrl.memory.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer, WindowRolloutBuffer
+from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.full_memory import FullMemory
+from sb3_trmrl.memory.sequence_buffer import SequenceRolloutBuffer
+from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
 from sb3_trmrl.memory.working_memory import WorkingMemory
 from tests.helpers.agents import unpack
 from tests.helpers.naive_rollouts import (
@@ -81,7 +83,7 @@ def rollouts(case: Case, buffer: Any, live_memory: Any) -> Iterator[tuple[list[l
         if rng.random() < 0.2:
             naive.forget()
         buffer.reset()
-        buffer.carry_over(live_memory(naive))
+        buffer.begin_rollout(live_memory(naive))
         is_broken_off = rng.random() < 0.2
         n_steps = int(rng.integers(case.n_steps)) if is_broken_off else case.n_steps
         steps = []
@@ -138,8 +140,8 @@ def by_number(steps: list[list[Transition]]) -> dict[int, Transition]:
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(case=CASES, context_length=st.integers(1, 15), distinct_tokens=st.booleans())
-def test_windows(case: Case, context_length: int, distinct_tokens: bool) -> None:
+@given(case=CASES, context_length=st.integers(1, 15))
+def test_windows(case: Case, context_length: int) -> None:
     """A window is the newest N tokens since the memory was emptied, whatever lies in its slots that are not filled."""
 
     def live_memory(naive: NaiveRollouts) -> WorkingMemory:
@@ -151,7 +153,6 @@ def test_windows(case: Case, context_length: int, distinct_tokens: bool) -> None
         return WorkingMemory(tensors.get(None, tensors), th.tensor([len(window) for window in windows]))
 
     buffer = case.make(WindowRolloutBuffer)
-    buffer.distinct_tokens = distinct_tokens
     n_transitions = case.n_envs * case.n_steps
     for steps, _ in rollouts(case, buffer, live_memory):
         expected = by_number(steps)
@@ -168,8 +169,6 @@ def test_windows(case: Case, context_length: int, distinct_tokens: bool) -> None
                 for index, window in enumerate(windows):
                     assert_tokens(filled(packed.tokens, index, len(window)), case, window)
                 assert_tokens(batch.observations.newest(), case, numbers)
-                kept = [number for window in windows for number in window]
-                assert n_rows(batch.observations.tokens) == len(set(kept) if distinct_tokens else kept)
                 seen += numbers
                 sizes.append(len(numbers))
             assert sorted(seen) == sorted(expected)
@@ -183,13 +182,9 @@ def filled(tokens: Any, index: int, length: int) -> Any:
     return tokens[index, :length]
 
 
-def n_rows(tokens: Any) -> int:
-    return len(next(iter(tokens.values()))) if isinstance(tokens, dict) else len(tokens)
-
-
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(case=CASES, reach=st.integers(0, 15))
-def test_sequences(case: Case, reach: int) -> None:
+@given(case=CASES, receptive_field=st.integers(0, 15))
+def test_sequences(case: Case, receptive_field: int) -> None:
     """
     A minibatch is made of whole sequences; before one that began in an earlier rollout stand as many of its tokens as
     reach into it, and no more.
@@ -199,7 +194,7 @@ def test_sequences(case: Case, reach: int) -> None:
         return FullMemory(th.tensor([len(memory) for memory in naive.memories]), None, (), ())
 
     buffer = case.make(SequenceRolloutBuffer)
-    buffer.reach = reach
+    buffer.receptive_field = receptive_field
     n_transitions = case.n_envs * case.n_steps
     for steps, _ in rollouts(case, buffer, live_memory):
         expected = by_number(steps)
@@ -212,7 +207,7 @@ def test_sequences(case: Case, reach: int) -> None:
             for batch in buffer.get(case.batch_size):
                 numbers = batch.old_log_prob.long().tolist()
                 assert_numbers(batch, case, [expected[number] for number in numbers])
-                check_packed(batch.observations, numbers, sequences, reach, case)
+                check_packed(batch.observations, numbers, sequences, receptive_field, case)
                 assert_tokens(batch.observations.newest(), case, numbers)
                 seen += numbers
                 sizes.append(len(numbers))
@@ -222,7 +217,7 @@ def test_sequences(case: Case, reach: int) -> None:
 
 
 def check_packed(
-    packed: Any, numbers: list[int], sequences: dict[int, list[Transition]], reach: int, case: Case
+    packed: Any, numbers: list[int], sequences: dict[int, list[Transition]], receptive_field: int, case: Case
 ) -> None:
     """Sequence after sequence: its tokens, their positions, and which of them are read"""
     tokens: list[int] = []
@@ -234,7 +229,7 @@ def check_packed(
         sequence = sequences[numbers[place]]
         assert numbers[place : place + len(sequence)] == [transition.number for transition in sequence]
         memory = sequence[-1].memory
-        n_before = min(len(sequence[0].memory) - 1, reach)
+        n_before = min(len(sequence[0].memory) - 1, receptive_field)
         lengths.append(n_before + len(sequence))
         outputs += range(len(tokens) + n_before, len(tokens) + lengths[-1])
         tokens += memory[-lengths[-1] :]
@@ -247,19 +242,19 @@ def check_packed(
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(case=CASES, reach=st.integers(1, 15))
-def test_tokens_of_earlier_rollouts(case: Case, reach: int) -> None:
+@given(case=CASES, receptive_field=st.integers(1, 15))
+def test_tokens_of_earlier_rollouts(case: Case, receptive_field: int) -> None:
     """What a cache is filled with again: of each memory that is not empty the newest tokens, as far as they reach"""
     expected: list[list[int]] = []
     positions: list[int] = []
 
     def live_memory(naive: NaiveRollouts) -> FullMemory:
-        expected[:] = [memory[-reach:] for memory in naive.memories]
-        positions[:] = [place for memory in naive.memories for place in list(range(len(memory)))[-reach:]]
+        expected[:] = [memory[-receptive_field:] for memory in naive.memories]
+        positions[:] = [place for memory in naive.memories for place in list(range(len(memory)))[-receptive_field:]]
         return FullMemory(th.tensor([len(memory) for memory in naive.memories]), None, (), ())
 
     buffer = case.make(SequenceRolloutBuffer)
-    buffer.reach = reach
+    buffer.receptive_field = receptive_field
     for _ in rollouts(case, buffer, live_memory):
         carried, envs = buffer.carried()
         assert list(carried.lengths) == [len(tokens) for tokens in expected if tokens]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_trmrl.memory.extractor import TransformerExtractor
+from sb3_trmrl.memory.full_memory import KeyValueCache
 from sb3_trmrl.memory.sequences import Sequences
-from sb3_trmrl.memory.windows import Windows
 from sb3_trmrl.memory.working_memory import WorkingMemory
 from tests.helpers.naive_transformer import episodic_memories
 
@@ -31,7 +31,7 @@ class Model:
     layer_norm: str
     positional_encoding: str
     seed: int
-    memory: str = "full"
+    bounded_positions: bool = False
 
     @cached_property
     def extractor(self) -> Any:
@@ -47,7 +47,7 @@ class Model:
             initialization="default",
             layer_norm=self.layer_norm,
             positional_encoding=self.positional_encoding,
-            memory=self.memory,
+            bounded_positions=self.bounded_positions,
         )
         with th.no_grad():
             for parameter in extractor.parameters():
@@ -103,7 +103,7 @@ def test_packed_sequences(model: Model, lengths: list[int], data: st.DataObject)
         n_before += length - cut
     observations = th.as_tensor(np.concatenate(tokens))
     packed = Sequences(observations, tuple(packed_lengths), th.tensor(positions), th.tensor(outputs))
-    assert_close(model.extractor.forward_sequences(observations, packed).detach(), expected)
+    assert_close(model.extractor(packed).detach(), expected)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -117,7 +117,7 @@ def test_cache(model: Model, n_envs: int, n_steps: int, emptied: float) -> None:
     extractor, reach = model.extractor, model.n_layers * (model.context_length - 1)
     histories: list[list[np.ndarray]] = [[] for _ in range(n_envs)]
     outputs: list[list[np.ndarray]] = [[] for _ in range(n_envs)]
-    cache = extractor.empty_cache(n_envs)
+    cache = KeyValueCache.empty(extractor, n_envs)
     for step in range(n_steps + 1):
         if rng.random() < 0.2:
             cache = refilled(extractor, histories, reach) or cache
@@ -129,7 +129,7 @@ def test_cache(model: Model, n_envs: int, n_steps: int, emptied: float) -> None:
         newest = th.as_tensor(np.array([history[-1] for history in histories]))
         steps = th.tensor([len(history) for history in histories])
         with th.no_grad():
-            cache, memories = extractor.forward_newest(newest, steps, cache)
+            cache, memories = cache.append(extractor, newest, steps)
         for env, memory in enumerate(memories.numpy()):
             outputs[env].append(memory)
 
@@ -144,12 +144,12 @@ def refilled(extractor: Any, histories: list[list[np.ndarray]], reach: int) -> A
     envs = th.tensor([env for env, history in kept.items() for _ in history])
     sequences = Sequences(tokens, tuple(map(len, kept.values())), th.tensor(positions), th.tensor([], dtype=th.long))
     with th.no_grad():
-        return extractor.fill_cache(tokens, sequences, envs, len(histories))
+        return KeyValueCache.of_sequences(extractor, sequences, envs, len(histories))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    model=models(["sinusoidal", "learned", "none"], memory=st.just("window")),
+    model=models(["sinusoidal", "learned", "none"], bounded_positions=st.just(True)),
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
     repeats=st.sampled_from([1, 1, 20]),
 )
@@ -160,8 +160,7 @@ def test_packed_windows(model: Model, lengths: list[int], repeats: int) -> None:
     tokens = rng.normal(size=(len(lengths), model.context_length, WIDTH)).astype(np.float32)
     expected = [model.expected(window[:length])[-1] for window, length in zip(tokens, lengths, strict=True)]
     memory = WorkingMemory(th.as_tensor(tokens).repeat(repeats, 1, 1), th.tensor(lengths * repeats))
-    windows = Windows.of(memory)
-    assert_close(model.extractor(windows.tokens, windows).detach(), expected * repeats)
+    assert_close(model.extractor(memory.batch()).detach(), expected * repeats)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -174,10 +173,7 @@ def test_context_is_a_band(model: Model, length: int, data: st.DataObject) -> No
     other = one.copy()
     other[changed] += rng.normal(size=WIDTH)
     rows = th.arange(length)
-    first, second = (
-        model.extractor.forward_sequences(th.as_tensor(tokens), Sequences(th.as_tensor(tokens), (length,), rows, rows))
-        for tokens in (one, other)
-    )
+    first, second = (model.extractor(Sequences(th.as_tensor(tokens), (length,), rows, rows)) for tokens in (one, other))
     differs = ((first - second).abs() > 1e-6).any(dim=1).numpy()
     reach = model.n_layers * (model.context_length - 1)
     assert differs[changed]

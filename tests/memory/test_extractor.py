@@ -12,7 +12,6 @@ from torch import nn
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.memory.encoder import EncoderLayer, SelfAttention, TransformerEncoder, attend_to_visible
 from sb3_trmrl.memory.extractor import TransformerExtractor, sinusoidal_positions
-from sb3_trmrl.memory.windows import Windows
 from sb3_trmrl.memory.working_memory import WorkingMemory
 
 BOX = spaces.Box(-1.0, 1.0, (6,), np.float32)
@@ -103,8 +102,22 @@ def test_sinusoidal_positions_equal_the_formula():
 def test_a_token_s_position_is_its_slot():
     extractor = TransformerExtractor(BOX, context_length=4, d_model=8, n_heads=2)
     tokens = th.randn(1, 6).expand(4, 6)  # one window of four equal tokens
-    difference = extractor.working_memories(tokens, 1)[0] - extractor.embedding(tokens)
+    difference = extractor.working_memories(tokens, positions=th.arange(4)) - extractor.embedding(tokens)
     th.testing.assert_close(difference, sinusoidal_positions(th.arange(4), 8), atol=1e-6, rtol=1e-5)
+
+
+def test_expensive_tokens_are_computed_once() -> None:
+    """Rows that occur in several windows pass through the user's layers once, and the result is the same."""
+    seen: list[int] = []
+    space = spaces.Box(-1.0, 1.0, (6,), np.float32)
+    tokens, rows = th.randn(9, 6), np.array([2, 3, 3, 8, 2, 0])
+    for embedding_arch, n_computed in (([5], 4), ([], 6)):
+        extractor = TransformerExtractor(space, d_model=8, n_heads=2, embedding_arch=embedding_arch)
+        extractor.token_extractor.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+        memories = extractor.working_memories(tokens, rows, rows)
+        assert seen.pop() == n_computed
+        expected = extractor.embedding(tokens)[rows] + sinusoidal_positions(th.as_tensor(rows), 8)
+        th.testing.assert_close(memories, expected, atol=1e-6, rtol=1e-5)
 
 
 def assert_tfixup(extractor, n_layers, d_model, dim_feedforward):
@@ -196,8 +209,7 @@ def test_twelve_layers_train_with_tfixup_and_not_with_plain_xavier():
             target = th.randint(6, (128,))
             tokens = 0.1 * th.randn(128, 8, 6)
             tokens[th.arange(128), 0, target] += 1.0
-            windows = Windows.of(WorkingMemory(tokens, th.full((128,), 8)))
-            output = head(extractor(windows.tokens, windows))
+            output = head(extractor(WorkingMemory(tokens, th.full((128,), 8)).batch()))
             loss = nn.functional.cross_entropy(output, target)
             optimizer.zero_grad()
             loss.backward()

@@ -11,9 +11,10 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_trmrl import TransformerPPO
-from sb3_trmrl.memory.buffers import SequenceRolloutBuffer
 from sb3_trmrl.memory.encoder import attend_to_visible
 from sb3_trmrl.memory.extractor import sinusoidal_positions
+from sb3_trmrl.memory.full_memory import FullMemory
+from sb3_trmrl.memory.sequence_buffer import SequenceRolloutBuffer
 from sb3_trmrl.memory.sequences import Sequences, banded_attention
 from tests.helpers.agents import (
     ACTION_SPACES,
@@ -166,7 +167,7 @@ def test_context_of_one_equals_the_window_of_one(critic: dict[str, Any]) -> None
 def test_minibatches_have_about_the_size_asked_for() -> None:
     """20 environments with two sequences of 50 steps each: 20 minibatches of two sequences"""
     buffer = SequenceRolloutBuffer(100, VECTOR, spaces.Discrete(2), device="cpu", n_envs=20)
-    buffer.carry_over(type("Memory", (), {"steps": th.zeros(20, dtype=th.long)}))  # type: ignore[arg-type]
+    buffer.begin_rollout(FullMemory(th.zeros(20, dtype=th.long), None, (), ()))
     zeros = np.zeros((20, 1))
     for step in range(100):
         lengths = th.full((20,), step % 50 + 1)

@@ -8,9 +8,10 @@ import torch as th
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.torch_layers import FlattenExtractor
 
-from sb3_trmrl.memory.buffers import WindowRolloutBuffer
-from sb3_trmrl.memory.windows import Windows
+from sb3_trmrl.memory.extractor import TransformerExtractor
+from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
 from sb3_trmrl.memory.working_memory import WorkingMemory
 from tests.helpers.agents import unpack
 
@@ -35,6 +36,11 @@ def sample(space, n_envs):
     if isinstance(space, spaces.Dict):
         return {key: sample(subspace, n_envs) for key, subspace in space.spaces.items()}
     return np.stack([space.sample() for _ in range(n_envs)])
+
+
+def empty_memory(space: spaces.Space, context_length: int, n_envs: int) -> WorkingMemory:
+    extractor = FlattenExtractor(spaces.Box(-1.0, 1.0, (2,)))  # is not used
+    return WorkingMemory.empty(space, n_envs, [TransformerExtractor(space, extractor, context_length)])
 
 
 def to_torch(observation):
@@ -64,7 +70,7 @@ def assert_window_equals(memory, env, expected):
 def test_live_memory_equals_a_deque(name, data):
     space, context_length = SPACES[name], data.draw(st.integers(1, 6))
     n_envs, n_steps = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 15))
-    memory = WorkingMemory.empty(space, context_length, n_envs)
+    memory = empty_memory(space, context_length, n_envs)
     naive = [deque(maxlen=context_length) for _ in range(n_envs)]
     for _ in range(n_steps):
         starts = data.draw(st.lists(st.booleans(), min_size=n_envs, max_size=n_envs))
@@ -81,7 +87,7 @@ def test_live_memory_equals_a_deque(name, data):
                 naive[env].clear()
             naive[env].append(row(observation, env))
             assert_window_equals(memory, env, naive[env])
-        packed = unpack(Windows.of(memory))
+        packed = unpack(memory.batch())
         for env in range(n_envs):
             assert_window_equals(packed, env, naive[env])
 
@@ -90,12 +96,12 @@ def test_buffer_keeps_each_token_once():
     """n_steps + N - 1 tokens for each environment, whatever the number of windows"""
     space = SPACES["box"]
     buffer = WindowRolloutBuffer(100, space, spaces.Discrete(2), device="cpu", n_envs=4)
-    buffer.carry_over(WorkingMemory.empty(space, 32, 4))
+    buffer.begin_rollout(empty_memory(space, 32, 4))
     assert buffer.tokens.shape == (100 + 31, 4, 3)
 
 
 def test_memory_holds_float64_in_32_bits_and_keeps_other_types():
-    memory = WorkingMemory.empty(SPACES["float64"], 2, 1)
+    memory = empty_memory(SPACES["float64"], 2, 1)
     assert memory.tokens.dtype == th.float32
-    memory = WorkingMemory.empty(SPACES["dict"], 2, 1)
+    memory = empty_memory(SPACES["dict"], 2, 1)
     assert (memory.tokens["img"].dtype, memory.tokens["id"].dtype) == (th.uint8, th.int64)

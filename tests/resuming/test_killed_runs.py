@@ -27,7 +27,7 @@ import os, signal, sys
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.common import atomic_file
 from sb3_trmrl.transformer_ppo import TransformerPPO
-from sb3_trmrl.memory.buffers import WindowRolloutBuffer
+from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
 
 where, after, calls = sys.argv[1], int(sys.argv[2]), 0
 

@@ -249,7 +249,7 @@ def test_images_of_either_order() -> None:
 def test_without_state_it_warns_once_and_acts_on_the_observation() -> None:
     model = tiny_model(sampled_vec_env(2, VECTOR, BOX_ACTION), LOUD)
     observations = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
-    with pytest.warns(UserWarning, match=r"`state` and `episode_start`.*one observation alone") as caught:
+    with pytest.warns(UserWarning, match=r"`state` and `episode_start`.*this observation only") as caught:
         actions = [model.predict(observation, deterministic=True)[0] for observation in observations]
         model.policy.predict(observations[0])
     assert len(caught) == 1

@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
 import sb3_trmrl.transformer_ppo.transformer_ppo as module_of_ppo
-from sb3_trmrl.memory.buffers import WindowRolloutBuffer
+from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from tests.helpers.agents import (
     BOX_ACTION,

@@ -18,7 +18,8 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from sb3_trmrl.memory.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
+from sb3_trmrl.memory.sequence_buffer import SequenceRolloutBuffer
+from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 from tests.helpers.agents import (
     BOX_ACTION,

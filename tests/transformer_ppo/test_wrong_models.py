@@ -14,8 +14,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-from sb3_trmrl.memory.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
 from sb3_trmrl.memory.extractor import TransformerExtractor
+from sb3_trmrl.memory.sequence_buffer import SequenceRolloutBuffer
+from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 from tests.helpers.agents import TRANSITION, VECTOR, LinearFeatures, SampledEnv, tiny_model
 from tests.helpers.wrong_use import (
@@ -232,14 +233,14 @@ TRANSFORMER = [
     Wrong("d_model", 63, ValueError, "even", given={"n_heads": 1}),
     *wrong_option("initialization", "tfixup"),
     *wrong_option("layer_norm", "none"),
-    *wrong_option("memory", "window"),
     *rows("embedding_arch", (4, "4"), TypeError, "a list of layer sizes"),
     *(Wrong("embedding_arch", [4, value], TypeError, "integer", quoted=repr(value)) for value in (4.0, "a", True)),
     Wrong("embedding_arch", [4, 0], ValueError, "at least 1", quoted="0"),
-    Wrong("positional_encoding", "learned", ValueError, "window", given={"memory": "full"}),
 ]
 POLICY = [
     *TRANSFORMER,
+    *wrong_option("memory", "window"),
+    Wrong("positional_encoding", "learned", ValueError, "window", given={"memory": "full"}),
     *wrong_integer("context_length", or_none=True),
     *wrong_option("positional_encoding", "sinusoidal", or_none=True),
     *rows("net_arch", (5, "64", {4}), TypeError, "a list of layer sizes"),
@@ -314,6 +315,9 @@ EXTRACTOR = [
     *wrong_option("positional_encoding", "sinusoidal"),
     *rows("observation_space", (5, None), TypeError, "a space of Gymnasium"),
     *rows("token_extractor", (5, FlattenExtractor), TypeError, "a BaseFeaturesExtractor"),
+    *wrong_bool("bounded_positions"),
+    *wrong_bool("normalize_images"),
+    Wrong("positional_encoding", "learned", ValueError, "bounded", given={"bounded_positions": False}),
 ]
 
 

@@ -1,0 +1,130 @@
+"""The rollout buffer of ``memory="full"``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
+from sb3_trmrl.memory.extractor import TransformerExtractor
+from sb3_trmrl.memory.full_memory import FullMemory, KeyValueCache
+from sb3_trmrl.memory.sequences import Sequences
+from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
+
+
+class SequenceRolloutBuffer(MemoryRolloutBuffer):
+    """
+    Rollout buffer of the full-context memory. Minibatches consist of whole sequences: each begins where the memory was
+    emptied or the rollout began, and ends where the memory is emptied next or the rollout ends. A sequence that began
+    in an earlier rollout is preceded by those of its tokens that still matter, as context.
+    """
+
+    #: Number of earlier tokens that a memory depends on, in all layers together
+    receptive_field: int = 0
+
+    def bind(self, transformers: Sequence[TransformerExtractor]) -> None:
+        super().bind(transformers)
+        self.receptive_field = transformers[0].receptive_field
+
+    def reset(self) -> None:
+        self._n_stored = self.n_carried + getattr(self, "pos", 0)  # of the last rollout
+        super().reset()
+
+    def begin_rollout(self, memory: FullMemory) -> FullMemory:  # type: ignore[override]
+        self._steps_before = memory.steps.cpu().numpy()
+        self._carried_lengths = np.minimum(self._steps_before, self.receptive_field)
+        n_stored, stored = self._n_stored, getattr(self, "tokens", None)
+        self._allocate(int(min(self._carried_lengths.max(), n_stored)))
+        if self.n_carried:
+            # The tokens of the memory are the newest that were added
+
+            def fill(tokens: np.ndarray, old: np.ndarray) -> None:
+                tokens[: self.n_carried] = old[n_stored - self.n_carried : n_stored]
+
+            map_tokens(fill, self.tokens, stored)
+        return self._recompute(memory)
+
+    def _recompute(self, memory: FullMemory) -> FullMemory:
+        """Fill the caches again: they were computed with the weights of earlier rollouts."""
+        sequences, envs = self.carried()
+        if not sequences.lengths:
+            return memory
+        token_envs = th.as_tensor(envs, device=self.device)
+        with th.no_grad():
+            caches = [
+                KeyValueCache.of_sequences(transformer, sequences, token_envs, self.n_envs)
+                for transformer in self.transformers
+            ]
+        return memory._replace(caches=tuple(caches))
+
+    def carried(self) -> tuple[Sequences, np.ndarray]:
+        """
+        Return the tokens of earlier rollouts that still matter.
+
+        :return: One sequence for each environment that has such tokens, and the environment of each token, (T,)
+        """
+        envs = np.flatnonzero(self._carried_lengths)
+        lengths = self._carried_lengths[envs]
+        rows = _ranges(np.full(len(lengths), self.n_carried), lengths)
+        positions = _ranges(self._steps_before[envs], lengths)
+        token_envs = np.repeat(envs, lengths)
+        tokens = self._gather(rows, token_envs)
+        nothing = self.to_torch(rows[:0])
+        return Sequences(tokens, tuple(lengths.tolist()), self.to_torch(positions), nothing), token_envs
+
+    def memory_state(self, memory: FullMemory) -> dict[str, Any]:  # type: ignore[override]
+        # Keys and values are computed again from the tokens
+        tokens = map_tokens(lambda tokens: tokens[: self.n_carried + self.pos].copy(), self.tokens)
+        return {"memory": memory._replace(caches=()).numpy(), "tokens": tokens}
+
+    def load_memory_state(self, state: dict[str, Any]) -> FullMemory:
+        self.tokens, self.pos = state["tokens"], 0
+        self.n_carried = len(first_array(self.tokens))
+        memory: FullMemory = state["memory"].to(self.device)
+        caches = (KeyValueCache.empty(transformer, self.n_envs) for transformer in self.transformers)
+        return memory._replace(caches=tuple(caches))
+
+    def _draw(self, batch_size: int) -> Iterator[np.ndarray]:
+        # A sequence begins where the memory holds one token, and where the rollout begins
+        begins = self.lengths[:, 0] == 1
+        begins[:: self.buffer_size] = True
+        starts = np.flatnonzero(begins)
+        ends = np.append(starts[1:], len(begins))
+        order = np.random.permutation(len(starts))
+        # The number of minibatches follows from the number of transitions. They are cut between sequences, where their
+        # sizes come closest to each other
+        n_batches = max(1, round(len(begins) / batch_size))
+        sizes = (ends - starts)[order]
+        batches = ((np.cumsum(sizes) - sizes / 2) * n_batches / len(begins)).astype(int)
+        for batch in np.unique(batches):
+            drawn = batches == batch
+            yield _ranges(ends[order][drawn], sizes[drawn])
+
+    def _observations(self, batch_inds: np.ndarray) -> Sequences:
+        envs, steps = np.divmod(batch_inds, self.buffer_size)
+        lengths = self.lengths[batch_inds, 0]
+        # Transitions at which another sequence begins
+        begins = np.ones(len(batch_inds), dtype=bool)
+        begins[1:] = (np.diff(batch_inds) != 1) | (np.diff(lengths) != 1) | (np.diff(envs) != 0)
+        firsts = np.flatnonzero(begins)
+        sizes = np.diff(np.append(firsts, len(batch_inds)))
+        contexts = np.minimum(lengths[firsts] - 1, self.receptive_field)
+        sequences = contexts + sizes
+        rows = _ranges(self.n_carried + steps[firsts] + sizes, sequences)
+        positions = _ranges(lengths[firsts] - 1 + sizes, sequences)
+        outputs = _ranges(np.cumsum(sequences), sizes)
+        tokens = self._gather(rows, np.repeat(envs[firsts], sequences))
+        return Sequences(tokens, tuple(sequences.tolist()), self.to_torch(positions), self.to_torch(outputs))
+
+    def _gather(self, rows: np.ndarray, envs: np.ndarray) -> Tokens:
+        return map_tokens(lambda tokens: self.to_torch(tokens[rows, envs], copy=False), self.tokens)
+
+
+def _ranges(ends: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Concatenate ranges of integers, given their exclusive ends and their sizes."""
+    before = np.cumsum(sizes) - sizes
+    integers: np.ndarray = np.arange(sizes.sum()) + np.repeat(ends - sizes - before, sizes)
+    return integers

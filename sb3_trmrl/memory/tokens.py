@@ -1,0 +1,78 @@
+"""
+Tokens: observations of the environment, of which the agent's memory is made.
+
+A batch of tokens is an array or, for Dict observations, a dictionary of arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+#: One batch of tokens: an array (NumPy or PyTorch), or a dictionary with one array for each key
+Tokens = Any
+
+_STORED_AS = {"float64": "float32", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
+
+
+def map_tokens(function: Callable[..., Any], *tokens: Tokens) -> Tokens:
+    """
+    Apply a function to an array, or to each entry of a Dict observation.
+
+    :param function: Takes one array of each of ``tokens``
+    :param tokens: Arrays, or dictionaries with the same keys
+    :return: The result, or a dictionary of results
+    """
+    if isinstance(tokens[0], dict):
+        return {key: function(*(token[key] for token in tokens)) for key in tokens[0]}
+    return function(*tokens)
+
+
+def first_array(tokens: Tokens) -> Any:
+    """
+    Return one array of a batch, to read what all arrays share: batch size, number of slots, device.
+
+    :param tokens: An array or a dictionary of arrays
+    :return: The array, or the first array of the dictionary
+    """
+    return next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
+
+
+def token_dtype(space: spaces.Space[Any]) -> np.dtype:
+    """
+    Return the type in which tokens are stored.
+
+    :param space: Observation space other than Dict
+    :return: The space's own type, except that 64-bit floats are stored in 32 bits, as networks read them, and unsigned
+        integers that PyTorch cannot index are stored as signed ones
+    """
+    return np.dtype(_STORED_AS.get(str(space.dtype), space.dtype))
+
+
+def zero_tokens(space: spaces.Space[Any], *shape: int) -> Tokens:
+    """
+    Return storage for tokens.
+
+    :param space: Observation space of one environment
+    :param shape: Leading dimensions
+    :return: NumPy arrays of zeros, (\\*shape, \\*observation); a dictionary for a Dict space
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: zero_tokens(subspace, *shape) for key, subspace in space.spaces.items()}
+    return np.zeros((*shape, *(space.shape or ())), dtype=token_dtype(space))
+
+
+def zero_tensors(space: spaces.Space[Any], *shape: int, device: th.device | str) -> Tokens:
+    """
+    Return :func:`zero_tokens` as PyTorch tensors.
+
+    :param space: Observation space of one environment
+    :param shape: Leading dimensions
+    :param device: PyTorch device
+    :return: Tensors of zeros, (\\*shape, \\*observation); a dictionary for a Dict space
+    """
+    return map_tokens(lambda array: th.as_tensor(array, device=device), zero_tokens(space, *shape))
