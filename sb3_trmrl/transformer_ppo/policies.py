@@ -31,18 +31,18 @@ PolicyInput = Memory | Batch | Tokens
 #: Key of the Dict observation that marks the first observation of an inner episode
 PREV_DONE = "prev_done"
 
-#: Arguments of Adam that choose how it goes through the parameters
+#: Arguments of Adam that choose its implementation
 _ADAM_LOOPS = {"fused", "foreach", "differentiable"}
 
 
 class TrMRLPolicy(ActorCriticPolicy):
     """
-    Actor-critic policy that reads a window of working memories through a causal transformer
-    (Melo, "Transformers are Meta-Reinforcement Learners", 2022, figure 1 and Algorithm 1).
+    Actor-critic policy with a causal transformer over working memories (Melo, "Transformers are Meta-Reinforcement
+    Learners", 2022, figure 1 and Algorithm 1).
 
-    SB3's features extractor makes the features of each token and the transformer comes after it, as the LSTM does in
-    RecurrentPPO. Wherever SB3's policy takes observations, this one takes a :class:`WorkingMemory`; plain observations
-    are read as the first of an episode.
+    SB3's features extractor computes the features of each token. The transformer follows it, as the LSTM does in
+    RecurrentPPO. Where SB3's policy takes observations, this one takes memories, as declared in
+    :mod:`sb3_trmrl.memory.interface`. Plain observations are read as the first of an episode.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -50,7 +50,7 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param net_arch: The specification of the policy and value networks.
     :param activation_fn: Activation function of the heads
     :param ortho_init: Whether to use orthogonal initialization for heads and token features.
-        Embedding and encoder always follow ``initialization``.
+        The embedding and the encoder always follow ``initialization``.
     :param use_sde: Whether to use State Dependent Exploration or not
     :param log_std_init: Initial value for the log standard deviation
     :param full_std: Whether to use (n_features x n_actions) parameters
@@ -61,13 +61,13 @@ class TrMRLPolicy(ActorCriticPolicy):
         observations, ``NatureCNN`` for images of 36 x 36 pixels or more, otherwise ``FlattenExtractor``.
     :param features_extractor_kwargs: Keyword arguments to pass to the features extractor.
     :param share_features_extractor: If True, actor and critic share the transformer (with ``critic_input="memory"``)
-        or the token features (with ``"token"``). By default each has its own, as in RecurrentPPO: the critic's gradient
-        would drown the actor's where returns are large.
+        or the token features (with ``"token"``). By default each has its own, as in RecurrentPPO, because the critic's
+        gradient would dominate the actor's where returns are large.
     :param normalize_images: Whether to normalize images or not, dividing by 255.0 (True by default)
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer. Adam's
-        epsilon is PyTorch's 1e-8 by default, not SB3's 1e-5, and ``fused`` is on.
-    :param context_length: Number of working memories N in the window, 16 by default; with ``memory="full"`` the number
+        epsilon is PyTorch's 1e-8 by default instead of SB3's 1e-5, and ``fused`` is on.
+    :param context_length: Number of working memories N in the window, 16 by default. With ``memory="full"``, the number
         of tokens that a token sees in each layer, 1,024 by default
     :param d_model: Width of the working memories
     :param n_layers: Number of transformer layers
@@ -76,20 +76,21 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param initialization: ``"tfixup"`` (the paper, section 3.3), ``"xavier"`` or ``"default"`` (PyTorch's)
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
     :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index. With
-        ``memory="full"`` the default is ``"none"``: causal attention tells what came first, and sinusoids over hundreds
-        of steps drown the tokens.
+        ``memory="full"`` the default is ``"none"``: causal attention can infer the order, and sinusoids over hundreds
+        of steps dominate the tokens.
     :param embedding_arch: Hidden ReLU layers of the embedding phi before its linear layer
-    :param reset_memory_on: SB3's episode is the paper's trial. ``"trial"``: the memory is emptied at SB3 episode starts
-        only. ``"episode"``: also where the Dict observation's ``prev_done`` is positive; the same as ``"trial"``
-        without that key.
-    :param critic_input: ``"memory"``: the critic reads the episodic memory. ``"token"``: an MLP on the current token's
-        features, as in the released HalfCheetahVel and MetaWorld settings.
+    :param reset_memory_on: An episode of SB3 is a trial of the paper. ``"trial"``: the memory is emptied only at the
+        start of SB3's episodes. ``"episode"``: also where ``prev_done`` of a Dict observation is positive. Without that
+        key the two are the same.
+    :param critic_input: ``"memory"``: the critic reads the episodic memory. ``"token"``: the critic is an MLP on the
+        features of the current token, as in the released HalfCheetahVel and MetaWorld settings.
     :param action_head_gain: Gain of the action head's orthogonal initialization (with ``ortho_init``)
-    :param memory: ``"window"`` (the paper), computed again at each step; or ``"full"``: all tokens since the memory was
-        emptied, each computed once. Positions count from there.
-    :raises TypeError: if an argument has the wrong type, or keyword arguments a name that their class does not take
-    :raises ValueError: for sizes below 1, unknown options, ``n_heads`` that does not divide ``d_model``, an odd
-        ``d_model`` with sinusoidal positions
+    :param memory: ``"window"`` (the paper): the newest tokens, computed again at each step. ``"full"``: all tokens
+        since the memory was emptied, each computed once. Positions count from there.
+    :raises TypeError: if an argument has the wrong type, or keyword arguments have a name that their class does not
+        take
+    :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model``, or
+        ``d_model`` is odd with sinusoidal positions
     """
 
     pi_features_extractor: TransformerExtractor
@@ -171,12 +172,12 @@ class TrMRLPolicy(ActorCriticPolicy):
             squash_output=squash_output,
             features_extractor_class=features_extractor_class,
             features_extractor_kwargs=features_extractor_kwargs,
-            # A critic on the token has no transformer of its own to be made
+            # A critic on the token needs no transformer of its own
             share_features_extractor=share_features_extractor or critic_input == "token",
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
-            # For None SB3 sets Adam's epsilon to 1e-5: more than the gradient of an actor of this size, once it is
-            # clipped together with the critic's.
+            # With None, SB3 sets Adam's epsilon to 1e-5. This is larger than the gradient of an actor of this size, which
+            # is clipped together with the critic's
             optimizer_kwargs=optimizer_kwargs or {},
         )
 
@@ -213,7 +214,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         others = [parameter for parameter in self.parameters() if all(parameter is not own for own in critic)]
         kwargs = dict(self.optimizer_kwargs)
         if self.optimizer_class in (th.optim.Adam, th.optim.AdamW) and not _ADAM_LOOPS & set(kwargs):
-            kwargs["fused"] = True  # one pass over the parameters in place of one for each of its operations
+            kwargs["fused"] = True  # a single pass over the parameters instead of one for each operation
         groups = [{"params": others}, {"params": critic}]
         self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
 
@@ -226,9 +227,7 @@ class TrMRLPolicy(ActorCriticPolicy):
             self.mlp_extractor.latent_dim_vf = critic.latent_dim_vf
 
     def _critic_parameters(self) -> list[nn.Parameter]:
-        """
-        :return: Parameters that only the critic reads, a shared extractor's not among them
-        """
+        """Return the parameters that only the critic uses, without those of a shared extractor."""
         shared = set(self.pi_features_extractor.parameters())
         modules = (self.vf_features_extractor, self.mlp_extractor.value_net, self.value_net)
         return [parameter for module in modules for parameter in module.parameters() if parameter not in shared]
