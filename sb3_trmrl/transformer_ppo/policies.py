@@ -176,8 +176,8 @@ class TrMRLPolicy(ActorCriticPolicy):
             share_features_extractor=share_features_extractor or critic_input == "token",
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
-            # With None, SB3 sets Adam's epsilon to 1e-5. That is more than the gradient of an actor of this size, which is
-            # clipped together with the critic's
+            # With None, SB3 sets Adam's epsilon to 1e-5. That is more than the gradient of an actor of this size, which
+            # is clipped together with the critic's
             optimizer_kwargs=optimizer_kwargs or {},
         )
 
