@@ -1,10 +1,10 @@
-# `make train` and `make test` do all set-up themselves: they need Python >= 3.10 and git, nothing else.
+# Every target installs the package in .venv if necessary. This needs Python >= 3.10 and git.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-# The main job. `make train ENV=AntDir-v0 STEPS=200000 SEED=1 ARGS="--save-freq 50000"` for the rest.
+# Variables of `make train`, for example `make train ENV=AntDir-v0 STEPS=200000 SEED=1 ARGS="--save-freq 50000"`
 ALGO ?= trmrl
 ENV ?= HalfCheetahVel-v0
 STEPS ?= -1
@@ -17,16 +17,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: help install train demo test test-slow lint type format doc bench wheel-test clean
 
 help:
-	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl ARGS=...]  install, train, report before and after"
-	@echo "make demo  how the trained agent in docs/demo adapts: a table and pictures, written to demo"
-	@echo "make wheel-test  builds wheel and sdist, tries the wheel alone in a new environment outside the checkout"
-	@echo "make test | test-slow | lint | type | format | doc | bench"
-	@echo "make clean  removes $(VENV) and what was built: build, dist, site"
+	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl ARGS=...]"
+	@echo "                 train an agent and compare it before and after training"
+	@echo "make demo        show how the trained agent in docs/demo adapts: a table and pictures in the folder demo"
+	@echo "make install     install the package with all extras in $(VENV); the other targets do this too"
+	@echo "make test        run the tests; make test-slow runs those that train for minutes"
+	@echo "make lint        check style and formatting; make format fixes them"
+	@echo "make type        check types"
+	@echo "make doc         build the documentation in the folder site"
+	@echo "make bench       run the benchmarks (about an hour)"
+	@echo "make wheel-test  build wheel and sdist, and test the wheel in a new environment outside the checkout"
+	@echo "make clean       remove $(VENV) and the build results: build, dist, site"
 
 install: $(STAMP)
 
-# Written last, so an interrupted installation is taken up again and a finished one is not repeated. The pip that comes with
-# Python 3.10 (23.0) does not find the versions that go together; a newer one does within a minute.
+# The stamp is written last, so that an interrupted installation is repeated and a complete one is not. pip is upgraded first,
+# because the pip of Python 3.10 (23.0) cannot resolve the versions; a newer one does so within a minute.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python >= 3.10 is needed: make PYTHON=python3.x"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,8 +46,8 @@ train: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python -m sb3_trmrl analyze online docs/demo/HalfCheetahVel-v0.safetensors --output demo
 
-# One process for each core, with one thread in it. Prints which lines the tests leave out, and fails below the share that
-# pyproject.toml asks for.
+# One process per core with one thread each. Prints the lines that are not covered, and fails if the coverage is below the
+# limit in pyproject.toml.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov
 
@@ -63,12 +69,12 @@ doc: $(STAMP)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs site
 	@echo "The documentation is in site/index.html"
 
-# About an hour on two cores, which should have nothing else to do; each script also runs alone.
+# Takes about an hour on two cores without other load. Each script can also be run alone.
 BENCHMARKS := learn update collect storage stock time_to_return tables
 bench: $(STAMP)
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-# A few minutes, most of them installing; leaves nothing behind
+# Takes a few minutes, mostly for the installation, and leaves no files behind
 wheel-test: $(STAMP)
 	$(BIN)/python scripts/wheel_test.py
 

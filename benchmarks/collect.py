@@ -1,7 +1,8 @@
 """
-Collecting alone, and the latency of acting: environment steps per second while a rollout is collected, over the number
-of environments, with environments in this process or in their own, and milliseconds of ``predict`` for one environment.
-The paper's sizes on HalfCheetahVel.
+Speed of collecting rollouts and latency of acting, with the paper's model sizes on HalfCheetahVel.
+
+Measures environment steps per second for several numbers of environments, the same with environments in worker
+processes, and the milliseconds of one call of ``predict`` for one environment.
 
     python benchmarks/collect.py
 """
@@ -28,18 +29,12 @@ NAMES = {
 
 
 def make_model(side: str, n_envs: int, n_steps: int, vec_env: type[VecEnv] = DummyVecEnv) -> BaseAlgorithm:
-    """
-    :param side: One of ``NAMES``
-    :param n_envs: Number of environments
-    :param n_steps: Steps of each in a rollout
-    :param vec_env: Where the environments run
-    :return: The model, ready to collect
-    """
+    """Return the model of one side of ``NAMES``, ready to collect rollouts of ``n_steps`` in each environment."""
     model_class, policy, _, policy_kwargs = SIDES[NAMES[side]]
     env_id, env_kwargs = "sb3_trmrl:HalfCheetahVel-v0", dict(trial_end="terminated")
     env = make_vec_env(env_id, n_envs, seed=0, env_kwargs=env_kwargs, vec_env_cls=vec_env)  # type: ignore[arg-type]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # n_steps * n_envs is no multiple of the minibatch, which is not used
+        warnings.simplefilter("ignore")  # about the minibatch size, which is not used here
         model = model_class(policy, env, policy_kwargs=policy_kwargs, n_steps=n_steps, seed=0, device="cpu")  # type: ignore[call-arg]
     model._setup_learn(n_envs * n_steps)
     return model
@@ -47,9 +42,9 @@ def make_model(side: str, n_envs: int, n_steps: int, vec_env: type[VecEnv] = Dum
 
 def collecting(model: Any, all_threads: bool = False) -> Any:
     """
-    :param model: Model
-    :param all_threads: Whether PyTorch keeps all its threads beside the workers of a SubprocVecEnv
-    :return: A function that collects one rollout and returns its steps per second
+    Return a function that collects one rollout and returns its steps per second.
+
+    :param all_threads: Whether PyTorch keeps all its threads while the workers of a SubprocVecEnv run
     """
     callback = CallbackList([])
     callback.init_callback(model)
@@ -59,20 +54,14 @@ def collecting(model: Any, all_threads: bool = False) -> Any:
 
 
 def median_rates(sides: dict[str, Any], repeats: int) -> dict[str, float]:
-    """
-    :param sides: What :func:`collecting` returned, by name
-    :param repeats: Measurements of each, after one that does not count
-    :return: Median steps per second of each
-    """
+    """Return the median steps per second of each side, after one warm-up measurement."""
     interleaved(sides, 1)
     rates = interleaved(sides, repeats)
-    return {f"{side}_steps_per_s": statistics.median(of_side) for side, of_side in rates.items()}
+    return {f"{side}_steps_per_s": statistics.median(measured) for side, measured in rates.items()}
 
 
 def acting(model: Any, n_steps: int) -> Any:
-    """
-    :return: A function that acts for some steps in one environment and returns the milliseconds of a step
-    """
+    """Return a function that acts for ``n_steps`` in one environment and returns the milliseconds per step."""
     observation = model.env.reset()
 
     def act() -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, the machine's matrix-product rate, counted operations, JSON files."""
+"""Shared by the benchmarks: interleaved timing, the machine's matrix-product rate, operation counts, JSON files."""
 
 import json
 import os
@@ -17,11 +17,12 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 
 def matrix_product_rate(device: str = "cpu", size: int = 2048, repeats: int = 5) -> float:
     """
+    Return the operations per second of float32 products of square matrices, with the current precision and number of
+    threads. A multiply-add counts as two operations.
+
     :param device: PyTorch device
-    :param size: Rows and columns
-    :param repeats: Products, of which the median counts
-    :return: Operations per second (a multiply-add is two) of float32 products of square matrices, with the precision
-        and the threads that are set
+    :param size: Rows and columns of the matrices
+    :param repeats: Number of measured products; their median is used
     """
     a = th.randn(size, size, device=device)
     out = th.empty_like(a)
@@ -35,9 +36,7 @@ def matrix_product_rate(device: str = "cpu", size: int = 2048, repeats: int = 5)
 
 
 def synchronize(device: str) -> None:
-    """
-    :param device: PyTorch device whose queue is to be empty
-    """
+    """Wait until all work of a PyTorch device is done."""
     if device.startswith("cuda"):
         th.cuda.synchronize()
 
@@ -46,16 +45,18 @@ def encoder_operations(
     context_length: int, d_model: int, n_layers: int, dim_feedforward: int, n_features: int, memory: str
 ) -> float:
     """
-    :param context_length: Slots N of a full window (``"window"``), or tokens that a token sees on average (``"full"``)
+    Return the operations of the forward pass of one transition, including attention. A multiply-add counts as two.
+
+    :param context_length: Slots N of a full window (``"window"``), or average number of tokens that a token attends to
+        (``"full"``)
     :param d_model: Width
-    :param n_layers: Layers
-    :param dim_feedforward: Hidden units
+    :param n_layers: Number of layers
+    :param dim_feedforward: Number of hidden units
     :param n_features: Size of a token
-    :param memory: ``"window"``: the last layer for the newest slot only; ``"full"``: every token once
-    :return: Operations of one transition's forward pass, attention's included; a multiply-add is two
+    :param memory: ``"window"`` computes the last layer for the newest slot only, ``"full"`` computes every token once
     """
     keys_values, rest = 2 * d_model**2, 2 * d_model**2 + 2 * d_model * dim_feedforward
-    seen = 2 * d_model  # scores and sums, for each query and each token that it sees
+    seen = 2 * d_model  # scores and weighted sums, for each query and each token that it attends to
     if memory == "full":
         return 2 * (n_features * d_model + n_layers * (keys_values + rest + seen * context_length))
     n = context_length
@@ -65,7 +66,7 @@ def encoder_operations(
 
 
 class Stopwatch:
-    """Seconds spent in named sections. Of nested sections each has its own time only."""
+    """Seconds spent in named sections. The time of a nested section does not count for the outer one."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -75,9 +76,7 @@ class Stopwatch:
 
     @contextmanager
     def section(self, name: str):  # type: ignore[no-untyped-def]
-        """
-        :param name: Section that the time from here on belongs to
-        """
+        """Measure the time of a ``with`` block."""
         self._switch()
         self._stack.append(name)
         try:
@@ -87,11 +86,7 @@ class Stopwatch:
             self._stack.pop()
 
     def wrap(self, owner: Any, method: str, name: str) -> None:
-        """
-        :param owner: Object whose method is to be timed
-        :param method: Its name
-        :param name: Section
-        """
+        """Count every call of a method of ``owner`` to the section ``name``."""
         original = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -109,11 +104,7 @@ class Stopwatch:
 
 
 def interleaved(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[Any]]:
-    """
-    :param sides: What is compared; each call is one measurement
-    :param repeats: Measurements of each
-    :return: Their results, taken in turns, so that what else the machine does falls on all of them
-    """
+    """Return the results of calling each side ``repeats`` times, in turns so that other load affects all of them."""
     results: dict[str, list[Any]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, measure in sides.items():
@@ -122,11 +113,7 @@ def interleaved(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
 
 
 def seconds_of(function: Callable[[], Any], device: str = "cpu") -> Callable[[], float]:
-    """
-    :param function: What to time
-    :param device: PyTorch device it runs on
-    :return: A function that runs it and returns the seconds it took
-    """
+    """Return a function that runs ``function`` and returns the seconds it took."""
 
     def measure() -> float:
         synchronize(device)
@@ -139,30 +126,23 @@ def seconds_of(function: Callable[[], Any], device: str = "cpu") -> Callable[[],
 
 
 def median_ratio(numerators: list[float], denominators: list[float]) -> float:
-    """
-    :return: Median of the ratios of measurements taken in the same turn
-    """
+    """Return the median of the ratios of measurements of the same turn."""
     return statistics.median(n / d for n, d in zip(numerators, denominators, strict=True))
 
 
 def variant(name: str, device: str, precision: str) -> str:
-    """
-    :param name: Name of the benchmark
-    :param device: PyTorch device
-    :param precision: PyTorch's precision of float32 matrix products, ``"highest"`` by default
-    :return: Name of the file for its figures
-    """
+    """Return the file name of a benchmark for a PyTorch device and a precision of float32 matrix products."""
     return "_".join([name, device, *([] if precision == "highest" else [precision])])
 
 
 def save(name: str, rows: list[dict[str, Any]], device: str = "cpu", **about: Any) -> None:
     """
-    Print rows and write them with a description of the machine.
+    Print the rows, and write them to a JSON file with a description of the machine.
 
     :param name: Name of the benchmark and of the file
     :param rows: Measurements
-    :param device: PyTorch device they were taken on
-    :param about: More to write down
+    :param device: PyTorch device of the measurements
+    :param about: Further entries of the file
     """
     machine = {
         "processor": processor(),
@@ -183,9 +163,7 @@ def save(name: str, rows: list[dict[str, Any]], device: str = "cpu", **about: An
 
 
 def processor() -> str:
-    """
-    :return: The processor's name, as far as the system tells it
-    """
+    """Return the name of the processor, if the system reports it."""
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

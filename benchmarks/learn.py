@@ -1,8 +1,10 @@
 """
-One whole iteration of ``learn()`` on the paper's HalfCheetahVel setting: 20 tasks x 2 episodes x 200 steps collected,
-then 10 epochs. Which share is environment, inference, buffer and update; against RecurrentPPO and PPO, and against the
-arithmetic limit (all operations of the encoder's forward and backward passes at the machine's matrix-product rate, and
-the physics).
+Speed of one whole iteration of ``learn()`` with the paper's settings for HalfCheetahVel: 20 tasks x 2 episodes x 200
+steps are collected, then 10 epochs of updates follow.
+
+Measures the time of environment, inference, buffer and update, and compares it with RecurrentPPO, with PPO, and with
+the arithmetic limit: the time of all operations of the encoder's forward and backward passes at the machine's
+matrix-product rate, plus the time of the physics.
 
     python benchmarks/learn.py
 """
@@ -28,7 +30,7 @@ N_ENVS, N_STEPS, N_EPOCHS, HORIZON = 20, 400, 10, 200
 SIZES: dict[str, Any] = dict(d_model=128, n_layers=4, dim_feedforward=512)
 TRANSFORMER: dict[str, Any] = dict(**SIZES, critic_input="token", log_std_init=-1.6)
 LSTM: dict[str, Any] = dict(enable_critic_lstm=False, log_std_init=-1.6)
-#: Class, policy, minibatch, policy arguments
+#: Class, policy, minibatch size, policy arguments
 SIDES: dict[str, tuple[type[BaseAlgorithm], str, int, dict[str, Any]]] = {
     "TransformerPPO window, 250": (
         TransformerPPO,
@@ -45,11 +47,7 @@ SIDES: dict[str, tuple[type[BaseAlgorithm], str, int, dict[str, Any]]] = {
 
 
 def make_side(name: str, device: str) -> tuple[BaseAlgorithm, Stopwatch]:
-    """
-    :param name: One of ``SIDES``
-    :param device: PyTorch device
-    :return: A model whose sections are timed, and the watch that they are timed with
-    """
+    """Return the model of one of ``SIDES`` and the stopwatch that times its sections."""
     model_class, policy, batch_size, policy_kwargs = SIDES[name]
     env = make_vec_env("HalfCheetahVel-v0", N_ENVS, seed=0, env_kwargs=dict(trial_end="terminated"))
     settings: dict[str, Any] = dict(
@@ -70,10 +68,11 @@ def make_side(name: str, device: str) -> tuple[BaseAlgorithm, Stopwatch]:
 
 def limit_in_seconds(name: str, rate: float, physics: float) -> float | None:
     """
+    Return the arithmetic limit of an iteration in seconds, or None if the operations of this side are not counted.
+
     :param name: One of ``SIDES``
     :param rate: Operations per second
     :param physics: Seconds for one step of one environment
-    :return: The least time that an iteration can take, for those whose operations are counted
     """
     policy_kwargs = SIDES[name][3]
     if "d_model" not in policy_kwargs:
@@ -88,9 +87,7 @@ def limit_in_seconds(name: str, rate: float, physics: float) -> float | None:
 
 
 def physics_seconds() -> float:
-    """
-    :return: Seconds for one step of Gymnasium's HalfCheetah-v5 alone
-    """
+    """Return the seconds for one simulation step of Gymnasium's HalfCheetah-v5."""
     env = gym.make("HalfCheetah-v5")
     env.reset(seed=0)
     actions = np.random.default_rng(0).uniform(-1, 1, (500, 6))

@@ -1,6 +1,6 @@
 """
-Stock environments with default settings, for who takes TransformerPPO in place of PPO or RecurrentPPO: steps per second
-of ``learn()``.
+Steps per second of ``learn()`` on standard environments with default settings, for users who replace PPO or
+RecurrentPPO by TransformerPPO.
 
     python benchmarks/stock.py
 """
@@ -29,7 +29,7 @@ def main() -> None:
             "full": TransformerPPO(
                 "TrMRLPolicy", env_id, n_steps=N_STEPS, seed=0, device="cpu", policy_kwargs=dict(memory="full")
             ),
-            # Its minibatches of 128 against our 64 and PPO's 64: each with the defaults that its users get
+            # Each algorithm has its default minibatch size: 128 for RecurrentPPO, 64 for TransformerPPO and PPO
             "recurrent": RecurrentPPO("MlpLstmPolicy", env_id, n_steps=N_STEPS, seed=0, device="cpu"),
             "ppo": PPO("MlpPolicy", env_id, n_steps=N_STEPS, seed=0, device="cpu"),
         }

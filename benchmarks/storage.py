@@ -1,6 +1,6 @@
 """
-Rollout storage: bytes that the buffer holds against storing every window, and the most memory a process takes while
-it learns for one iteration.
+Memory of the rollout buffer: its size in bytes compared with storing every window, and the peak memory of a process
+that learns for one iteration.
 
     python benchmarks/storage.py
 """
@@ -21,7 +21,7 @@ from sb3_trmrl.memory.working_memory import map_tokens
 
 
 class Images(gym.Env):
-    """Random images of 36 x 36 x 3 in episodes of 100 steps, for their size alone"""
+    """Random images of 36 x 36 x 3 in episodes of 100 steps; only their size matters."""
 
     observation_space = spaces.Box(0, 255, (36, 36, 3), np.uint8)
     action_space = spaces.Discrete(2)
@@ -37,9 +37,7 @@ class Images(gym.Env):
 
 
 def learn_once(env_id: str, n_envs: int, n_steps: int, policy_kwargs: dict[str, Any], results: Any) -> None:
-    """
-    :param results: Queue that takes bytes of tokens, bytes as stored windows and kilobytes of the process
-    """
+    """Put the bytes of the tokens, the bytes of stored windows and the kilobytes of the process into a queue."""
     env = make_vec_env(Images if env_id == "images" else env_id, n_envs, seed=0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     settings: dict[str, Any] = dict(n_steps=n_steps, batch_size=256, n_epochs=1, device="cpu")

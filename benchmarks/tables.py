@@ -1,5 +1,5 @@
 """
-Writes docs/reference/benchmarks.md and its pictures from what the benchmarks have left in docs/benchmarks/.
+Write docs/reference/benchmarks.md and its pictures from the JSON files of the benchmarks in docs/benchmarks/.
 
     python benchmarks/tables.py
 """
@@ -14,11 +14,11 @@ IMAGES = FOLDER.parent / "images"
 #: File, heading, command, picture
 SECTIONS = (
     ("learn_cpu", "One iteration of learn()", "python benchmarks/learn.py", "benchmark_learn.png"),
-    ("learn_cpu_medium", "The same with bfloat16 products", "python benchmarks/learn.py --precision medium", None),
-    ("update_cpu", "The update alone", "python benchmarks/update.py", "benchmark_update.png"),
-    ("collect", "Collecting and acting", "python benchmarks/collect.py", None),
+    ("learn_cpu_medium", "One iteration with bfloat16 products", "python benchmarks/learn.py --precision medium", None),
+    ("update_cpu", "One update", "python benchmarks/update.py", "benchmark_update.png"),
+    ("collect", "Collecting rollouts and acting", "python benchmarks/collect.py", None),
     ("storage", "Rollout storage", "python benchmarks/storage.py", None),
-    ("stock", "Stock environments, default settings", "python benchmarks/stock.py", None),
+    ("stock", "Standard environments with default settings", "python benchmarks/stock.py", None),
     (
         "time_to_return",
         "Wall time to -60 on HalfCheetahVel",
@@ -28,27 +28,22 @@ SECTIONS = (
 )
 HEAD = """# Benchmarks
 
-Written by `make bench`; what the figures say is in [Performance](../explanation/performance.md). Ratios were
-measured in one run, the sides taken in turns; `gflops` is the machine's matrix-product rate in that run. Names of sides
-end in the minibatch.
+`make bench` writes this page. [Performance](../explanation/performance.md) explains the figures. Each ratio comes from
+a single run that measured the two sides in turns. `gflops` is the machine's matrix-product rate in that run. The number
+at the end of a side's name is the minibatch size.
 """
 PARTS = ("environment_s", "inference_s", "buffer_s", "update_s", "other_s")
 
 
 def cell(value: Any) -> str:
-    """
-    :return: A number with three digits, anything else as it is
-    """
+    """Format a number with three digits, and anything else unchanged."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """
-    :param rows: Rows; those with other keys than the one before begin another table
-    :return: Markdown
-    """
+    """Return rows as Markdown. A row with other keys than the row before starts a new table."""
     lines: list[str] = []
     keys: list[str] = []
     for row in rows:
@@ -61,10 +56,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw_learn(rows: list[dict[str, Any]], path: str) -> None:
-    """
-    :param rows: Rows of learn.py
-    :param path: Where the picture goes
-    """
+    """Draw the seconds of each part of an iteration, from the rows of learn.py."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.add_subplot()
     names = [row["side"] for row in rows][::-1]
@@ -82,10 +74,7 @@ def draw_learn(rows: list[dict[str, Any]], path: str) -> None:
 
 
 def draw_update(rows: list[dict[str, Any]], path: str) -> None:
-    """
-    :param rows: Rows of update.py
-    :param path: Where the picture goes
-    """
+    """Draw the speed of the update by context length, from the rows of update.py."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     colours = dict(zip(sorted({row["d_model"] for row in rows}), ("#0072B2", "#E69F00", "#009E73"), strict=False))

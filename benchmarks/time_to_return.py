@@ -1,7 +1,9 @@
 """
-Wall time to a return of -60 on HalfCheetahVel: deterministic actions, mean of both episodes of a trial, 20 validation
-tasks, looked at every 20,000 steps, which the time does not count. All sides get the environment, the normalisation and
-the PPO arguments of hyperparams/trmrl.yml, but for the full memory, whose minibatches are whole episodes.
+Wall time to a return of -60 on HalfCheetahVel.
+
+The return is the mean over both episodes of a trial and over 20 validation tasks, with deterministic actions. It is
+evaluated every 20,000 steps; evaluations do not count as time. All sides use the environment, the normalisation and the
+PPO arguments of hyperparams/trmrl.yml, except the full memory, whose minibatches are whole episodes.
 
     python benchmarks/time_to_return.py --seeds 0
 """
@@ -28,7 +30,7 @@ from sb3_trmrl.zoo.schedules import schedule_from_string
 ENV = "HalfCheetahVel-v0"
 SETTINGS = yaml.safe_load((pathlib.Path(__file__).parent.parent / "hyperparams" / "trmrl.yml").read_text())[ENV]
 PPO_ARGUMENTS = ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range")
-#: What the memories have in common is that of the yml file
+#: Policy arguments of each kind of memory; the others are those of the yml file
 MEMORIES: dict[str, dict[str, Any]] = {
     "window": dict(context_length=5),
     "full": dict(memory="full"),
@@ -40,18 +42,12 @@ OWN_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def normalized(env: VecEnv, training: bool = True) -> VecNormalize:
-    """
-    :return: The environment with standardised states and rewards in the token, as the zoo has it
-    """
+    """Standardise the states and rewards of the tokens, as rl-zoo3 does with the yml file."""
     return VecNormalize(env, training=training, norm_reward=False, norm_obs_keys=["observation", "prev_reward"])
 
 
 def make_model(side: str, seed: int) -> BaseAlgorithm:
-    """
-    :param side: ``"window"``, ``"full"`` or ``"recurrent"``
-    :param seed: Seed of everything
-    :return: The model, with normalised environments
-    """
+    """Return the model of the side ``"window"``, ``"full"`` or ``"recurrent"``, with normalised environments."""
     env = make_vec_env(ENV, SETTINGS["n_envs"], seed=seed, env_kwargs=SETTINGS["env_kwargs"])
     env = normalized(env)
     arguments: dict[str, Any] = {name: SETTINGS[name] for name in PPO_ARGUMENTS}
@@ -68,11 +64,11 @@ def make_model(side: str, seed: int) -> BaseAlgorithm:
 
 class Clock(BaseCallback):
     """
-    Looks at the return now and then, with the clock stopped, and ends training where it is enough.
+    Evaluates the return at regular intervals with the clock stopped, and ends training when it reaches a threshold.
 
     :param threshold: Return per episode to reach
-    :param every: Steps between evaluations
-    :param limit: Seconds after which to give up
+    :param every: Number of steps between evaluations
+    :param limit: Seconds of training after which to stop
     :param env: Evaluation environment
     """
 
@@ -98,15 +94,7 @@ class Clock(BaseCallback):
 
 
 def time_to(threshold: float, side: str, seed: int, n_steps: int, every: int, limit: float) -> dict[str, Any]:
-    """
-    :param threshold: Return to reach
-    :param side: See :func:`make_model`
-    :param seed: Seed of everything
-    :param n_steps: Steps after which to give up; the learning rate decays towards them
-    :param every: Steps between evaluations
-    :param limit: Seconds after which to give up
-    :return: Steps and seconds of training until then, and the best return
-    """
+    """Train one side until it reaches the threshold, and return its steps, seconds and best return."""
     print(f"{side}, seed {seed}", flush=True)
     model = make_model(side, seed)
     held_out = make_vec_env(ENV, 20, seed=seed, env_kwargs={**SETTINGS["env_kwargs"], "split": "validation"})
@@ -125,8 +113,8 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=["window", "full", "recurrent"])
     parser.add_argument("--n-steps", type=int, default=750_000)
     parser.add_argument("--every", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=900.0, help="give up after so much training")
-    parser.add_argument("--name", default="time_to_return", help="of the JSON file")
+    parser.add_argument("--seconds", type=float, default=900.0, help="stop after this much training")
+    parser.add_argument("--name", default="time_to_return", help="name of the JSON file")
     args = parser.parse_args()
     rows = []
     for seed, side in itertools.product(args.seeds, args.sides):

@@ -1,7 +1,9 @@
 """
-The update alone: transitions per second of forward pass, backward pass and optimiser step, with the window memory and
-with the full memory, over context, width and heads. 2 layers, hidden units 4 times the width, minibatches of 1,000
-transitions (of 16,000 slots, where windows are long), all windows filled.
+Transitions per second of one update (forward pass, backward pass and optimiser step), for the window memory and the
+full memory, by context length, width and number of heads.
+
+The transformer has 2 layers, with 4 times as many hidden units as its width. A minibatch has 1,000 transitions, or
+16,000 slots if windows are long. All windows are full.
 
     python benchmarks/update.py
 """
@@ -25,12 +27,13 @@ N_FEATURES, N_TRANSITIONS, N_SLOTS, N_LAYERS = 25, 1_000, 16_000, 2
 
 def make_update(memory: str, context: int, d_model: int, n_heads: int, device: str) -> tuple[Any, int]:
     """
+    Return a function that makes one update, and its number of transitions.
+
     :param memory: ``"window"`` or ``"full"``
-    :param context: Slots of the windows, tokens of the sequences
+    :param context: Slots of the windows or tokens of the sequences
     :param d_model: Width
-    :param n_heads: Heads
+    :param n_heads: Number of heads
     :param device: PyTorch device
-    :return: A function that makes one update, and its number of transitions
     """
     space = spaces.Box(-1, 1, (N_FEATURES,), np.float32)
     extractor = TransformerExtractor(space, None, context, d_model, N_LAYERS, n_heads, 4 * d_model, memory=memory)

@@ -5,8 +5,9 @@ Importing the package registers its environments with Gymnasium.
 """
 
 import sb3_trmrl.envs
-import sb3_trmrl.resuming.resumption
-import sb3_trmrl.sharing.export  # noqa: F401
+import sb3_trmrl.resuming.resumption  # noqa: F401
+from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
+from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback
 from sb3_trmrl.resuming.training_checkpoint import TrainingCheckpoint
 from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
@@ -15,6 +16,7 @@ from sb3_trmrl.trials.wrappers import MultiEpisodeTrial, PreviousTransitionObser
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptationEvalCallback",
     "ExportedAgent",
     "InvalidAgentFile",
     "MultiEpisodeTrial",
@@ -22,6 +24,7 @@ __all__ = [
     "TrMRLPolicy",
     "TrainingCheckpoint",
     "TransformerPPO",
+    "evaluate_adaptation",
     "load_agent",
     "load_from_hub",
     "push_to_hub",

@@ -1,5 +1,5 @@
 """
-Draws memory.svg, the picture of docs/explanation/memory.md: one trial, and what is remembered at one of its steps.
+Draw memory.svg, the picture of docs/explanation/memory.md: one trial, and the tokens in memory at one of its steps.
 
     python docs/images/memory.py
 """
@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 N_EPISODES, HORIZON, N = 3, 6, 4
-#: The step that is looked at: the second one of the last episode
+#: The step that is shown: the second one of the last episode
 NOW = 2 * HORIZON + 1
 COLOURS = ("#0072B2", "#00795a", "#a85100")  # white text is legible on each
 GREY, DARK = "#666666", "#222222"
-#: What the policy may be told to remember, and the first token that it then sees
+#: Arguments of the policy, and the oldest token in its memory
 MEMORIES = (
     ('memory="window", reset_memory_on="episode"', 2 * HORIZON),
     ('memory="window", reset_memory_on="trial"', NOW - N + 1),
@@ -25,16 +25,7 @@ MEMORIES = (
 
 
 def box(axes: Axes, x: float, y: float, width: float, height: float, text: str, colour: str, filled: bool) -> None:
-    """
-    :param axes: Where to draw
-    :param x: Left border
-    :param y: Lower border
-    :param width: Width
-    :param height: Height
-    :param text: What stands in it
-    :param colour: Colour of border and filling
-    :param filled: Whether to fill it; then the text is white
-    """
+    """Draw a box with its lower left corner at (x, y). The text is white if the box is filled."""
     axes.fill(
         [x, x + width, x + width, x], [y, y, y + height, y + height], facecolor=colour if filled else "white",
         edgecolor=colour, linewidth=1.5,
@@ -43,37 +34,29 @@ def box(axes: Axes, x: float, y: float, width: float, height: float, text: str, 
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], style: str = "-|>") -> None:
-    """
-    :param axes: Where to draw
-    :param start: Where it begins
-    :param end: Where its head is
-    :param style: Of matplotlib
-    """
     axes.annotate("", end, start, arrowprops=dict(arrowstyle=style, color=DARK, linewidth=1.2, shrinkA=0, shrinkB=0))
 
 
 def draw_trial(axes: Axes) -> None:
-    """
-    :param axes: Where to draw the trial, its tokens, and the bars of what is remembered
-    """
+    """Draw the trial, its tokens, and bars that cover the tokens in memory."""
     end = N_EPISODES * HORIZON
-    box(axes, 0, 9.2, end - 0.1, 0.8, "one trial: one task, one episode of Gymnasium and SB3", DARK, True)
+    box(axes, 0, 9.2, end - 0.1, 0.8, "one trial: one task, one episode for Gymnasium and SB3", DARK, True)
     box(axes, end + 0.1, 9.2, 4.9, 0.8, "next trial, new task", GREY, True)
     for episode in range(N_EPISODES):
         x = episode * HORIZON
-        box(axes, x, 8.1, HORIZON - 0.1, 0.8, f"(inner) episode {episode + 1}", COLOURS[episode], False)
+        box(axes, x, 8.1, HORIZON - 0.1, 0.8, f"inner episode {episode + 1}", COLOURS[episode], False)
         for step in range(HORIZON):
             token = x + step
             box(axes, token + 0.1, 6.6, 0.7, 0.8, str(token), COLOURS[episode], token <= NOW)
     axes.text(-0.3, 7, "tokens", ha="right", va="center", color=DARK)
     axes.text(end + 0.3, 8.5, "E = episodes_per_trial", va="center", color=DARK)
-    axes.text(end + 0.3, 7, "trial_end: is the last state\nworth 0, or bootstrapped?", va="center", color=DARK)
+    axes.text(end + 0.3, 7, "trial_end: terminal, or\ntruncated (bootstrapped)", va="center", color=DARK)
     for border in (HORIZON, 2 * HORIZON):
         arrow(axes, (border - 0.55, 7.5), (border + 0.45, 7.5), "-|>")
     axes.text(
         HORIZON + 0.7,
         7.75,
-        "across_episodes: last action and reward, kept or zeroed",
+        "across_episodes: keep or zero the last action and reward",
         va="center",
         fontsize=8,
         color=DARK,
@@ -84,27 +67,23 @@ def draw_trial(axes: Axes) -> None:
         y = 4.7 - row
         axes.text(-0.3, y + 0.25, text, ha="right", va="center", family="monospace", fontsize=8, color=DARK)
         n = NOW - first + 1
-        box(axes, first + 0.1, y, n - 0.3, 0.5, f"{n} tokens", "#56607a", True)
+        box(axes, first + 0.1, y, n - 0.2, 0.5, f"{n} tokens", "#56607a", True)
     axes.text(
         NOW + 1.4,
         3.4,
-        f"what is remembered now: context_length is\n{N} for the window, and more than the\n"
-        "trial is long for the full memory",
+        f"tokens in memory now. context_length is {N}\nfor the window, and longer than the trial\nfor the full memory",
         va="center",
         color=DARK,
     )
     arrow(axes, (0, 0.9), (end - 0.1, 0.9), "<|-|>")
-    axes.text(
-        (end - 0.1) / 2, 0.45, "returns and advantages run over the whole trial", ha="center", va="center", color=DARK
-    )
+    text = "returns and advantages are computed over the whole trial"
+    axes.text((end - 0.1) / 2, 0.45, text, ha="center", va="center", color=DARK)
 
 
 def draw_policy(axes: Axes) -> None:
-    """
-    :param axes: Where to draw the way from tokens to action and value
-    """
+    """Draw the path from tokens to action and value."""
     y, height = -2.6, 1.3
-    box(axes, -9.5, y, 4.2, height, "tokens that are\nremembered", DARK, False)
+    box(axes, -9.5, y, 4.2, height, "tokens in\nmemory", DARK, False)
     box(axes, -3.9, y, 4.2, height, "working memories\nphi(token)", COLOURS[0], False)
     box(axes, 1.7, y, 4.6, height, "transformer,\nn_layers, causal", COLOURS[0], False)
     box(axes, 7.7, y, 4.8, height, "episodic memory\n(newest slot)", COLOURS[1], False)
@@ -125,7 +104,7 @@ def draw_policy(axes: Axes) -> None:
 
 
 def main() -> None:
-    matplotlib.rcParams.update({"font.size": 9, "svg.hashsalt": "memory"})  # the same file at each run
+    matplotlib.rcParams.update({"font.size": 9, "svg.hashsalt": "memory"})  # the same file in each run
     figure = Figure(figsize=(10.5, 5.8), facecolor="white")  # legible in dark themes too
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-10, 24), ylim=(-5, 10.4))

@@ -1,19 +1,19 @@
 """
 Fenced code blocks of Markdown pages, and the comments that tell the tests how to run them.
 
-A comment directly above a block changes what is run, never what a reader sees:
+A comment directly above a block changes what the test runs. Readers do not see it:
 
 ``<!-- test: OLD -> NEW -->``
-    OLD stands in the block exactly once, and the test runs NEW in its place: fewer steps, for example.
+    The test replaces OLD, which must occur exactly once in the block, by NEW: for example fewer training steps.
 ``<!-- test: run ARGUMENTS -->``
-    The commands of a shell block are run in place of only being parsed, each with ARGUMENTS appended.
+    The commands of a shell block are run instead of only parsed, each with ARGUMENTS appended.
 ``<!-- test: file NAME -->``
-    The block is added to the file NAME in place of being run, as the page tells its reader.
+    The block is appended to the file NAME instead of run, as the page tells its reader.
 ``<!-- test: also NAME -->``
-    The block is run, and added to the file NAME too.
+    The block is run and appended to the file NAME.
 ``<!-- test: output LINES -->``
-    The Python block before this block of text prints it: the lines of these numbers, from 1, or all of it. For what
-    neither training nor the machine changes.
+    This text is printed by the Python block before it: the lines with these numbers, from 1, or all lines. Use it for
+    output that depends neither on training nor on the machine.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<language>.*?) *$")
 _COMMENT = re.compile(r"^ *<!-- test: (?P<text>\S.*) -->$")
+_WORDS = ("run", "file", "also", "output")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Block:
     """
     A fenced block.
 
-    :param page: Its page, relative to the repository
+    :param page: Path of its page, relative to the repository
     :param line: Number of its first line of code, from 1
-    :param language: What stands behind the fence
-    :param text: What a reader sees
-    :param comments: Comments for the test, in their order
+    :param language: Language after the fence
+    :param text: The text that a reader sees
+    :param comments: Comments for the test, in order
     """
 
     page: str
@@ -48,27 +49,26 @@ class Block:
 
     @property
     def name(self) -> str:
-        """Where it is, for messages and names of tests"""
         return f"{self.page}:{self.line}"
 
     @property
     def arguments(self) -> str | None:
-        """What to append to commands that are to be run; None if they are only to be parsed"""
+        """Arguments to append to the commands, or None if they are only parsed."""
         return self._after("run")
 
     @property
     def file(self) -> str | None:
-        """Name of the file that the page tells its reader to add the block to, if it does"""
+        """Name of the file to which the block is appended, if any."""
         return self._after("file") or self._after("also")
 
     @property
     def runs(self) -> bool:
-        """Whether it is a Python block that is run"""
+        """Whether this is a Python block that is run."""
         return self.language == "python" and self._after("file") is None
 
     @property
     def printed(self) -> dict[int, str]:
-        """Lines that the Python block before it prints, by their number from 0"""
+        """Lines that the Python block before it prints, by their index from 0."""
         numbers = self._after("output")
         if numbers is None:
             return {}
@@ -82,38 +82,35 @@ class Block:
     @property
     def code(self) -> str:
         """
-        What the test runs. Of a console's block those are the lines behind a prompt.
+        The code that the test runs. In a console block these are the lines with a prompt.
 
-        :raises ValueError: if a comment is none of those above, or what it replaces does not stand in the block once
+        :raises ValueError: if a comment is invalid, or the text to replace does not occur exactly once
         """
         text = self.text
         if self.language == "console":
             text = "".join(f"{line[2:]}\n" for line in text.splitlines() if line.startswith("$ "))
         for comment in self.comments:
-            if comment.split()[0] in ("run", "file", "also", "output"):
+            if comment.split()[0] in _WORDS:
                 continue
             old, arrow, new = comment.partition(" -> ")
             if not arrow:
-                allowed = "`OLD -> NEW`, `run`, `file`, `also` or `output`"
-                raise ValueError(f"{self.name}: a comment must be {allowed}, got {comment!r}")
+                raise ValueError(f"{self.name}: a comment must be `OLD -> NEW` or one of {_WORDS}, got {comment!r}")
             if text.count(old) != 1:
-                raise ValueError(f"{self.name}: {old!r} must stand in the block once, got {text.count(old)} times")
+                raise ValueError(f"{self.name}: {old!r} must occur once in the block, got {text.count(old)} times")
             text = text.replace(old, new)
         return text
 
 
 def pages() -> list[Path]:
-    """
-    :return: The pages that readers get: those at the top of the repository and all below docs/
-    """
+    """Return the pages for readers: those at the top of the repository and all below docs/."""
     return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def blocks_of(path: Path) -> list[Block]:
     """
-    :param path: Markdown file
-    :return: Its fenced blocks
-    :raises ValueError: if a block has no end or no language, or a comment stands above none
+    Return the fenced blocks of a Markdown file.
+
+    :raises ValueError: if a block has no end or no language, or a comment is not directly above a block
     """
     page = path.resolve().relative_to(ROOT).as_posix() if path.resolve().is_relative_to(ROOT) else path.name
     blocks: list[Block] = []
@@ -126,27 +123,24 @@ def blocks_of(path: Path) -> list[Block]:
         fence = _FENCE.match(line)
         if fence is None:
             if comments:
-                raise ValueError(f"{page}:{number}: a comment for the test must stand directly above a block")
+                raise ValueError(f"{page}:{number}: a comment for the test must be directly above a block")
             continue
         if not fence["language"]:
             raise ValueError(f"{page}:{number}: the block has no language")
-        blocks.append(Block(page, number + 1, fence["language"], _rest(page, number, lines, fence), tuple(comments)))
+        text = _read_block(lines, fence)
+        if text is None:
+            raise ValueError(f"{page}:{number}: the block has no end")
+        blocks.append(Block(page, number + 1, fence["language"], text, tuple(comments)))
         comments = []
     return blocks
 
 
-def _rest(page: str, start: int, lines: Iterator[tuple[int, str]], fence: re.Match[str]) -> str:
-    """
-    :param page: Name of the page
-    :param start: Line of the opening fence
-    :param lines: Numbered lines after it
-    :param fence: The opening fence
-    :return: The block's lines, without the fence's indentation
-    """
+def _read_block(lines: Iterator[tuple[int, str]], fence: re.Match[str]) -> str | None:
+    """Return the lines up to the closing fence without indentation, or None if the block has no end."""
     found = []
     for _, line in lines:
         stripped = line.strip()
         if stripped.startswith(fence["fence"]) and not stripped.strip(fence["fence"][0]):
             return "".join(f"{line}\n" for line in found)
         found.append(line.removeprefix(fence["indent"]))
-    raise ValueError(f"{page}:{start}: the block has no end")
+    return None

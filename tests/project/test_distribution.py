@@ -1,4 +1,4 @@
-"""What strangers get: the sdist and the wheel."""
+"""The files of the sdist and the wheel."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only git knows which files there should be")
-def test_sdist_and_wheel_hold_the_files_that_git_does() -> None:
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the expected files are those in git")
+def test_sdist_and_wheel_contain_the_files_in_git() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "wheel_test.py"), "--files-only"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

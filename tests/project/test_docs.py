@@ -1,4 +1,4 @@
-"""Every code block of README.md and docs/ does what it says; see doc_blocks.py for the comments above blocks."""
+"""Every code block of README.md and docs/ works as documented; see doc_blocks.py for the comments above blocks."""
 
 import argparse
 import contextlib
@@ -12,8 +12,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -27,31 +28,14 @@ SHELL = [block for block in BLOCKS if block.language in ("bash", "console")]
 PAGES_TO_RUN = sorted({block.page for block in BLOCKS if block.language == "python" or block.arguments is not None})
 YAML = [block for block in BLOCKS if block.language == "yaml"]
 
-
-class Exemption(NamedTuple):
-    """
-    A block that is neither run nor parsed.
-
-    :param page: Its page
-    :param line: Part of the block
-    :param reason: Why
-    """
-
-    page: str
-    line: str
-    reason: str
-
-
-_SHARE = "docs/how-to/share.md"
-EXEMPTIONS = (Exemption(_SHARE, "push_to_hub(", "needs the network and an account on the Hub"),)
-#: Other commands that blocks may hold, none of which is run: they install, or start the tests
-OTHER_COMMANDS = ("git",)
-#: Modules of `python -m` besides our own, not run for the same reason
+#: Blocks that are neither run nor parsed: their page, a part of them, and the reason
+EXEMPTIONS = (("docs/how-to/share.md", "push_to_hub(", "needs the network and an account on the Hub"),)
+#: Modules of `python -m` besides our own. They are not run, because they install something or start the tests
 OTHER_MODULES = ("venv", "pip", "pytest", "build")
-#: Keys of rl-zoo3's hyperparameters that are no arguments of an algorithm, see ``ExperimentManager``
+#: Keys of rl-zoo3's hyperparameters that are not arguments of an algorithm, see ``ExperimentManager``
 ZOO_KEYS = {"n_envs", "n_timesteps", "normalize", "env_kwargs", "env_wrapper", "vec_env_wrapper", "callback"}
 ZOO_KEYS |= {"frame_stack", "monitor_kwargs"}
-#: What the shell of a block writes down in place of running it: one line for each command, its arguments quoted
+#: Makes the shell write down the commands of a block instead of running them: one line for each, with quoted arguments
 RECORDER = """
 set -euo pipefail
 record() { printf '%q ' "$@" >> "$RECORD"; printf '\\n' >> "$RECORD"; }
@@ -62,36 +46,26 @@ cd() { :; }
 
 
 class Parsed(Exception):
-    """The arguments of a command are understood; it would go to work now."""
+    """Raised when the arguments of a command have been parsed, before the command starts to work."""
 
 
 def is_exempt(block: Block) -> bool:
-    """Whether the block is among the exemptions."""
-    return any(block.page == exempt.page and exempt.line in block.text for exempt in EXEMPTIONS)
+    return any(block.page == page and part in block.text for page, part, _ in EXEMPTIONS)
 
 
 def commands(code: str, folder: Path) -> list[list[str]]:
-    """
-    :param code: Shell script
-    :param folder: Where it runs
-    :return: Its commands as bash sees them, loops and quotes resolved, in the order of their start
-    """
+    """Return the commands of a shell script as bash sees them, with loops and quotes resolved."""
     record = folder / "commands"
     record.write_text("")
     environment = {"RECORD": str(record), "PATH": "", "HOME": str(folder)}
-    script = RECORDER + code
-    done = subprocess.run(
-        ["/bin/bash", "-c", script], env=environment, cwd=folder, capture_output=True, text=True, timeout=60
-    )
+    bash = ["/bin/bash", "-c", RECORDER + code]
+    done = subprocess.run(bash, env=environment, cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"bash does not run the block: {done.stderr}"
     return [shlex.split(line) for line in record.read_text().splitlines()]
 
 
-def ours(command: list[str]) -> list[str] | None:
-    """
-    :param command: Program and arguments
-    :return: Arguments of our command line, or None if that is not what it runs
-    """
+def own_arguments(command: list[str]) -> list[str] | None:
+    """Return the arguments of our command line, or None if the command does not run it."""
     if command[0] == "trmrl":
         return command[1:]
     if command[0] in ("python", "python3"):
@@ -115,7 +89,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsers parse, and what comes after the last of them does not happen."""
+    """Commands raise :class:`Parsed` after their last parser."""
     parse_args, known_args = argparse.ArgumentParser.parse_args, argparse.ArgumentParser.parse_known_args
 
     def parse(self, *args, **kwargs):  # type: ignore[no-untyped-def]
@@ -127,21 +101,19 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def parse_known(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         options, rest = known_args(self, *args, **kwargs)
-        if hasattr(options, "grid"):  # `analyze ablations`: what it does not know goes to `train`
+        if hasattr(options, "grid"):  # `analyze ablations` passes unknown options to `train`
             check_hyperparameters("trmrl", {"policy_kwargs": options.grid or {}})
             main(["train", "--env", options.env, *rest])
         return options, rest
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
-    # It looks for a run before the zoo's parser is called
+    # This looks for a run before rl-zoo3's parser is called
     monkeypatch.setattr("sb3_trmrl.cli.zoo_commands._check_saved_agent", lambda *_: None)
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """
-    :param options: What a parser has read: names of environments, arguments and hyperparameters in it exist
-    """
+    """The environments, arguments, files and hyperparameters that a parser has read exist."""
     envs = options.get("env") or []
     for env_id in [envs] if isinstance(envs, str) else envs:
         assert env_id in gym.registry, f"there is no environment {env_id}"
@@ -155,13 +127,10 @@ def check_options(options: dict[str, Any]) -> None:
 
 
 def check_hyperparameters(algo: str, hyperparams: dict[str, Any]) -> None:
-    """
-    :param algo: Name of the algorithm in rl-zoo3
-    :param hyperparams: Hyperparameters: their names, and those of the policy's arguments, exist
-    """
-    import sb3_trmrl.zoo.registration  # rl-zoo3 knows the algorithm when one of our commands has been called
+    """The names of hyperparameters and of the policy's arguments exist."""
+    import sb3_trmrl.zoo.registration
 
-    sb3_trmrl.zoo.registration.register()
+    sb3_trmrl.zoo.registration.register()  # as our commands do
     algorithm = sb3_trmrl.zoo.registration.rl_zoo3.ALGOS[algo]
     unknown = set(hyperparams) - ZOO_KEYS - set(inspect.signature(algorithm).parameters)
     assert not unknown, f"{algo} has no hyperparameter {unknown}"
@@ -171,8 +140,8 @@ def check_hyperparameters(algo: str, hyperparams: dict[str, Any]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def state_of_the_process(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Commands run in this process: what they change of it is put back."""
+def restore_process(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore what commands change in this process: registered environments and imported modules."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -187,19 +156,14 @@ def state_of_the_process(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def check(command: list[str], folder: Path) -> None:
-    """
-    Have the real parser read the command; nothing is run.
-
-    :param command: Program and arguments
-    :param folder: Where further files may be written
-    """
+    """The real parser accepts the command, which is not run. ``folder`` is for temporary files."""
     missing = [word for word in command if word.startswith("docs/") and not (ROOT / word).exists()]
     assert not missing, f"there is no {missing}"
-    arguments = ours(command)
+    arguments = own_arguments(command)
     if arguments is not None:
         if arguments[0] in ("--help", "--version"):
             return
-        assert arguments[0] in COMMANDS, f"{arguments[0]!r} is no command"
+        assert arguments[0] in COMMANDS, f"there is no command {arguments[0]!r}"
         with pytest.raises(Parsed):
             main(arguments)
     elif command[0] == "make":
@@ -212,7 +176,7 @@ def check(command: list[str], folder: Path) -> None:
         script = ROOT / command[1]
         assert script.is_file(), f"{command[1]} does not exist"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", [command[1], *command[2:]])
+            patch.setattr(sys, "argv", command[1:])
             patch.syspath_prepend(str(script.parent))
             if "argparse" in script.read_text():
                 with pytest.raises(Parsed):
@@ -220,11 +184,11 @@ def check(command: list[str], folder: Path) -> None:
             else:
                 assert not command[2:], f"{command[1]} takes no arguments"
     else:
-        assert command[0] in OTHER_COMMANDS, f"unknown command in {command}"
+        assert command[0] == "git", f"unknown command in {command}"
 
 
 def check_make(command: list[str], folder: Path) -> None:
-    """What make would run is checked in its turn; variables are those that the Makefile has."""
+    """The Makefile has the variables, and the commands that make would run are correct."""
     makefile = (ROOT / "Makefile").read_text()
     for word in command[1:]:
         if "=" in word:
@@ -238,9 +202,7 @@ def check_make(command: list[str], folder: Path) -> None:
 
 
 def check_pip(command: list[str]) -> None:
-    """Extras that are installed exist."""
-    from configparser import ConfigParser
-
+    """The extras that are installed exist."""
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     for name in re.findall(r"(?:sb3_trmrl|\.)\[([\w,]+)\]", " ".join(command)):
@@ -254,16 +216,16 @@ def test_the_pages_are_found() -> None:
 
 
 def test_each_block_has_a_language_that_is_tested() -> None:
-    """The rest is Sphinx's own (``{toctree}``, checked by the build) and text that no program reads."""
+    """Other blocks are Sphinx's own (``{toctree}``, checked by the build) and text."""
     known = ("python", "bash", "console", "yaml", "text")
     unknown = [block.name for block in BLOCKS if block.language not in known and not block.language.startswith("{")]
     assert not unknown
 
 
-@pytest.mark.parametrize("exempt", EXEMPTIONS, ids=lambda exempt: f"{exempt.page}-{exempt.line}")
-def test_each_exemption_is_needed(exempt: Exemption) -> None:
-    matching = [block.name for block in BLOCKS if block.page == exempt.page and exempt.line in block.text]
-    assert len(matching) == 1, f"{exempt.line!r} matches {matching}"
+@pytest.mark.parametrize("page, part", [exemption[:2] for exemption in EXEMPTIONS])
+def test_each_exemption_is_needed(page: str, part: str) -> None:
+    matching = [block.name for block in BLOCKS if block.page == page and part in block.text]
+    assert len(matching) == 1, f"{part!r} matches {matching}"
 
 
 def test_each_comment_is_understood() -> None:
@@ -275,9 +237,7 @@ def test_each_comment_is_understood() -> None:
 
 @pytest.mark.parametrize("page", PAGES_TO_RUN)
 def test_blocks_run(page: str, workplace: Path, few_goals: None) -> None:
-    """
-    One after the other, as a reader follows the page: Python in one namespace, commands that are marked to be run.
-    """
+    """Blocks run in the order of the page: Python in one namespace, and the commands that are marked to be run."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     printed: list[str] = []
     for block in BLOCKS:
@@ -290,7 +250,7 @@ def test_blocks_run(page: str, workplace: Path, few_goals: None) -> None:
             assert printed[i : i + 1] == [line], f"{block.name}, line {i + 1}"
         if block.runs:
             output = io.StringIO()
-            # The line numbers of the page, for tracebacks
+            # Tracebacks show the line numbers of the page
             code = compile("\n" * (block.line - 1) + block.code, str(ROOT / page), "exec")
             with contextlib.redirect_stdout(output):
                 exec(code, namespace)
@@ -301,19 +261,9 @@ def test_blocks_run(page: str, workplace: Path, few_goals: None) -> None:
 
 
 def run(command: list[str], more: list[str], block: Block) -> None:
-    """
-    :param command: Program and arguments
-    :param more: Further arguments
-    :param block: Where it stands
-    """
-    arguments = ours(command)
-    if arguments is not None:
-        assert main([*arguments, *more]) == 0
-        return
-    assert command[0] in ("python", "python3") and command[1].endswith(".py"), f"{block.name}: cannot run {command}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*command[1:], *more])
-        runpy.run_path(command[1], run_name="__main__")
+    arguments = own_arguments(command)
+    assert arguments is not None, f"{block.name}: cannot run {command}"
+    assert main([*arguments, *more]) == 0
 
 
 @pytest.mark.parametrize(
@@ -364,7 +314,7 @@ def test_wrong_commands_are_found(script: str, workplace: Path, parse_only: None
             check(command, workplace)
 
 
-def test_what_bash_makes_of_a_block(workplace: Path) -> None:
+def test_bash_resolves_loops_and_quotes(workplace: Path) -> None:
     script = "for I in 0 1; do\n  A=1 trmrl train --seed $I \\\n    'x*'  # comment\ndone\ncd x && . y && make\n"
     expected = [["trmrl", "train", "--seed", str(i), "x*"] for i in (0, 1)]
     assert commands(script, workplace) == [*expected, ["make"]]
@@ -408,18 +358,19 @@ def test_mistakes_on_a_page(text: str, message: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", YAML, ids=lambda block: block.name)
 def test_yaml_is_valid(block: Block) -> None:
-    """Entries of environments, or keys that go into one."""
+    """A block contains entries of environments, or keys of one entry."""
     entries = yaml.safe_load(block.code)
     assert isinstance(entries, dict)
-    of_environments = all(re.search(r"-v\d+$", name) for name in entries)
-    for hyperparams in entries.values() if of_environments else [entries]:
+    has_environments = all(re.search(r"-v\d+$", name) for name in entries)
+    for hyperparams in entries.values() if has_environments else [entries]:
         check_hyperparameters("trmrl", hyperparams)
 
 
-def test_links_of_the_readme_exist() -> None:
-    """Sphinx checks those within docs/."""
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text())
-    assert links
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=lambda page: page.name)
+def test_links_outside_the_site_exist(page: Path) -> None:
+    """Sphinx checks the links within docs/."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert links or page.name != "README.md"
     assert not [link for link in links if not (ROOT / link).exists()]
 
 

@@ -1,4 +1,4 @@
-"""The notebooks of examples/, run from a clean kernel as a reader would."""
+"""The notebooks of examples/ run in a clean kernel."""
 
 import json
 import sys
@@ -21,9 +21,7 @@ KERNEL = "checkout"
 
 @pytest.fixture
 def clean_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """
-    :return: Name of a kernel of this interpreter that imports this checkout and uses one thread
-    """
+    """Name of a kernel of this interpreter that imports this checkout and uses one thread."""
     folder = tmp_path / "jupyter" / "kernels" / KERNEL
     folder.mkdir(parents=True)
     spec = {
@@ -39,18 +37,11 @@ def clean_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """
-    :param notebook: Notebook
-    :return: Its cells of code
-    """
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def pictures(notebook: NotebookNode) -> int:
-    """
-    :param notebook: Notebook with its outputs
-    :return: Number of pictures it shows
-    """
+    """Return the number of pictures among the outputs."""
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
@@ -64,15 +55,14 @@ def test_the_bandit_notebook_is_committed_with_its_outputs() -> None:
 
 
 def test_the_bandit_notebook_learns_what_it_claims(tmp_path: Path, clean_kernel: str) -> None:
-    """The agent that it trains, played by SB3's own evaluation on 2,000 machines: a standard error of 0.05."""
+    """Evaluated by SB3's own function on 2,000 machines, with a standard error of 0.05."""
     notebook = nbformat.read(BANDIT, as_version=4)
     n_pictures = pictures(notebook)
     notebook.cells.append(nbformat.v4.new_code_cell(f"model.save({str(tmp_path / 'agent')!r})"))
     work = tmp_path / "work"
     work.mkdir()
-    NotebookClient(
-        notebook, timeout=900, kernel_name=clean_kernel, resources={"metadata": {"path": str(work)}}
-    ).execute()
+    resources = {"metadata": {"path": str(work)}}
+    NotebookClient(notebook, timeout=900, kernel_name=clean_kernel, resources=resources).execute()
     assert pictures(notebook) == n_pictures
 
     env = make_vec_env("BernoulliBandit-v0", 500, seed=1_000_000)
