@@ -143,7 +143,7 @@ class TabularMDPEnv(SmallProblem):
         self._state = int(np.searchsorted(cumulative, self.np_random.random(), side="right"))
         return reward, f"action {action} pays {reward:.2f}, state {self._state}"
 
-    def _observe(self) -> np.int64:
+    def _observe(self) -> Any:
         return np.int64(self._state)
 
     def _picture(self) -> np.ndarray:

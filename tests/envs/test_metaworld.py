@@ -171,7 +171,7 @@ def test_processes_that_start_at_once_get_the_same_lists(tmp_path):
 def test_splits_have_nothing_in_common(benchmark, invented):
     n_train, n_test = CLASSES[benchmark]
     env = MetaWorldEnv(benchmark, task_name="push-v3" if benchmark == "ML1" else None)
-    of = {split: env.tasks_of(split) for split in ("train", "validation", "test")}
+    of = {split: env.split_tasks(split) for split in ("train", "validation", "test")}
     assert len({*of["train"], *of["validation"], *of["test"]}) == sum(map(len, of.values()))
     assert [len(class_names(tasks)) for tasks in of.values()] == [n_train, n_train, n_test]
     assert {task.name for task in of["validation"]} == {task.name for task in of["train"]}
@@ -193,16 +193,16 @@ def test_splits_have_nothing_in_common(benchmark, invented):
 
 def test_the_real_validation_goals_of_ml1_are_new():
     env = gym.make("MetaWorldML1-v0", benchmark_seed=3).unwrapped
-    of = {split: env.tasks_of(split) for split in ("train", "validation", "test")}
+    of = {split: env.split_tasks(split) for split in ("train", "validation", "test")}
     assert all(len(tasks) == N_GOALS for tasks in of.values())
     assert len({*of["train"], *of["validation"], *of["test"]}) == 3 * N_GOALS
     # The trap: one seed further, what was for tests is for training.
-    assert gym.make("MetaWorldML1-v0", benchmark_seed=4).unwrapped.tasks_of("train") == of["test"]
+    assert gym.make("MetaWorldML1-v0", benchmark_seed=4).unwrapped.split_tasks("train") == of["test"]
 
 
 def test_ml45_train_is_evaluated_on_its_training_tasks(invented):
     env = ML45TrainEnv("ML45")
-    train, validation, test = (set(env.tasks_of(split)) for split in ("train", "validation", "test"))
+    train, validation, test = (set(env.split_tasks(split)) for split in ("train", "validation", "test"))
     assert validation | test == train and not validation & test and len(validation) == len(test)
     assert not env.holds_tasks_out
     assert len({task.name for task in env.held_out_tasks("test", 45)}) == 45
@@ -254,8 +254,8 @@ def test_the_zoo_evaluates_ml45_train_once_on_each_class(arguments, invented, mo
 
 def test_an_oracle_is_told_class_and_numbers(invented):
     env = MetaWorldEnv("ML10")
-    longest = max(len(task.rand_vec) for task in env.tasks_of("train"))
-    for task in (*env.tasks_of("train")[::50], *env.tasks_of("test")[::50]):
+    longest = max(len(task.rand_vec) for task in env.split_tasks("train"))
+    for task in (*env.split_tasks("train")[::50], *env.split_tasks("test")[::50]):
         features = env.task_features(task)
         assert features.shape == (15 + longest,) and features.dtype == np.float32
         assert features[:15].sum() == 1.0
@@ -300,7 +300,7 @@ def test_a_task_of_the_wrong_type_or_value(task, error):
 @pytest.mark.parametrize("name", ["reach-v3", "push-v3", "door-open-v3"])
 def test_an_episode_is_metaworlds(name, version):
     env = gym.make("MetaWorldML1-v0", task_name=name, reward_function_version=version, episodes_per_trial=1).unwrapped
-    task = env.tasks_of("test")[7]
+    task = env.split_tasks("test")[7]
     env.set_task(task)
     np.testing.assert_array_equal(trajectory(env, 60, 0), trajectory(bare(task, version), 60, 0))
     env.close()
@@ -398,7 +398,7 @@ MOVING = ["basketball-v3", "box-close-v3", "drawer-close-v3", "pick-place-v3"]
 def test_nothing_is_left_of_other_episodes_tasks_and_environments(name):
     """Bit for bit as in MetaWorld's environment when it is new."""
     envs = [gym.make("MetaWorldML1-v0", task_name=name).unwrapped for _ in range(2)]
-    tasks = envs[0].tasks_of("train")[:3]
+    tasks = envs[0].split_tasks("train")[:3]
     expected = [trajectory(bare(task), 40, seed) for seed, task in enumerate(tasks)]
 
     def steps(env, seed):
@@ -423,7 +423,7 @@ def test_nothing_is_left_of_other_episodes_tasks_and_environments(name):
 
 def test_an_environment_holds_one_simulation():
     env = gym.make("MetaWorldML10-v0", horizon=2).unwrapped
-    by_name = {task.name: task for task in env.tasks_of("train")}
+    by_name = {task.name: task for task in env.split_tasks("train")}
     env.set_task(by_name["reach-v3"])
     env.reset()
     first = weakref.ref(env._simulation)
@@ -442,7 +442,7 @@ def test_contacts_are_found_as_metaworld_finds_them(name):
     """Fingers around the object, then near misses: the loop of MetaWorld and the vectorised test always agree."""
     env = gym.make("MetaWorldML1-v0", task_name=name).unwrapped
     simulation = new_simulation(name, "v2")
-    simulation.set_goal(env.tasks_of("train")[0])
+    simulation.set_goal(env.split_tasks("train")[0])
     observation, _ = simulation.reset()
     policy, rng = ENV_POLICY_MAP[name](), np.random.default_rng(0)
     seen, geom = set(), simulation._get_id_main_object()
@@ -634,7 +634,7 @@ def test_classes_count_alike():
     options = dict(n_goals=2, n_adaptation_episodes=1, n_evaluation_episodes=1, env_kwargs={"horizon": 2})
     result = metaworld_protocol(Still(), "MetaWorldML10-v0", **options)
     assert set(result.success_per_class) == {
-        task.name for task in gym.make("MetaWorldML10-v0").unwrapped.tasks_of("test")
+        task.name for task in gym.make("MetaWorldML10-v0").unwrapped.split_tasks("test")
     }
     assert len(result.adaptation.tasks) == 10 and result.adaptation.held_out
     # By hand

@@ -78,7 +78,7 @@ OF_CLASS: dict[str, list[Wrong]] = {
         *wrong_integer("n_states"),
         *wrong_integer("n_actions"),
         *rows("reward_prior", (1.0, "ab", (0.0,), (0.0, NAN), (0.0, True)), TypeError, "pair of finite numbers"),
-        Wrong("reward_prior", (1.0, -1.0), ValueError, "not be negative"),
+        Wrong("reward_prior", (1.0, -1.0), ValueError, "not negative"),
         *wrong_number("dirichlet_alpha", (0.0, -1.0, NAN, INF), "positive"),
     ],
     "GridNavi-v0": wrong_integer("size", low=3),

@@ -137,7 +137,7 @@ def test_tasks_of_the_splits() -> None:
     two = evaluate_adaptation(direction, "HalfCheetahDir-v0", 4, 1, env_kwargs=dict(horizon=2))
     assert two.held_out is False and "too small" in two.tasks_seen_in_training()
     own = evaluate_adaptation(make_model("window", early_end, {}), early_end, 4, 1)
-    assert own.held_out is None and "random numbers of their own" in own.tasks_seen_in_training()
+    assert own.held_out is None and "independent random generator" in own.tasks_seen_in_training()
 
 
 def test_normalised_observations() -> None:

@@ -59,7 +59,7 @@ def test_the_value_of_each_pull_equals_expectimax_in_every_state():
         if left < 1:
             continue
         wins, losses = np.array(arms).T[:, None]
-        found = values.of_pulls(wins, losses)[0]
+        found = values.pull_values(wins, losses)[0]
         assert found.max() == pytest.approx(float(expectimax(arms, left)))
         for i, (won, lost) in enumerate(arms):
             chance = (won + 1) / (won + lost + 2)
