@@ -97,7 +97,7 @@ def test_common_arguments_reach_the_wrappers(env_id: str) -> None:
     env.reset(seed=0)
     rows = []
     for _ in range(6):
-        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        observation, _, terminated, truncated, info = env.step(env.action_space.sample())
         is_zero = not (observation["prev_action"].any() or observation["prev_reward"].any())
         rows.append((is_zero, float(observation["prev_done"][0]), terminated, truncated))
     assert info["episode_lengths"] == (2, 2, 2)
