@@ -1,4 +1,4 @@
-"""A family of tasks whose episodes end early, as a user would write it: nothing but the three methods."""
+"""A family of tasks whose episodes end early, as a user would write it: with the three methods and nothing else."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 
 class EarlyEnd(gym.Env):
     """
-    Two actions; the reward of step t is ``task + action + t / 10``. An episode ends after the third 1, or is truncated
-    after ten steps; it is a success if the third 1 came.
+    Two actions; the reward of step t is ``task + action + t / 10``. An episode terminates with success at the third
+    action 1, and is truncated after ten steps.
     """
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -44,7 +44,5 @@ class EarlyEnd(gym.Env):
 
 
 def early_end(episodes_per_trial: int = 2, **kwargs: Any) -> gym.Env:
-    """
-    :return: The family, ready to train on
-    """
+    """Return the family, ready for training."""
     return PreviousTransitionObservation(MultiEpisodeTrial(EarlyEnd(), episodes_per_trial=episodes_per_trial, **kwargs))
