@@ -90,14 +90,7 @@ class Simulation(SawyerXYZEnv):
         return isinstance(value, np.ndarray) and any(np.shares_memory(value, position) for position in positions)
 
     def touching_object(self, object_geom_id: int) -> bool:
-        """
-        Return whether both fingers press on an object.
-
-        MetaWorld loops over contacts in Python, which takes a quarter of the time of a step.
-
-        :param object_geom_id: Geom of the object
-        :return: Whether they do
-        """
+        """Return whether both fingers press on an object. MetaWorld's loop takes a quarter of the time of a step."""
         contact, forces = self.data.contact, self.data.efc_force
         pairs = contact.geom  # (contacts, 2)
         with_object = (pairs == object_geom_id).any(axis=1)
@@ -126,11 +119,5 @@ def _simulation_class(name: str) -> type[Simulation]:
 
 
 def new_simulation(name: str, reward_function_version: str) -> Simulation:
-    """
-    Make a simulation, whose goal has to be set before its first reset.
-
-    :param name: Name of a class of MetaWorld
-    :param reward_function_version: ``"v1"`` or ``"v2"``
-    :return: Simulation
-    """
+    """Make a simulation of one of MetaWorld's classes; its goal has to be set before the first reset."""
     return _simulation_class(name)(reward_function_version=reward_function_version)

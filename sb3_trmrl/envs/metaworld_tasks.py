@@ -49,12 +49,7 @@ class MetaWorldTask(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskLists:
-    """
-    The tasks of one benchmark, 50 of each class, in MetaWorld's order.
-
-    :param train: Tasks of ``train_tasks``
-    :param test: Tasks of ``test_tasks``
-    """
+    """Training and test tasks of one benchmark, 50 of each class, in MetaWorld's order."""
 
     train: tuple[MetaWorldTask, ...]
     test: tuple[MetaWorldTask, ...]
@@ -66,12 +61,7 @@ class TaskLists:
 
 
 def class_names(tasks: Iterable[MetaWorldTask]) -> list[str]:
-    """
-    Return the names of the tasks' classes.
-
-    :param tasks: Tasks
-    :return: Names in the order of their first appearance
-    """
+    """Return the names of the tasks' classes, in the order of their first appearance."""
     return list(dict.fromkeys(task.name for task in tasks))
 
 
@@ -97,12 +87,7 @@ def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskL
 
 
 def cache_folder() -> Path:
-    """
-    Return the cache folder of this package: ``SB3_TRMRL_CACHE`` if it is set, otherwise a folder in ``XDG_CACHE_HOME``
-    or in the platform's cache folder.
-
-    :return: Folder, which may not exist yet
-    """
+    """Return ``SB3_TRMRL_CACHE`` if it is set, otherwise a folder in ``XDG_CACHE_HOME`` or the platform's cache."""
     given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given).expanduser()

@@ -63,11 +63,7 @@ class TaskEnv(gym.Env):
         raise NotImplementedError
 
     def get_task(self) -> Any:
-        """
-        Return the current task.
-
-        :return: Task
-        """
+        """Return the current task."""
         raise NotImplementedError
 
     def sample_tasks(self, n: int) -> list[Any]:
@@ -159,28 +155,15 @@ class UniformTaskEnv(TaskEnv):
 
 
 def held_out_rng(split: str) -> np.random.Generator:
-    """
-    Return the random generator of a split's tasks, always in the same state.
-
-    :param split: ``"validation"`` or ``"test"``
-    :return: Random generator
-    :raises ValueError: if the split is unknown
-    """
+    """Return the random generator of a held-out split's tasks, always in the same state."""
     spawn_key = (SPLITS.index(check_option("split", split, HELD_OUT_SPLITS)),)
     return np.random.default_rng(np.random.SeedSequence(_HELD_OUT_ENTROPY, spawn_key=spawn_key))
 
 
 def stratified(low: float, high: float, n: int, rng: np.random.Generator) -> list[float]:
     """
-    Draw one number from each of n equal parts of a range, in random order.
-
-    The means of independent draws would differ too much to compare results on two splits.
-
-    :param low: Lowest number
-    :param high: Highest number
-    :param n: How many numbers to draw
-    :param rng: Random generator
-    :return: The numbers
+    Draw one number from each of n equal parts of the range from ``low`` to ``high``, in random order. The means of
+    independent draws would differ too much to compare results on two splits.
     """
     quantiles = rng.permutation((np.arange(n) + rng.uniform(size=n)) / n)
     values: list[float] = (low + (high - low) * quantiles).tolist()

@@ -81,11 +81,7 @@ class AdaptationResult:
         return None if self.successes is None else self.successes.mean(axis=0)
 
     def tasks_seen_in_training(self) -> str:
-        """
-        Return a sentence about whether the tasks are new to the agent.
-
-        :return: The sentence
-        """
+        """Return a sentence about whether the tasks are new to the agent."""
         if self.split == "train":
             return "Tasks are drawn as in training."
         if self.held_out is None:

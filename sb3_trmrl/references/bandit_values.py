@@ -115,11 +115,8 @@ def bayes_optimal_value(n_arms: int, n_pulls: int) -> float:
 
 def count_states(n_arms: int, n_pulls: int) -> float:
     """
-    Return the number of states before the last pull: multisets of k arms with less than n pulls in all.
-
-    :param n_arms: Number of arms k
-    :param n_pulls: Number of pulls n
-    :return: Number of states, or a smaller number that is too large for a table, at which the count stops
+    Return the number of states before the last pull: multisets of k arms with less than n pulls in all. The count stops
+    at a smaller number if that is too large for a table.
     """
     ways = np.zeros((n_arms + 1, n_pulls))  # by number of arms that were pulled, and number of pulls
     ways[0, 0] = 1

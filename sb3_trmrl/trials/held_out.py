@@ -27,7 +27,6 @@ def has_splits(env_id: str) -> bool:
     Return whether an environment takes the argument ``split``, as those of this package do.
 
     :param env_id: Registered id; as in ``gym.make``, a module to import first and a colon may precede it
-    :return: Whether it takes ``split="train"|"validation"|"test"``
     """
     entry_point = _find_spec(env_id).entry_point
     creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
@@ -35,12 +34,7 @@ def has_splits(env_id: str) -> bool:
 
 
 def has_environment(env_id: str) -> bool:
-    """
-    Return whether an environment is registered; packages that it needs may still be missing.
-
-    :param env_id: Registered id, as in :func:`has_splits`
-    :return: Whether there is such an environment
-    """
+    """Return whether an environment is registered; packages that it needs may still be missing."""
     try:
         _find_spec(env_id)
     except (gym.error.Error, ImportError):
@@ -57,11 +51,8 @@ def _find_spec(env_id: str) -> EnvSpec:
 
 def n_tasks_in_turn(env_id: str, env_kwargs: dict[str, Any]) -> int:
     """
-    Return the number of episodes in which an evaluation visits every held-out task once.
-
-    :param env_id: Registered id
-    :param env_kwargs: Arguments of the environment, including the split
-    :return: Number of tasks that the environment visits in turn, or 20 if it samples its tasks or has none
+    Return the number of tasks that an environment visits in turn, or 20 if it samples its tasks or has none: the number
+    of episodes of an evaluation.
     """
     env = gym.make(env_id, **env_kwargs)
     tasks = env.get_wrapper_attr("tasks") if env.has_wrapper_attr("tasks") else None

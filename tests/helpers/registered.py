@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
@@ -76,6 +77,15 @@ def start_without_the_agent(code: str, **environment: str) -> subprocess.Popen[s
     command = [sys.executable, "-c", start + code, str(Path(sb3_trmrl.__file__).parent)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env={**os.environ, **environment}, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish_rendering(code: str) -> None:
+    """Run code that renders with EGL, in a process of its own because MuJoCo reads MUJOCO_GL only once."""
+    process = start_without_the_agent(code, MUJOCO_GL="egl")
+    _, errors = process.communicate(timeout=120)
+    if process.returncode != 0 and "EGL" in errors:
+        pytest.skip("no EGL on this machine")
+    assert process.returncode == 0, errors
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[str, str]:

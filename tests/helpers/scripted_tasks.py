@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from hypothesis import strategies as st
+
+from tests.helpers.families import ToyFamily
 
 ACTION_SPACES: dict[str, spaces.Space] = {
     "box": spaces.Box(-2.0, 3.0, (2, 2), np.float32),
@@ -43,7 +44,7 @@ def episodes(successes: list[bool | None]) -> st.SearchStrategy[Episode]:
     return st.builds(make, st.lists(step, min_size=1, max_size=4), ends)
 
 
-class Scripted(gym.Env):
+class Scripted(ToyFamily):
     """
     Each reset starts the next episode of the script, and the first one after the last. All observations differ: they
     contain a running number and the task. Tasks are consecutive numbers from a thousand times the last seed.
@@ -55,7 +56,6 @@ class Scripted(gym.Env):
         self.observation_space = spaces.Dict(a=number, b=spaces.Discrete(10_000)) if dict_observation else number
         self.action_space = action_space
         self.script, self.n_resets, self.n_observations, self.next_task = script, 0, 0, 0
-        self.task: Any = None
         #: All calls in order
         self.calls: list[tuple[str, Any, Any]] = []
 
@@ -66,10 +66,7 @@ class Scripted(gym.Env):
 
     def set_task(self, task: int) -> None:
         self.calls.append(("set", task, None))
-        self.task = task
-
-    def get_task(self) -> int:
-        return self.task
+        super().set_task(task)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
