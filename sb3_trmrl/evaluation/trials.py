@@ -7,6 +7,7 @@ They call only ``predict(observation, state, episode_start, deterministic)`` and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -83,11 +84,11 @@ class Trials:
         self.n_episodes = check_positive_int("n_episodes", n_episodes)
         if not isinstance(env, str):
             check_callable("env", env, "a registered id, or a function that makes an environment")
-        self._env = env
-        self._env_kwargs = check_keywords("env_kwargs", env_kwargs)
-        self.split = check_option("split", self._env_kwargs.get("split", split), SPLITS)
+        kwargs = check_keywords("env_kwargs", env_kwargs)
+        self.split = check_option("split", kwargs.get("split", split), SPLITS)
         if isinstance(env, str) and has_splits(env):
-            self._env_kwargs["split"] = self.split
+            kwargs["split"] = self.split
+        self._make_env = partial(gym.make, env, **kwargs) if isinstance(env, str) else partial(env, **kwargs)
         self.env_id: str = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
         self.seed = seed
         self.seed_of_split = evaluation_seed(seed, self.split)
@@ -108,10 +109,9 @@ class Trials:
 
         :return: An environment whose trials have ``n_episodes`` episodes
         """
-        env, kwargs = self._env, self._env_kwargs
-        made = gym.make(env, **kwargs) if isinstance(env, str) else env(**kwargs)
-        _trial_layer(made).episodes_per_trial = self.n_episodes
-        return made
+        env = self._make_env()
+        _trial_layer(env).episodes_per_trial = self.n_episodes
+        return env
 
     def play(
         self,

@@ -31,7 +31,7 @@ class _BanditAgent(ScriptedAgent):
 class _RandomAgent(_BanditAgent):
     def __init__(self, seed: int | None = None) -> None:
         entropy = None if seed is None else check_int("seed", seed)
-        # An environment of the same seed shares no random numbers with this generator, which would reveal its task
+        # The generator of an environment with the same seed would reveal the task
         self._rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(1,)))
 
 
