@@ -215,6 +215,13 @@ class TaskObservation(gym.ObservationWrapper):
     Adds the task to a Dict observation under the key ``"task"``; any other observation becomes the key
     ``"observation"``.
 
+    Example:
+        >>> from sb3_trmrl.envs.bandit import BernoulliBanditEnv
+        >>> env = TaskObservation(BernoulliBanditEnv(n_arms=2))
+        >>> observation, _ = env.reset(seed=0)
+        >>> observation["task"]
+        array([0.5, 0.5], dtype=float32)
+
     :param env: Environment whose innermost layer is a ``TaskEnv``
     :raises TypeError: if it is something else
     """

@@ -13,6 +13,7 @@ from gymnasium.wrappers import FlattenObservation, RecordEpisodeStatistics, Time
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
+from sb3_trmrl.envs import tasks
 from sb3_trmrl.trials import multi_episode_trial, previous_transition
 from tests.helpers.agents import SampledEnv
 from tests.helpers.families import EarlyEnd
@@ -122,6 +123,6 @@ def test_specs_are_recorded_and_make_the_same_environment() -> None:
 
 
 def test_examples_in_the_docstrings_run() -> None:
-    for module, n_examples in ((multi_episode_trial, 5), (previous_transition, 6)):
+    for module, n_examples in ((multi_episode_trial, 5), (previous_transition, 6), (tasks, 4)):
         failed, attempted = doctest.testmod(module)
         assert attempted == n_examples and failed == 0
