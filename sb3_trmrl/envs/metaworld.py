@@ -134,7 +134,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
             checked = MetaWorldTask(str(name), tuple(map(float, rand_vec)))
         except (TypeError, ValueError):
             raise TypeError(f"`task` must be a MetaWorldTask, the pair (name, rand_vec), got {task!r}") from None
-        # MetaWorld's search for a goal farther from the object would never end
+        # If a goal is too close to the object, MetaWorld would search for another one forever
         if checked not in self._lists.all and checked not in self.split_tasks("validation"):
             benchmark = f"{self.benchmark} with `benchmark_seed` {self.benchmark_seed}"
             raise ValueError(f"`task` must be a task of {benchmark}, got {checked}")

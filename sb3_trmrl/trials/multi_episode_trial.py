@@ -188,23 +188,19 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if "is_success" in info:
             self._says_success = True
             self._success = bool(self._success or info["is_success"])
-        if not (terminated or truncated):
-            info["episode_index"] = len(self._episode_returns)
-            info["new_episode"] = False
-            return observation, reward, False, False, info
-
-        self._record_episode(info)
-        n_finished = len(self._episode_returns)
-        if n_finished < self.episodes_per_trial:
+        ended = bool(terminated or truncated)
+        if ended:
+            self._record_episode(info)
+        new_episode = ended and len(self._episode_returns) < self.episodes_per_trial
+        if new_episode:
             observation, _ = self.env.reset(options=self._inner_options)
-            info["episode_index"] = n_finished
-            info["new_episode"] = True
-            return observation, reward, False, False, info
-        self._needs_reset = True
-        if self.trial_end is not None:
-            terminated, truncated = self.trial_end == "terminated", self.trial_end == "truncated"
-        info["episode_index"] = n_finished - 1
-        info["new_episode"] = False
+            terminated = truncated = False
+        elif ended:
+            self._needs_reset = True
+            if self.trial_end is not None:
+                terminated, truncated = self.trial_end == "terminated", self.trial_end == "truncated"
+        info["episode_index"] = len(self._episode_returns) - (ended and not new_episode)
+        info["new_episode"] = new_episode
         return observation, reward, terminated, truncated, info
 
     def _record_episode(self, info: dict[str, Any]) -> None:

@@ -217,13 +217,6 @@ def test_a_module_may_stand_before_the_id() -> None:
     assert sorted(visited) == sorted(held_out) and callback.n_eval_episodes == len(held_out)
 
 
-def test_info_by_step() -> None:
-    model = make_model("window", early_end, {})
-    result = evaluate_adaptation(model, early_end, 3, 2, info_keys=["ones"])
-    assert result.infos["ones"].shape == result.rewards.shape
-    assert np.array_equal(np.nanmax(result.infos["ones"], axis=2) == 3, result.successes)  # type: ignore[arg-type]
-
-
 class Recorded(Logger):
     """A logger that keeps its records."""
 
