@@ -16,7 +16,7 @@ from sb3_trmrl.envs.tasks import check_range, in_trials
 
 class BernoulliBanditEnv(SmallProblem):
     """
-    Pull one of k arms, n times; arm i pays 1 with its own probability, and 0 otherwise.
+    Pull one of k arms, n times; arm i pays 1 with a probability of its own, and otherwise 0.
 
     The task is the tuple of the arms' probabilities. The observation is always zero: only the previous action and
     reward carry information. An episode of n pulls terminates, as no value remains to be estimated.

@@ -161,7 +161,7 @@ def test_an_environment_holds_one_simulation() -> None:
     first = weakref.ref(env._simulation)
     env.set_task(by_name["push-v3"])
     env.step(np.zeros(4, dtype=np.float32))
-    assert env._simulation is first()  # the episode goes on as it was
+    assert env._simulation is first()  # the episode continues unchanged
     env.reset()
     assert env._simulation.class_name == "push-v3" and first() is None
     env.close()

@@ -95,7 +95,7 @@ def test_the_bayes_optimal_agent_takes_an_optimal_arm_after_any_history() -> Non
 
 
 def test_a_bandit_played_over_several_episodes_of_a_trial() -> None:
-    # The counts go on over the inner boundary, so that 2 x 5 pulls are worth as much as 10.
+    # Counts continue in the next episode of a trial, and 2 x 5 pulls are worth as much as 10
     result = evaluate_adaptation(
         references.BayesOptimal(5, 10), "BernoulliBandit-v0", 400, 2, env_kwargs={"n_pulls": 5}, seed=1
     )
@@ -141,7 +141,7 @@ def test_a_batch_acts_like_its_environments_one_by_one(name: str) -> None:
     agent = references.BayesOptimal(3, 10) if name == "BayesOptimal" else getattr(references, name)()
     rng = np.random.default_rng(1)
     histories = [[(int(rng.integers(3)), int(rng.integers(2))) for _ in range(9)] for _ in range(16)]
-    # Trials begin at different times, so that the pulls left differ.
+    # Trials begin at different times, and have different numbers of pulls left
     offsets = rng.integers(5, size=16)
     state = None
     for step in range(9):
@@ -172,7 +172,7 @@ def test_random_rules_repeat_with_their_seed_and_take_no_notice_of_deterministic
     assert runs[0].tolist() == runs[1].tolist() != runs[2].tolist()
 
 
-def test_every_agent_of_a_simulation_meets_the_same_tasks() -> None:
+def test_every_agent_of_a_simulation_gets_the_same_tasks() -> None:
     class OneArm:
         def predict(
             self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = False
