@@ -11,7 +11,8 @@ from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback
 from sb3_trmrl.resuming.training_checkpoint import TrainingCheckpoint
 from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
-from sb3_trmrl.trials.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
+from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial
+from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
 
 __version__ = "0.1.0"
 

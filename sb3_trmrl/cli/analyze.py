@@ -35,8 +35,9 @@ from sb3_trmrl.cli.agents import (
 )
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
-from sb3_trmrl.evaluation.trials import SPLITS, Trials
+from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
+from sb3_trmrl.trials.held_out import SPLITS
 from sb3_trmrl.zoo.ablations import GRID, ablation_runs, plot_ablations, read_ablations, train_ablations
 
 

@@ -27,8 +27,9 @@ from sb3_trmrl.cli.agents import StoreValues, argument_errors, open_agent, outpu
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
-from sb3_trmrl.evaluation.trials import SPLITS, Trials
-from sb3_trmrl.trials.wrappers import trials_of
+from sb3_trmrl.evaluation.trials import Trials
+from sb3_trmrl.trials.held_out import SPLITS
+from sb3_trmrl.trials.multi_episode_trial import trials_of
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.runs import Run
 

@@ -29,8 +29,8 @@ from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.metaworld_protocol import ProtocolResult, metaworld_protocol
-from sb3_trmrl.evaluation.trials import SPLITS
 from sb3_trmrl.sharing.agent import SUFFIX
+from sb3_trmrl.trials.held_out import SPLITS
 from sb3_trmrl.zoo.runs import BEST_MODEL
 
 #: Episodes that count in MetaWorld's protocol, the last ones of each task

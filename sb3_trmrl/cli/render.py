@@ -17,7 +17,7 @@ from sb3_trmrl.cli.zoo_commands import render_without_display
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed
-from sb3_trmrl.trials.wrappers import trials_of
+from sb3_trmrl.trials.multi_episode_trial import trials_of
 
 #: Pixels of a video's shorter side at least: the grids are small
 _SHORT_SIDE = 320

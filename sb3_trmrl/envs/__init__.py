@@ -1,8 +1,8 @@
 """
 Families of tasks, registered with Gymnasium when this package is imported.
 
-The registered environments contain both wrappers of ``sb3_trmrl.trials.wrappers``: one Gymnasium episode is one trial.
-The modules are loaded when an environment is made, so that MuJoCo is not imported for the small problems.
+The registered environments contain both wrappers of ``sb3_trmrl.trials``: one Gymnasium episode is one trial. Each
+module is loaded when one of its environments is made, so that the small problems do not import MuJoCo.
 """
 
 import gymnasium as gym

@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_number, check_positive_int
-from sb3_trmrl.envs.tasks import TaskEnv, check_range, in_trials
-from sb3_trmrl.envs.text_render import TextRender, bars
+from sb3_trmrl.envs.pictures import bars
+from sb3_trmrl.envs.small_problem import SmallProblem
+from sb3_trmrl.envs.tasks import check_range, in_trials
 
 
-class BernoulliBanditEnv(TextRender, TaskEnv):
+class BernoulliBanditEnv(SmallProblem):
     """
-    Pull one of k arms, n times; arm i pays 1 with its own probability and 0 otherwise.
+    Pull one of k arms, n times; arm i pays 1 with a probability of its own, and otherwise 0.
 
-    The task is the tuple of the arms' probabilities. The observation is one zero: all there is to know are the previous
-    action and reward. One episode is n pulls, after which it terminates: nothing follows that a value could stand for.
+    The task is the tuple of the arms' probabilities. The observation is always zero: only the previous action and
+    reward carry information. An episode of n pulls terminates, as no value remains to be estimated.
 
     :param n_arms: Number of arms k
     :param n_pulls: Number of pulls n
     :param mean_range: Lowest and highest probability, sampled uniformly and independently for each arm
-    :param horizon: ``n_pulls`` under the name it has in the other environments; used if given
+    :param horizon: The same as ``n_pulls``, which it replaces if given; the name that the other environments use
     :param render_mode: ``"human"`` prints a line for each pull, ``"rgb_array"`` draws the probabilities
     """
 
@@ -36,16 +36,16 @@ class BernoulliBanditEnv(TextRender, TaskEnv):
         horizon: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        super().__init__(render_mode)
         self.n_arms = check_positive_int("n_arms", n_arms)
         self.n_pulls = check_positive_int("n_pulls", n_pulls)
         if horizon is not None:
             self.n_pulls = check_positive_int("horizon", horizon)
+        super().__init__(self.n_pulls, render_mode)
         self.mean_range = check_range("mean_range", mean_range, 0.0, 1.0)
         self.action_space = spaces.Discrete(self.n_arms)
         self.observation_space = spaces.Box(0.0, 1.0, shape=(1,), dtype=np.float32)
         self._means = (sum(self.mean_range) / 2,) * self.n_arms
-        self._pulls_left = 0
+        self._last_arm: int | None = None
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[tuple[float, ...]]:
         return [tuple(means) for means in rng.uniform(*self.mean_range, size=(n, self.n_arms)).tolist()]
@@ -61,27 +61,21 @@ class BernoulliBanditEnv(TextRender, TaskEnv):
     def get_task(self) -> tuple[float, ...]:
         return self._means
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        self._pulls_left = self.n_pulls
-        self.show(
-            f"new episode, arms {', '.join(f'{mean:.2f}' for mean in self._means)}", partial(bars, self._means, None)
-        )
-        return np.zeros(1, dtype=np.float32), {}
+    def _start(self) -> str:
+        self._last_arm = None
+        return f"new episode, arms {', '.join(f'{mean:.2f}' for mean in self._means)}"
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if self._pulls_left == 0:
-            raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the last pull")
-        if not self.action_space.contains(action):
-            raise ValueError(f"`action` must be an arm, 0 to {self.n_arms - 1}, got {action!r}")
-        arm = int(action)
+    def _act(self, action: Any) -> tuple[float, str]:
+        arm = self._last_arm = self._check_discrete(action, f"an arm, 0 to {self.n_arms - 1}")
         reward = float(self.np_random.random() < self._means[arm])
-        self._pulls_left -= 1
-        self.show(f"pull {self.n_pulls - self._pulls_left}: arm {arm} pays {reward:g}", partial(bars, self._means, arm))
-        return np.zeros(1, dtype=np.float32), reward, self._pulls_left == 0, False, {}
+        return reward, f"pull {self.n_pulls - self._steps_left + 1}: arm {arm} pays {reward:g}"
+
+    def _observe(self) -> np.ndarray:
+        return np.zeros(1, dtype=np.float32)
+
+    def _picture(self) -> np.ndarray:
+        return bars(self._means, self._last_arm)
 
 
-#: What is registered: one episode is one trial, see ``in_trials`` for the arguments of a trial
+#: The registered environment; its trials are single episodes
 bernoulli_bandit = partial(in_trials, BernoulliBanditEnv, episodes_per_trial=1)

@@ -1,6 +1,6 @@
 """
-Grids with hidden places, where exploring one episode pays in the next: GridNavi (VariBAD, Zintgraf et al. 2020, section
-5.1) and Dark Key-to-Door (Algorithm Distillation, Laskin et al. 2022, section 4).
+Grids with hidden places, where exploring in one episode pays off in the next: GridNavi (VariBAD, Zintgraf et al. 2020,
+section 5.1) and Dark Key-to-Door (Algorithm Distillation, Laskin et al. 2022, section 4).
 """
 
 from __future__ import annotations
@@ -10,49 +10,44 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_int, check_number, check_option, check_positive_int
-from sb3_trmrl.envs.tasks import N_HELD_OUT, TaskEnv, held_out_rng, in_trials
-from sb3_trmrl.envs.text_render import GREY, ORANGE, TextRender, grid
+from sb3_trmrl.envs.pictures import GREY, ORANGE, YELLOW, Colour, grid
+from sb3_trmrl.envs.small_problem import SmallProblem
+from sb3_trmrl.envs.tasks import held_out_rng, in_trials
+from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS, N_HELD_OUT_TASKS
 
 Cell = tuple[int, int]
 #: Stay, up, right, down, left
 MOVES: tuple[Cell, ...] = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
 
 
-class _GridEnv(TextRender, TaskEnv):
+class _GridEnv(SmallProblem):
     """
-    An agent that sees its own cell (x, y) of a square grid and nothing else, x and y one-hot; it stays where a wall is.
+    A square grid. The agent observes only its own cell (x, y), with x and y one-hot; walls stop it.
 
     :param size: Cells along each side, at least 3
-    :param horizon: Steps of an episode, after which it terminates: the problem is the sum of rewards until then
+    :param horizon: Steps of an episode
     :param start: Cell in which each episode begins
-    :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the grid
+    :param render_mode: ``"human"`` or ``"rgb_array"``
     """
 
     def __init__(self, size: int, horizon: int, start: Cell, render_mode: str | None) -> None:
-        super().__init__(render_mode)
+        super().__init__(horizon, render_mode)
         self.size = check_int("size", size, low=3)
-        self.horizon = check_positive_int("horizon", horizon)
         self.start = start
         # Not MultiDiscrete: RecurrentPPO cannot build its LSTM for that (SB3 gives it a NumPy integer as width).
         self.observation_space = spaces.Box(0.0, 1.0, (2 * size,), np.float32)
         self.action_space = spaces.Discrete(len(MOVES))
         self._rows = np.eye(size, dtype=np.float32)
         self._cell = start
-        self._steps_left = 0
 
     def _reward(self) -> float:
-        """
-        :return: Reward for being where the agent now is
-        """
+        """Return the reward of arriving at, or staying in, the current cell."""
         raise NotImplementedError
 
-    def _colours(self) -> list[tuple[Cell, tuple[int, int, int]]]:
-        """
-        :return: Hidden cells, and the colours to draw them in
-        """
+    def _colours(self) -> list[tuple[Cell, Colour]]:
+        """Return the hidden cells and their colours in the picture."""
         raise NotImplementedError
 
     def _check_cell(self, name: str, value: Any) -> Cell:
@@ -65,39 +60,33 @@ class _GridEnv(TextRender, TaskEnv):
         return int(x), int(y)
 
     def _one_hot(self, *cells: Cell) -> np.ndarray:
-        numbers = [number for cell in cells for number in cell]
-        return self._rows[numbers].ravel()
+        return self._rows[[number for cell in cells for number in cell]].ravel()
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        self._cell, self._steps_left = self.start, self.horizon
-        self._show("new episode")
-        return self._one_hot(self._cell), {}
+    def _start(self) -> str:
+        self._cell = self.start
+        return f"new episode, at {self._cell}"
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if self._steps_left == 0:
-            raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of the episode")
-        if not self.action_space.contains(action):
-            raise ValueError(f"`action` must be 0 (stay), 1 (up), 2 (right), 3 (down) or 4 (left), got {action!r}")
-        (x, y), (dx, dy), last = self._cell, MOVES[int(action)], self.size - 1
+    def _act(self, action: Any) -> tuple[float, str]:
+        action = self._check_discrete(action, "0 (stay), 1 (up), 2 (right), 3 (down) or 4 (left)")
+        (x, y), (dx, dy), last = self._cell, MOVES[action], self.size - 1
         self._cell = min(max(x + dx, 0), last), min(max(y + dy, 0), last)
-        self._steps_left -= 1
         reward = self._reward()
-        self._show(f"reward {reward:g}")
-        return self._one_hot(self._cell), reward, self._steps_left == 0, False, {}
+        return reward, f"reward {reward:g}, at {self._cell}"
 
-    def _show(self, event: str) -> None:
-        self.show(f"{event}, at {self._cell}", partial(grid, self.size, self._colours(), self._cell))
+    def _observe(self) -> np.ndarray:
+        return self._one_hot(self._cell)
+
+    def _picture(self) -> np.ndarray:
+        return grid(self.size, self._colours(), self._cell)
 
 
 class GridNaviEnv(_GridEnv):
     """
-    Find the hidden goal and stay there: 1 for each step at the goal, -0.1 for each other. The task is the goal's cell.
+    Find the hidden goal and stay there: reward 1 for each step at the goal, -0.1 for every other step. The task is the
+    goal's cell.
 
-    Episodes begin in the corner (0, 0), and the goal is never there or next to it. With 21 possible goals none is held
-    out: evaluation visits them in a fixed order.
+    Episodes begin in the corner (0, 0). The goal is never there or next to it, which leaves 21 goals; none of them is
+    held out, and evaluation visits them in a fixed order.
 
     :param size: Cells along each side
     :param horizon: Steps of an episode
@@ -114,7 +103,7 @@ class GridNaviEnv(_GridEnv):
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[Cell]:
         return [self.goals[i] for i in rng.integers(len(self.goals), size=n)]
 
-    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[Cell]:
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT_TASKS) -> list[Cell]:
         check_positive_int("n", n)
         order = held_out_rng(split).permutation(len(self.goals))
         return [self.goals[order[i % len(order)]] for i in range(n)]
@@ -134,17 +123,17 @@ class GridNaviEnv(_GridEnv):
     def _reward(self) -> float:
         return 1.0 if self._cell == self._goal else -0.1
 
-    def _colours(self) -> list[tuple[Cell, tuple[int, int, int]]]:
+    def _colours(self) -> list[tuple[Cell, Colour]]:
         return [(self._goal, ORANGE)]
 
 
 class DarkKeyToDoorEnv(_GridEnv):
     """
-    Find the hidden key, then the hidden door: 1 when the key is found and 1 when the door is reached with it, each once
-    an episode. The task is the pair of their cells, (key, door).
+    Find the hidden key, then the hidden door: reward 1 for finding the key and 1 for reaching the door with it, once
+    per episode each. The task is the pair of their cells, (key, door).
 
-    Episodes begin in the middle of the room. Of the 6,561 tasks of a 9 x 9 room, 500 are kept for validation and 500
-    for tests; training does not draw those.
+    Episodes begin in the middle of the room. Of the 6,561 tasks of a 9 x 9 room, 500 are held out for validation and
+    500 for tests.
 
     :param size: Cells along each side
     :param horizon: Steps of an episode
@@ -156,28 +145,28 @@ class DarkKeyToDoorEnv(_GridEnv):
         super().__init__(size, horizon, (middle, middle), render_mode)
         n_tasks = size**4
         n_held_out = min(500, n_tasks // 10)
-        # Always the same permutation: each split has its part of it
+        # The permutation depends on the size only, and each split is a part of it
         order = np.random.default_rng(size).permutation(n_tasks)
         self._numbers = {
             "validation": order[:n_held_out],
             "test": order[n_held_out : 2 * n_held_out],
             "train": order[2 * n_held_out :],
         }
-        self._key, self._door = self._task(int(order[-1]))
+        self._key, self._door = self._numbered_task(int(order[-1]))
         self._has_key = self._is_open = False
 
-    def _task(self, number: int) -> tuple[Cell, Cell]:
+    def _numbered_task(self, number: int) -> tuple[Cell, Cell]:
         key_x, key_y, door_x, door_y = (int(i) for i in np.unravel_index(number, (self.size,) * 4))
         return (key_x, key_y), (door_x, door_y)
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[tuple[Cell, Cell]]:
-        return [self._task(number) for number in rng.choice(self._numbers["train"], size=n)]
+        return [self._numbered_task(number) for number in rng.choice(self._numbers["train"], size=n)]
 
-    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[tuple[Cell, Cell]]:
-        numbers = self._numbers[check_option("split", split, ("validation", "test"))]
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT_TASKS) -> list[tuple[Cell, Cell]]:
+        numbers = self._numbers[check_option("split", split, HELD_OUT_SPLITS)]
         if check_positive_int("n", n) > len(numbers):
-            raise ValueError(f"`n` must be at most {len(numbers)}, the tasks kept for {split}, got {n}")
-        return [self._task(number) for number in numbers[:n]]
+            raise ValueError(f"`n` must be at most {len(numbers)}, the number of {split} tasks, got {n}")
+        return [self._numbered_task(number) for number in numbers[:n]]
 
     def set_task(self, task: Any) -> None:
         try:
@@ -192,11 +181,9 @@ class DarkKeyToDoorEnv(_GridEnv):
     def task_features(self, task: tuple[Cell, Cell]) -> np.ndarray:
         return self._one_hot(*task)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def _start(self) -> str:
         self._has_key = self._is_open = False
-        return super().reset(seed=seed, options=options)
+        return super()._start()
 
     def _reward(self) -> float:
         if not self._has_key:
@@ -207,13 +194,11 @@ class DarkKeyToDoorEnv(_GridEnv):
             return float(self._is_open)
         return 0.0
 
-    def _colours(self) -> list[tuple[Cell, tuple[int, int, int]]]:
-        return [
-            (self._door, GREY if self._is_open else ORANGE),
-            *([] if self._has_key else [(self._key, (240, 228, 66))]),
-        ]
+    def _colours(self) -> list[tuple[Cell, Colour]]:
+        key = [] if self._has_key else [(self._key, YELLOW)]
+        return [(self._door, GREY if self._is_open else ORANGE), *key]
 
 
-#: What is registered, see ``in_trials`` for the arguments of a trial
+#: The registered environments; their trials have four episodes
 grid_navi = partial(in_trials, GridNaviEnv, episodes_per_trial=4)
 dark_key_to_door = partial(in_trials, DarkKeyToDoorEnv, episodes_per_trial=4)

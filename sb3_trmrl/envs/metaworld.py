@@ -1,7 +1,7 @@
 """
 MetaWorld (Yu et al. 2020) as families of tasks: ML1, ML10, ML45, and the paper's ML45-Train (Melo 2022, appendix B.2).
 
-A robot arm, 50 goals for each thing it is to do, goals hidden. Tasks, physics, rewards and successes are MetaWorld's.
+A robot arm with hidden goals, 50 for each class of tasks. Tasks, physics, rewards and successes are MetaWorld's.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from gymnasium.error import ResetNeeded
 from sb3_trmrl.common.checks import check_int, check_option, check_positive_int
 from sb3_trmrl.envs.metaworld_simulation import ALL_V3_ENVIRONMENTS, Simulation, new_simulation
 from sb3_trmrl.envs.metaworld_tasks import VALIDATION_SEED_OFFSET, MetaWorldTask, TaskLists, class_names, task_lists
-from sb3_trmrl.envs.tasks import N_HELD_OUT, SPLITS, TaskEnv, check_box_action, held_out_rng, in_trials
+from sb3_trmrl.envs.tasks import TaskEnv, check_box_action, held_out_rng, in_trials
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, SPLITS
 
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
 #: MetaWorld's own limit
 MAX_HORIZON = 500
-#: Passed on from MetaWorld's info
+#: Entries of MetaWorld's info that are passed on
 _INFO_KEYS = ("success", "near_object", "grasp_success", "grasp_reward", "in_place_reward", "obj_to_target")
 _IMAGE_SIZE = 480
 
 
 def _observation_space() -> spaces.Box:
     """
-    :return: That of every class, (39,): position of the hand (3), opening of the gripper (1), positions and
-        orientations of the objects (14), the same of the step before, goal (3). The goal is always zero; bounds that
-        say so would make Gymnasium warn
+    Return the observation space of every class, (39,): position of the hand (3), opening of the gripper (1), positions
+    and orientations of the objects (14), the same numbers of the previous step, goal (3). The goal is always zero, but
+    Gymnasium would warn about bounds that say so.
     """
     hand = Simulation._HAND_SPACE
     low, high = ([*bound, end, *[end * np.inf] * 14] for bound, end in ((hand.low, -1.0), (hand.high, 1.0)))
@@ -41,26 +42,26 @@ def _observation_space() -> spaces.Box:
 
 class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
     """
-    One of MetaWorld's benchmarks. The task is a ``MetaWorldTask``: a class, and what MetaWorld draws at random in it.
+    One of MetaWorld's benchmarks. The task is a ``MetaWorldTask``: a class, and the numbers that MetaWorld draws in it.
 
-    Training draws from the benchmark's 50 tasks of each training class. ``"test"`` are its test tasks: other goals of
-    the same class in ML1, five other classes in ML10 and ML45. ``"validation"`` are further goals of the training
-    classes, the training tasks of the same benchmark with a seed 1,000,000 higher. Held-out tasks take the classes in
-    turn, in an order that is always the same.
+    Training tasks are drawn from the benchmark's 50 tasks of each training class. ``"test"`` tasks are the benchmark's
+    test tasks: other goals of the same class in ML1, five other classes in ML10 and ML45. ``"validation"`` tasks are
+    other goals of the training classes: the training tasks of the same benchmark with a seed 1,000,000 higher. Held-out
+    tasks take turns among the classes, always in the same order.
 
-    Observation 39 numbers, float64 as MetaWorld and Gymnasium's robots have them (SB3 casts what it stores), the goal's
-    entries zero; action 4 numbers in [-1, 1]. Never terminates: an episode goes on after a success, and is truncated.
-    ``info`` has MetaWorld's measures as floats and ``"is_success"``, a bool: ``"success"`` at this step. Resets with
-    the same task are all alike.
+    Observations have 39 numbers, float64 as in MetaWorld (SB3 casts what it stores), with zeros in place of the goal.
+    Actions have 4 numbers in [-1, 1]. Episodes never terminate: they continue after a success, and are truncated.
+    ``info`` contains MetaWorld's measures as floats and the bool ``"is_success"``, which is ``"success"`` at this step.
+    All resets with the same task lead to the same state.
 
     :param benchmark: ``"ML1"``, ``"ML10"`` or ``"ML45"``
-    :param task_name: The class of ML1; nothing else takes it
-    :param benchmark_seed: Seed of the benchmark's tasks, below 1,000,000. Goals of neighbouring seeds overlap
+    :param task_name: Class of ML1, not allowed for other benchmarks
+    :param benchmark_seed: Seed of the benchmark's tasks, below 1,000,000. Goals of consecutive seeds overlap
     :param reward_function_version: ``"v1"`` or ``"v2"``, MetaWorld's two sets of rewards
     :param horizon: Steps until an episode is truncated, at most 500
     :param render_mode: None or ``"rgb_array"``
     :param camera_name: One of MetaWorld's cameras
-    :raises TypeError: if a number or the name has another type
+    :raises TypeError: if an argument has the wrong type
     :raises ValueError: if a name is unknown or a number out of range
     """
 
@@ -80,7 +81,9 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         if benchmark == "ML1":
             check_option("task_name", task_name, ALL_V3_ENVIRONMENTS)
         elif task_name is not None:
-            raise ValueError(f"`task_name` chooses the class of ML1, {benchmark} has several; got {task_name!r}")
+            raise ValueError(
+                f"`task_name` must be None for {benchmark}, it chooses the class of ML1; got {task_name!r}"
+            )
         self.task_name = task_name
         self.benchmark_seed = check_int("benchmark_seed", benchmark_seed, low=0, high=VALIDATION_SEED_OFFSET - 2)
         self.reward_function_version = check_option("reward_function_version", reward_function_version, ("v1", "v2"))
@@ -106,10 +109,12 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
     def _task_lists(self, seed: int) -> TaskLists:
         return task_lists(self.benchmark, seed, self.task_name)
 
-    def tasks_of(self, split: str) -> tuple[MetaWorldTask, ...]:
+    def split_tasks(self, split: str) -> tuple[MetaWorldTask, ...]:
         """
+        Return all tasks of a split.
+
         :param split: ``"train"``, ``"validation"`` or ``"test"``
-        :return: All its tasks, in MetaWorld's order
+        :return: Tasks in MetaWorld's order
         """
         check_option("split", split, SPLITS)
         if split == "validation":
@@ -120,8 +125,8 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[MetaWorldTask]:
         return [self._lists.train[i] for i in rng.integers(len(self._lists.train), size=n)]
 
-    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[MetaWorldTask]:
-        return _classes_in_turn(self.tasks_of(split), split, n)
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT_TASKS) -> list[MetaWorldTask]:
+        return _classes_in_turn(self.split_tasks(split), split, n)
 
     def set_task(self, task: Any) -> None:
         try:
@@ -129,10 +134,10 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
             checked = MetaWorldTask(str(name), tuple(map(float, rand_vec)))
         except (TypeError, ValueError):
             raise TypeError(f"`task` must be a MetaWorldTask, the pair (name, rand_vec), got {task!r}") from None
-        # Given a goal too near to the object, MetaWorld would look for a better one without end
-        if checked not in self._lists.all and checked not in self.tasks_of("validation"):
-            its_name = f"{self.benchmark} with `benchmark_seed` {self.benchmark_seed}"
-            raise ValueError(f"`task` must be one of {its_name}, got {checked}")
+        # If a goal is too close to the object, MetaWorld would search for another one forever
+        if checked not in self._lists.all and checked not in self.split_tasks("validation"):
+            benchmark = f"{self.benchmark} with `benchmark_seed` {self.benchmark_seed}"
+            raise ValueError(f"`task` must be a task of {benchmark}, got {checked}")
         self._task = checked
 
     def get_task(self) -> MetaWorldTask:
@@ -140,8 +145,10 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
 
     def task_features(self, task: MetaWorldTask) -> np.ndarray:
         """
+        Return a task as numbers, for the observations of a task-conditioned oracle.
+
         :param task: A task of this environment
-        :return: Its class, one-hot among those of training and test, then ``rand_vec``, filled up with zeros
+        :return: Its class, one-hot among the training and test classes, then ``rand_vec``, padded with zeros
         """
         features = np.zeros(len(self._class_names) + self._n_numbers, dtype=np.float32)
         features[self._class_names.index(task.name)] = 1.0
@@ -179,14 +186,16 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.set_task(state["task"])
         if state["simulation"] is not None:
-            self.reset()  # makes the simulation of the task's class
+            self.reset()  # makes a simulation of the task's class
             assert self._simulation is not None
             self._simulation.load_state_dict(state["simulation"])
         super().load_state_dict(state)
 
     def render(self) -> np.ndarray | None:
         """
-        :return: RGB picture, (480, 480, 3), in mode ``"rgb_array"``; else None
+        Draw the current state.
+
+        :return: RGB picture, (480, 480, 3), in mode ``"rgb_array"``; otherwise None
         :raises ResetNeeded: before the first reset
         """
         if self.render_mode is None:
@@ -210,40 +219,32 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
 
 class ML45TrainEnv(MetaWorldEnv):
     """
-    The paper's simplified ML45 (appendix B.2): evaluated on the 45 training classes, on training tasks.
+    The paper's simplified ML45 (appendix B.2), which is evaluated on training tasks of the 45 training classes.
 
-    ``"validation"`` and ``"test"`` are two halves of the training tasks, which training meets too. One task of each
-    class is visited.
-
-    :param kwargs: Arguments of :class:`MetaWorldEnv` but for the benchmark, which is ML45
+    ``"validation"`` and ``"test"`` are two halves of the training tasks, which training uses too. An evaluation visits
+    one task of each class. The arguments are those of :class:`MetaWorldEnv`.
     """
 
     holds_tasks_out = False
     n_held_out = 45
 
-    def tasks_of(self, split: str) -> tuple[MetaWorldTask, ...]:
+    def split_tasks(self, split: str) -> tuple[MetaWorldTask, ...]:
         check_option("split", split, SPLITS)
-        # Every class has an even number of tasks, one after the other
+        # The tasks are grouped by class, and each class has an even number of them
         halves = {"train": slice(None), "validation": slice(0, None, 2), "test": slice(1, None, 2)}
         return self._lists.train[halves[split]]
 
 
 def _classes_in_turn(tasks: tuple[MetaWorldTask, ...], split: str, n: int) -> list[MetaWorldTask]:
-    """
-    :param tasks: Tasks, as many of each class
-    :param split: Name of the split, which decides on the order of the classes
-    :param n: How many to take
-    :return: One task of each class, then the second one of each, and so on
-    :raises ValueError: if there are not that many
-    """
+    """Return the first task of each class, then the second one of each, ..., n in all; the split decides the order."""
     if check_positive_int("n", n) > len(tasks):
-        raise ValueError(f"`n` must be at most {len(tasks)}, the tasks of {split}, got {n}")
+        raise ValueError(f"`n` must be at most {len(tasks)}, the number of {split} tasks, got {n}")
     names = class_names(tasks)
     by_class = [[task for task in tasks if task.name == names[i]] for i in held_out_rng(split).permutation(len(names))]
-    return [task for of_each in zip(*by_class, strict=True) for task in of_each][:n]
+    return [task for round_ in zip(*by_class, strict=True) for task in round_][:n]
 
 
-#: What is registered: trials of ten episodes as in the released code, see ``in_trials`` for the arguments of a trial
+#: The registered environments; their trials have ten episodes, as in the released code
 _trials = partial(in_trials, episodes_per_trial=10)
 metaworld_ml1 = partial(_trials, MetaWorldEnv, benchmark="ML1", task_name="reach-v3")
 metaworld_ml1_push = partial(_trials, MetaWorldEnv, benchmark="ML1", task_name="push-v3")

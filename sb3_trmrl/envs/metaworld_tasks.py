@@ -1,9 +1,8 @@
 """
-MetaWorld's lists of tasks, kept on disk: making ML45's takes MetaWorld about half a minute.
+MetaWorld's lists of tasks, cached on disk because MetaWorld takes about half a minute to make those of ML45.
 
-The lists are those of ``metaworld.ML1``, ``ML10`` and ``ML45``, unchanged. A file is used only if it was made with the
-installed version of MetaWorld and its hash is right; it is written elsewhere and renamed, so that processes which start
-at the same time never read half a file.
+The lists are those of ``metaworld.ML1``, ``ML10`` and ``ML45``, unchanged. A cached file is used only if it was made
+with the installed version of MetaWorld and its hash is right.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import json
 import os
 import pickle
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,9 +20,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-#: Where the lists are kept, instead of the user's cache folder
+from sb3_trmrl.common.atomic_file import atomic_file
+
+#: Environment variable for the folder of the lists, instead of the user's cache folder
 CACHE_VARIABLE = "SB3_TRMRL_CACHE"
-#: Benchmark seeds are below this, and validation goals come from a seed so much higher. The lists of neighbouring
+#: Benchmark seeds are below this number, and it is added to the seed for the validation goals. The lists of consecutive
 #: seeds overlap: ML1's test goals of seed s are the training goals of seed s + 1.
 VALIDATION_SEED_OFFSET = 1_000_000
 _SPLITS = ("train", "test")
@@ -32,28 +32,24 @@ _SPLITS = ("train", "test")
 
 class MetaWorldTask(NamedTuple):
     """
-    One task of MetaWorld. Compares by value; immutable, so that a copy is the object itself.
+    A task of MetaWorld. Tasks are compared by value and are immutable; a copy is the same object.
 
     :param name: Name of its class, for example ``"reach-v3"``
-    :param rand_vec: What MetaWorld draws at random, mostly the initial position of the object and the goal, in metres
+    :param rand_vec: The numbers that MetaWorld draws at random, usually the initial position of the object and the
+        goal, in metres
     """
 
     name: str
     rand_vec: tuple[float, ...]
 
-    # Vectorised environments deep-copy every info.
+    # Vectorised environments deep-copy every info
     def __deepcopy__(self, memo: dict[int, Any]) -> MetaWorldTask:
         return self
 
 
 @dataclass(frozen=True)
 class TaskLists:
-    """
-    The tasks of one benchmark, 50 of each class, in MetaWorld's order.
-
-    :param train: Tasks of ``train_tasks``
-    :param test: Tasks of ``test_tasks``
-    """
+    """Training and test tasks of one benchmark, 50 of each class, in MetaWorld's order."""
 
     train: tuple[MetaWorldTask, ...]
     test: tuple[MetaWorldTask, ...]
@@ -65,20 +61,19 @@ class TaskLists:
 
 
 def class_names(tasks: Iterable[MetaWorldTask]) -> list[str]:
-    """
-    :param tasks: Tasks
-    :return: Names of their classes, in the order of their first appearance
-    """
+    """Return the names of the tasks' classes, in the order of their first appearance."""
     return list(dict.fromkeys(task.name for task in tasks))
 
 
 @lru_cache(maxsize=16)
 def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskLists:
     """
+    Return the tasks of a benchmark, from memory or from the disk, or make them and write them to the disk.
+
     :param benchmark: ``"ML1"``, ``"ML10"`` or ``"ML45"``
     :param seed: Seed of MetaWorld's benchmark
     :param task_name: Name of the class, for ``"ML1"`` only
-    :return: The benchmark's tasks: from this process, else from the disk, else made now and written there
+    :return: Tasks
     """
     name = "-".join([benchmark, *([task_name] if task_name else []), f"seed{seed}", version("metaworld")])
     path = cache_folder() / "metaworld" / f"{name}.json"
@@ -92,10 +87,7 @@ def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskL
 
 
 def cache_folder() -> Path:
-    """
-    :return: Folder of this package in the user's cache: the environment variable ``SB3_TRMRL_CACHE`` if it is set,
-        else below ``XDG_CACHE_HOME`` or what the platform uses instead
-    """
+    """Return ``SB3_TRMRL_CACHE`` if it is set, otherwise a folder in ``XDG_CACHE_HOME`` or the platform's cache."""
     given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given).expanduser()
@@ -109,23 +101,14 @@ def cache_folder() -> Path:
 
 
 def _make(benchmark: str, seed: int, task_name: str | None) -> TaskLists:
-    """
-    :param benchmark: Name of the benchmark
-    :param seed: Its seed
-    :param task_name: Name of the class, for ML1
-    :return: MetaWorld's own lists
-    """
     import metaworld
 
     made = getattr(metaworld, benchmark)(*([task_name] if task_name else []), seed=seed)
-    return TaskLists(*(tuple(map(_unpacked, tasks)) for tasks in (made.train_tasks, made.test_tasks)))
+    return TaskLists(*(tuple(map(_unpack, tasks)) for tasks in (made.train_tasks, made.test_tasks)))
 
 
-def _unpacked(task: Any) -> MetaWorldTask:
-    """
-    :param task: A ``metaworld.Task``: name, and pickled class, vector and observability
-    :return: What of it differs between tasks
-    """
+def _unpack(task: Any) -> MetaWorldTask:
+    """Return what differs between tasks in a ``metaworld.Task``: name, and pickled class, vector and observability."""
     return MetaWorldTask(task.env_name, tuple(pickle.loads(task.data)["rand_vec"].tolist()))
 
 
@@ -134,10 +117,7 @@ def _digest(tasks: dict[str, Any]) -> str:
 
 
 def _read(path: Path) -> TaskLists | None:
-    """
-    :param path: File of the cache
-    :return: Its lists, or None if there is no such file or it is damaged
-    """
+    """Return the lists in a file of the cache, or None if it does not exist or is damaged."""
     if not path.is_file():
         return None
     try:
@@ -147,25 +127,16 @@ def _read(path: Path) -> TaskLists | None:
             raise ValueError("its hash is wrong")
         return TaskLists(*(tuple(MetaWorldTask(name, tuple(vector)) for name, vector in tasks[k]) for k in _SPLITS))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"Making the task list in {path} again, it is damaged: {error!r}", stacklevel=3)
+        warnings.warn(f"The task list in {path} is damaged and will be made again: {error!r}", stacklevel=3)
         return None
 
 
 def _write(path: Path, lists: TaskLists) -> None:
-    """
-    :param path: File of the cache
-    :param lists: What to keep in it
-    """
     tasks = {"train": lists.train, "test": lists.test}
     content = {"key": path.stem, "sha256": _digest(tasks), "tasks": tasks}
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            temporary = file.name
-            json.dump(content, file)
-        os.replace(temporary, path)
+        with atomic_file(path) as file:  # processes that start at the same time never read half a file
+            file.write(json.dumps(content).encode())
     except OSError as error:
         warnings.warn(f"Cannot keep the task list for the next time: {error}; set {CACHE_VARIABLE}", stacklevel=3)
-        if temporary is not None and os.path.exists(temporary):
-            os.remove(temporary)

@@ -1,4 +1,4 @@
-"""The state of a MuJoCo simulation, such that it goes on to the last bit as it would have gone on."""
+"""The state of a MuJoCo simulation, from which it can be continued bit by bit."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import mujoco
 import numpy as np
 
-#: What the simulation integrates, and the solver's starting point
+#: The integrated quantities, and the starting point of the solver
 _INTEGRATED = mujoco.mjtState.mjSTATE_INTEGRATION
-#: Places and forces that belong to the step before: MuJoCo computes them first and integrates then, so they cannot be
-#: computed again from where it stands. Rewards read some of them, Ant's the torso's `xpos`.
-_OF_LAST_STEP = (
+#: Derived quantities of the previous step. MuJoCo computes them before it integrates, which is why they cannot be
+#: recomputed from the integrated state. Some rewards read them, for example Ant's reads the torso's `xpos`.
+_PREVIOUS_STEP = (
     *("xpos", "xquat", "xmat", "xipos", "ximat", "xanchor", "xaxis"),
     *("geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "cam_xpos", "cam_xmat"),
     *("subtree_com", "cvel", "cacc", "cfrc_ext", "cfrc_int", "qacc", "sensordata"),
@@ -20,22 +20,14 @@ _OF_LAST_STEP = (
 
 
 def mujoco_state(model: mujoco.MjModel, data: mujoco.MjData) -> dict[str, np.ndarray]:
-    """
-    :param model: Model
-    :param data: State of its simulation
-    :return: Copies of the arrays that decide how it goes on
-    """
+    """Return copies of all arrays that determine how a simulation continues."""
     integrated = np.empty(mujoco.mj_stateSize(model, _INTEGRATED))
     mujoco.mj_getState(model, data, integrated, _INTEGRATED)
-    return {"integrated": integrated, **{name: getattr(data, name).copy() for name in _OF_LAST_STEP}}
+    return {"integrated": integrated, **{name: getattr(data, name).copy() for name in _PREVIOUS_STEP}}
 
 
 def set_mujoco_state(model: mujoco.MjModel, data: mujoco.MjData, state: dict[str, Any]) -> None:
-    """
-    :param model: Model, the same as that of the state
-    :param data: Is set to the state
-    :param state: What :func:`mujoco_state` returned
-    """
+    """Set a simulation of the same model to a state that :func:`mujoco_state` returned."""
     mujoco.mj_setState(model, data, state["integrated"], _INTEGRATED)
-    for name in _OF_LAST_STEP:
+    for name in _PREVIOUS_STEP:
         getattr(data, name)[...] = state[name]

@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_number, check_positive, check_positive_int, short_repr
-from sb3_trmrl.envs.tasks import TaskEnv, in_trials
-from sb3_trmrl.envs.text_render import TextRender, bars
+from sb3_trmrl.envs.pictures import bars
+from sb3_trmrl.envs.small_problem import SmallProblem
+from sb3_trmrl.envs.tasks import in_trials
 
 
 @dataclass(frozen=True, eq=False)
 class TabularMDPTask:
     """
-    One MDP with S states and A actions. Compares by value; immutable, so that a copy is the object itself.
+    An MDP with S states and A actions. Tasks are compared by value and are immutable; a copy is the same object.
 
     :param transitions: Probabilities of the next state, shape (S, A, S)
-    :param mean_rewards: Mean of the reward, whose deviation is 1, shape (S, A)
+    :param mean_rewards: Mean of the normally distributed reward with standard deviation 1, shape (S, A)
     :raises TypeError: if they are not arrays of numbers
-    :raises ValueError: if the shapes do not fit, a number is not finite or a row is no distribution
+    :raises ValueError: if the shapes do not fit, a number is not finite or a row is not a distribution
     """
 
     transitions: np.ndarray
@@ -39,15 +39,13 @@ class TabularMDPTask:
             object.__setattr__(self, name, array)
         shape = self.mean_rewards.shape
         if len(shape) != 2 or self.transitions.shape != (*shape, shape[0]):
-            raise ValueError(
-                f"a TabularMDPTask needs `transitions` (S, A, S) and `mean_rewards` (S, A), got shapes "
-                f"{self.transitions.shape} and {shape}"
-            )
+            got = f"got shapes {self.transitions.shape} and {shape}"
+            raise ValueError(f"`transitions` must have the shape (S, A, S) and `mean_rewards` (S, A), {got}")
         if not np.isfinite(self.mean_rewards).all():
             raise ValueError(f"`mean_rewards` must be finite, got {short_repr(self.mean_rewards)}")
         if not ((self.transitions >= 0).all() and np.allclose(self.transitions.sum(-1), 1.0)):
             got = short_repr(self.transitions)
-            raise ValueError(f"each row of `transitions` must be a distribution: not negative, with sum 1; got {got}")
+            raise ValueError(f"`transitions` must have distributions as rows, not negative and with sum 1, got {got}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TabularMDPTask):
@@ -63,7 +61,7 @@ class TabularMDPTask:
         n_states, n_actions = self.mean_rewards.shape
         return f"TabularMDPTask({n_states} states, {n_actions} actions, mean reward {self.mean_rewards.mean():.3f})"
 
-    # Vectorised environments deep-copy every info.
+    # Vectorised environments deep-copy every info
     def __deepcopy__(self, memo: dict[int, Any]) -> TabularMDPTask:
         return self
 
@@ -71,18 +69,18 @@ class TabularMDPTask:
         return TabularMDPTask, (self.transitions, self.mean_rewards)
 
 
-class TabularMDPEnv(TextRender, TaskEnv):
+class TabularMDPEnv(SmallProblem):
     """
     A random MDP: transitions from a flat Dirichlet distribution, reward ~ N(mean, 1) with mean ~ N(1, 1).
 
-    The task is a ``TabularMDPTask``. The observation is the state. Every episode starts in state 0 (no state is special
-    in the distribution of tasks) and terminates after ``horizon`` steps: the problem is the sum of rewards until then.
+    The task is a ``TabularMDPTask``. The observation is the state. Every episode starts in state 0 (the distribution of
+    tasks is the same for all states) and terminates after ``horizon`` steps.
 
     :param n_states: Number of states S
     :param n_actions: Number of actions A
     :param horizon: Steps of an episode
-    :param reward_prior: Mean and deviation of the normal distribution of the mean rewards
-    :param dirichlet_alpha: Concentration of the distribution of the transitions; below 1 they are nearly deterministic
+    :param reward_prior: Mean and standard deviation of the normal distribution of the mean rewards
+    :param dirichlet_alpha: Concentration of the distribution of transitions; far below 1 they are nearly deterministic
     :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the state
     """
 
@@ -95,22 +93,20 @@ class TabularMDPEnv(TextRender, TaskEnv):
         dirichlet_alpha: float = 1.0,
         render_mode: str | None = None,
     ) -> None:
-        super().__init__(render_mode)
+        super().__init__(horizon, render_mode)
         self.n_states = check_positive_int("n_states", n_states)
         self.n_actions = check_positive_int("n_actions", n_actions)
-        self.horizon = check_positive_int("horizon", horizon)
         try:
             mean, deviation = (check_number("reward_prior", number) for number in reward_prior)
         except (TypeError, ValueError) as error:
             raise TypeError(f"`reward_prior` must be a pair of finite numbers, got {reward_prior!r}") from error
         if deviation < 0:
-            raise ValueError(f"the deviation in `reward_prior` must not be negative, got {reward_prior!r}")
+            raise ValueError(f"`reward_prior` must have a deviation that is not negative, got {reward_prior!r}")
         self.reward_prior = mean, deviation
         self.dirichlet_alpha = check_positive("dirichlet_alpha", dirichlet_alpha)
         self.observation_space = spaces.Discrete(self.n_states)
         self.action_space = spaces.Discrete(self.n_actions)
         self._state = 0
-        self._steps_left = 0
         self.set_task(self.draw_tasks(1, np.random.default_rng(0))[0])
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[TabularMDPTask]:
@@ -127,7 +123,7 @@ class TabularMDPEnv(TextRender, TaskEnv):
             raise ValueError(f"`task` must have {self.n_states} states and {self.n_actions} actions, got {task}")
         self._task = task
         self._cumulative = np.cumsum(task.transitions, axis=-1)
-        # Rounding must not leave room above the last state that can be reached.
+        # Rounding must not give probability to states after the last one that can be reached
         self._cumulative[self._cumulative >= self._cumulative[..., -1:]] = 1.0
 
     def get_task(self) -> TabularMDPTask:
@@ -136,29 +132,23 @@ class TabularMDPEnv(TextRender, TaskEnv):
     def task_features(self, task: TabularMDPTask) -> np.ndarray:
         return np.concatenate([task.mean_rewards.ravel(), task.transitions.ravel()]).astype(np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.int64, dict[str, Any]]:
-        super().reset(seed=seed)
-        self._state, self._steps_left = 0, self.horizon
-        self._show("new episode")
-        return np.int64(0), {}
+    def _start(self) -> str:
+        self._state = 0
+        return "new episode, state 0"
 
-    def step(self, action: Any) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
-        if self._steps_left == 0:
-            raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of the episode")
-        if not self.action_space.contains(action):
-            raise ValueError(f"`action` must be 0 to {self.n_actions - 1}, got {action!r}")
+    def _act(self, action: Any) -> tuple[float, str]:
+        action = self._check_discrete(action, f"0 to {self.n_actions - 1}")
         reward = float(self.np_random.normal(self._task.mean_rewards[self._state, action]))
         cumulative = self._cumulative[self._state, action]
         self._state = int(np.searchsorted(cumulative, self.np_random.random(), side="right"))
-        self._steps_left -= 1
-        self._show(f"action {action} pays {reward:.2f}")
-        return np.int64(self._state), reward, self._steps_left == 0, False, {}
+        return reward, f"action {action} pays {reward:.2f}, state {self._state}"
 
-    def _show(self, event: str) -> None:
-        self.show(f"{event}, state {self._state}", partial(bars, (1.0,) * self.n_states, self._state))
+    def _observe(self) -> Any:
+        return np.int64(self._state)
+
+    def _picture(self) -> np.ndarray:
+        return bars((1.0,) * self.n_states, self._state)
 
 
-#: What is registered: trials of ten episodes, see ``in_trials`` for the arguments of a trial
+#: The registered environment; its trials have ten episodes
 tabular_mdp = partial(in_trials, TabularMDPEnv, episodes_per_trial=10)

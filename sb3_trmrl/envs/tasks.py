@@ -1,4 +1,4 @@
-"""What all families of tasks share: drawing tasks, the held-out ones, and the wrappers around them."""
+"""The base class of all families of tasks, their held-out tasks, and the wrappers around them."""
 
 from __future__ import annotations
 
@@ -19,66 +19,71 @@ from sb3_trmrl.common.checks import (
     check_positive_int,
 )
 from sb3_trmrl.common.plain_state import attributes_besides, plain_state, set_plain_state
-from sb3_trmrl.trials.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
+from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS, N_HELD_OUT_TASKS, SPLITS
+from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial
+from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
 
-#: Number of tasks in each held-out split, where a family says no other
-N_HELD_OUT = 20
-#: Entropy of the held-out tasks. With their own spawn keys they have nothing in common with the stream of any seed.
+#: Entropy of the held-out tasks. The split is the spawn key, which no generator seeded by a user has.
 _HELD_OUT_ENTROPY = 15_340_206_614
-_SPAWN_KEYS = {"validation": 1, "test": 2}
-SPLITS = ("train", *_SPAWN_KEYS)
 
 
 class TaskEnv(gym.Env):
     """
-    An environment whose reward or dynamics depend on a task. A subclass gives the distribution and the check of a task.
+    An environment whose reward or dynamics depend on a task. Subclasses define the distribution and the check of tasks.
 
-    Tasks are plain values that compare by value. Before the first ``set_task`` a fixed task of the distribution is set.
+    Tasks are plain values that are compared by value. Before the first ``set_task`` the environment has a fixed task of
+    the distribution.
     """
 
-    #: Whether training never meets the held-out tasks; not so where there are only a few tasks in all
+    #: Whether training never uses the held-out tasks; False if there are only a few tasks altogether
     holds_tasks_out: ClassVar[bool] = True
-    #: Number of tasks in each held-out split, that registered environments visit in turn
-    n_held_out: ClassVar[int] = N_HELD_OUT
-    #: Unit of tasks that are numbers, for pictures
+    #: Number of tasks in each held-out split, which registered environments visit in turn
+    n_held_out: ClassVar[int] = N_HELD_OUT_TASKS
+    #: Unit of tasks that are numbers, for plots
     task_unit: ClassVar[str] = ""
 
     def draw_tasks(self, n: int, rng: np.random.Generator) -> list[Any]:
         """
+        Draw tasks of the training distribution.
+
         :param n: Number of tasks
-        :param rng: Where the randomness comes from
-        :return: n tasks of the training distribution
+        :param rng: Random generator
+        :return: n tasks
         """
         raise NotImplementedError
 
     def set_task(self, task: Any) -> None:
         """
-        :param task: Task of the episodes that follow
+        Set the task of the following episodes.
+
+        :param task: Task
         :raises TypeError: if it is not a task of this environment
         :raises ValueError: if its value is out of range
         """
         raise NotImplementedError
 
     def get_task(self) -> Any:
-        """
-        :return: The current task
-        """
+        """Return the current task."""
         raise NotImplementedError
 
     def sample_tasks(self, n: int) -> list[Any]:
         """
+        Draw tasks with the environment's own generator, which ``reset(seed=...)`` seeds.
+
         :param n: Number of tasks
-        :return: n tasks, drawn with the environment's own generator (seeded by ``reset(seed=...)``)
+        :return: n tasks
         :raises TypeError: if ``n`` is not an integer
         :raises ValueError: if it is below 1
         """
         return self.draw_tasks(check_positive_int("n", n), self.np_random)
 
-    def held_out_tasks(self, split: str, n: int = N_HELD_OUT) -> list[Any]:
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT_TASKS) -> list[Any]:
         """
+        Return tasks for evaluation: always the same ones, and different ones in the two splits.
+
         :param split: ``"validation"`` or ``"test"``
         :param n: Number of tasks
-        :return: n tasks, always the same ones, different in the two splits
+        :return: n tasks
         :raises TypeError: if ``n`` is not an integer
         :raises ValueError: if it is below 1, or the split is unknown
         """
@@ -86,15 +91,19 @@ class TaskEnv(gym.Env):
 
     def task_features(self, task: Any) -> np.ndarray:
         """
+        Return a task as numbers, for the observations of a task-conditioned oracle.
+
         :param task: A task of this environment
-        :return: The task as numbers, for an agent that is told, (F,)
+        :return: Float32 numbers, (F,)
         """
         return np.ravel(np.asarray(task, dtype=np.float32))
 
     def state_dict(self) -> dict[str, Any] | None:
         """
-        :return: All that decides how the environment goes on: its task, its generator and its attributes that are plain
-            data; None if there are others, such as a simulator. Then a subclass has to add them in methods of its own
+        Return the state from which the environment can be continued: its task, its generator and all attributes that
+        are plain data.
+
+        :return: The state, or None if there are other attributes, such as a simulator; a subclass has to add those
         """
         if type(self).state_dict is TaskEnv.state_dict:
             task = self.get_task()
@@ -107,34 +116,54 @@ class TaskEnv(gym.Env):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Go on from a state, bit by bit as the environment that it was taken from.
+        Continue from a state, bit by bit as the environment that it was taken from.
 
-        :param state: What ``state_dict()`` of an environment made with the same arguments returned
+        :param state: Result of ``state_dict()`` of an environment that was made with the same arguments
         """
         self.set_task(state["task"])
         set_plain_state(self, state["attributes"])
 
 
+class UniformTaskEnv(TaskEnv):
+    """
+    Tasks are numbers, drawn uniformly from a range; held-out tasks are spread evenly over it.
+
+    :param name: Name of the argument for the range
+    :param task_range: Lowest and highest number
+    :param low: Lowest number allowed
+    :param high: Highest number allowed
+    :raises TypeError: if the range is not a pair of numbers
+    :raises ValueError: if it is inverted or exceeds the bounds
+    """
+
+    def __init__(self, name: str, task_range: tuple[float, float], low: float, high: float) -> None:
+        self._task_range = check_range(name, task_range, low, high)
+        self._task = sum(self._task_range) / 2
+
+    def draw_tasks(self, n: int, rng: np.random.Generator) -> list[float]:
+        tasks: list[float] = rng.uniform(*self._task_range, size=n).tolist()
+        return tasks
+
+    def held_out_tasks(self, split: str, n: int = N_HELD_OUT_TASKS) -> list[float]:
+        return stratified(*self._task_range, check_positive_int("n", n), held_out_rng(split))
+
+    def set_task(self, task: Any) -> None:
+        self._task = check_number("task", task)
+
+    def get_task(self) -> float:
+        return self._task
+
+
 def held_out_rng(split: str) -> np.random.Generator:
-    """
-    :param split: ``"validation"`` or ``"test"``
-    :return: The generator of its tasks, always in the same state
-    """
-    spawn_key = (_SPAWN_KEYS[check_option("split", split, _SPAWN_KEYS)],)
-    seed = np.random.SeedSequence(_HELD_OUT_ENTROPY, spawn_key=spawn_key)
-    return np.random.default_rng(seed)
+    """Return the random generator of a held-out split's tasks, always in the same state."""
+    spawn_key = (SPLITS.index(check_option("split", split, HELD_OUT_SPLITS)),)
+    return np.random.default_rng(np.random.SeedSequence(_HELD_OUT_ENTROPY, spawn_key=spawn_key))
 
 
 def stratified(low: float, high: float, n: int, rng: np.random.Generator) -> list[float]:
     """
-    One number from each n-th of a range, in any order: plain draws differ so much in their mean that figures of two
-    splits could not be compared.
-
-    :param low: Lowest number
-    :param high: Highest number
-    :param n: How many
-    :param rng: Where the randomness comes from
-    :return: The numbers
+    Draw one number from each of n equal parts of the range from ``low`` to ``high``, in random order. The means of
+    independent draws would differ too much to compare results on two splits.
     """
     quantiles = rng.permutation((np.arange(n) + rng.uniform(size=n)) / n)
     values: list[float] = (low + (high - low) * quantiles).tolist()
@@ -152,20 +181,21 @@ def in_trials(
     **env_kwargs: Any,
 ) -> gym.Env:
     """
-    A family of tasks, ready to train on; behind every registered environment.
+    Make a family of tasks that is ready for training; all registered environments are made by this function.
 
     :param env_class: Class of the environment
     :param episodes_per_trial: Episodes of one task that make a trial
-    :param split: ``"train"`` draws a new task for each trial; ``"validation"`` (choose a model with it) and ``"test"``
-        (report with it) visit the family's ``n_held_out`` (20) held-out tasks in turn, one per trial
+    :param split: ``"train"`` draws a new task for each trial. ``"validation"`` (for choosing a model) and ``"test"``
+        (for reporting results) visit the family's ``n_held_out`` (20) held-out tasks in turn, one per trial
     :param trial_end: ``"terminated"``, ``"truncated"`` or None, see ``MultiEpisodeTrial``
     :param across_episodes: ``"keep"`` or ``"zero"``, see ``PreviousTransitionObservation``
-    :param previous_transition: Whether the observation tells the last action, reward and end of episode; without, it is
-        the environment's own: a lower reference, that cannot know the task
-    :param reveal_task: Add the task to the observation, under the key ``"task"``: an oracle, to compare with
+    :param previous_transition: Whether the observation includes the last action, reward and end of episode. Without
+        them it is the environment's own: an agent without task information, to compare with
+    :param reveal_task: Whether to add the task to the observation, under the key ``"task"``: a task-conditioned oracle,
+        to compare with
     :param env_kwargs: Arguments of the environment
-    :return: ``PreviousTransitionObservation(MultiEpisodeTrial(env))``, or what the two arguments make of it
-    :raises TypeError: if an argument has the wrong type, or the environment does not take it
+    :return: ``PreviousTransitionObservation(MultiEpisodeTrial(env))``, modified by the last two arguments
+    :raises TypeError: if an argument has the wrong type, or the environment does not accept it
     :raises ValueError: if an argument is out of range
     """
     check_option("split", split, SPLITS)
@@ -182,8 +212,15 @@ def in_trials(
 
 class TaskObservation(gym.ObservationWrapper):
     """
-    Adds the task to a Dict observation, under the key ``"task"``; any other observation becomes the Dict's
+    Adds the task to a Dict observation under the key ``"task"``; any other observation becomes the key
     ``"observation"``.
+
+    Example:
+        >>> from sb3_trmrl.envs.bandit import BernoulliBanditEnv
+        >>> env = TaskObservation(BernoulliBanditEnv(n_arms=2))
+        >>> observation, _ = env.reset(seed=0)
+        >>> observation["task"]
+        array([0.5, 0.5], dtype=float32)
 
     :param env: Environment whose innermost layer is a ``TaskEnv``
     :raises TypeError: if it is something else
@@ -207,12 +244,7 @@ class TaskObservation(gym.ObservationWrapper):
 
 
 def check_box_action(action: Any, size: int) -> np.ndarray:
-    """
-    :param action: What the agent does
-    :param size: Number of its components
-    :return: It as an array of float64
-    :raises ValueError: if it is not so many finite numbers
-    """
+    """Check that an action is ``size`` finite numbers, and return it as an array of float64."""
     try:
         array = np.asarray(action, dtype=np.float64)
     except (TypeError, ValueError):
@@ -223,15 +255,7 @@ def check_box_action(action: Any, size: int) -> np.ndarray:
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave: the pair (lowest, highest)
-    :param low: Lowest number allowed
-    :param high: Highest number allowed
-    :return: The pair as floats
-    :raises TypeError: if it is not a pair of numbers
-    :raises ValueError: if it is inverted or exceeds the bounds
-    """
+    """Check that an argument is a pair of numbers (lowest, highest) within [``low``, ``high``], and return it."""
     try:
         first, last = (check_number(name, bound) for bound in value)
     except (TypeError, ValueError) as error:

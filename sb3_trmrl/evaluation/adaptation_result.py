@@ -1,4 +1,4 @@
-"""What an evaluation of adaptation found: every reward, by task, episode and step."""
+"""Result of an evaluation of adaptation: every reward, by task, episode and step."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _N_RESAMPLES = 9_999
 @dataclass(frozen=True)
 class AdaptationResult:
     """
-    T tasks, E episodes of each in one trial, at most H steps long.
+    Results of trials on T tasks, with E episodes of at most H steps each.
 
     :param env_id: Name of the environment
     :param tasks: The tasks, T of them
     :param rewards: Reward of each step, (T, E, H), NaN after an early end
-    :param successes: Whether an episode had success at any step, (T, E), None where the environment does not tell
+    :param successes: Whether an episode was a success at any step, (T, E), or None if the environment does not say
     :param infos: Further numbers of each step by name, (T, E, H) each
     :param split: ``"train"``, ``"validation"`` or ``"test"``
-    :param held_out: Whether training never meets these tasks; None where that is not known
-    :param deterministic: Whether actions were the likeliest ones
+    :param held_out: Whether training never uses these tasks; None if that is unknown
+    :param deterministic: Whether actions were deterministic
     :param seed: Seed of the evaluation
     """
 
@@ -67,31 +67,33 @@ class AdaptationResult:
 
     def interval(self, confidence: float = 0.95) -> np.ndarray:
         """
-        :param confidence: Of the interval
-        :return: Lower and upper end of the percentile bootstrap interval of the mean over *tasks*, (E, 2); NaN for a
-            single task. It tells how the mean depends on the tasks drawn, and nothing about other training seeds
+        Return the percentile bootstrap interval of each episode's mean return over *tasks*. It describes how the mean
+        varies with the tasks drawn, not with training seeds.
+
+        :param confidence: Confidence level, between 0 and 1
+        :return: Lower and upper end, (E, 2); NaN for a single task
         """
         return bootstrap_interval(self.returns, confidence, self.seed)
 
     @property
     def success_rates(self) -> np.ndarray | None:
-        """Share of tasks with success in each episode, (E,)"""
+        """Fraction of tasks with success in each episode, (E,)"""
         return None if self.successes is None else self.successes.mean(axis=0)
 
     def tasks_seen_in_training(self) -> str:
-        """
-        :return: A sentence about whether the tasks are new to the agent
-        """
+        """Return a sentence about whether the tasks are new to the agent."""
         if self.split == "train":
             return "Tasks are drawn as in training."
         if self.held_out is None:
-            return "Tasks are drawn from the environment's distribution, with random numbers of their own."
+            return "Tasks are drawn from the environment's distribution, with an independent random generator."
         if self.held_out:
-            return f"Tasks are held out for {self.split}: training does not meet them."
-        return "The task set is too small to hold any out: training meets the same tasks."
+            return f"Tasks are held out for {self.split}: training does not use them."
+        return "The task set is too small to hold any out: training uses the same tasks."
 
     def to_frame(self) -> pd.DataFrame:
         """
+        Return the results as a table.
+
         :return: One row for each task and episode (counted from 1): task, episode, return, length, success
         """
         import pandas as pd
@@ -109,9 +111,11 @@ class AdaptationResult:
 
     def save(self, path: str | Path) -> None:
         """
-        :param path: File to write, ``.npz``; holds numbers and JSON, no pickle
-        :raises TypeError: if ``path`` is no path
-        :raises OSError: if it cannot be written to
+        Save the results to a file that contains numbers and JSON, but no pickle.
+
+        :param path: File to write, ``.npz``
+        :raises TypeError: if ``path`` is not a path
+        :raises OSError: if the file cannot be written
         """
         check_path("path", path)
         names = ("env_id", "split", "held_out", "deterministic", "seed")
@@ -120,33 +124,31 @@ class AdaptationResult:
         if self.successes is not None:
             arrays["successes"] = self.successes
         tasks = json.dumps(self.tasks, default=repr)
-        with open(path, "wb") as file:  # a path would get another suffix
+        with open(path, "wb") as file:  # NumPy would append a suffix to a path
             np.savez_compressed(file, rewards=self.rewards, tasks=tasks, about=json.dumps(about), **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> AdaptationResult:
         """
+        Load results from a file.
+
         :param path: File that :meth:`save` wrote
-        :return: The same result; tasks that are neither numbers nor tuples of numbers come back as text
-        :raises TypeError: if ``path`` is no path
+        :return: The same results; tasks other than numbers and tuples of numbers become text
+        :raises TypeError: if ``path`` is not a path
         :raises FileNotFoundError: if there is no such file
-        :raises ValueError: if it is not a file that :meth:`save` wrote, or is damaged
+        :raises ValueError: if :meth:`save` did not write the file, or if it is damaged
         """
         with open(check_path("path", path), "rb") as file:
             try:
                 with np.load(file, allow_pickle=False) as data:
-                    return cls._of_arrays({key: data[key] for key in data.files})
+                    return cls._from_arrays({key: data[key] for key in data.files})
             except (ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 raise ValueError(
                     f"`path` must be a file that AdaptationResult.save wrote, got {str(path)!r}"
                 ) from error
 
     @classmethod
-    def _of_arrays(cls, arrays: dict[str, np.ndarray]) -> AdaptationResult:
-        """
-        :param arrays: What a file holds
-        :return: The result
-        """
+    def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> AdaptationResult:
         about = json.loads(str(arrays["about"]))
         infos = {key.removeprefix("info_"): values for key, values in arrays.items() if key.startswith("info_")}
         tasks = [_as_tuples(task) for task in json.loads(str(arrays["tasks"]))]
@@ -155,10 +157,14 @@ class AdaptationResult:
 
 def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> np.ndarray:
     """
+    Return the percentile bootstrap interval of the mean over the first axis.
+
     :param values: One row for each task, (T, ...)
-    :param confidence: Of the interval
+    :param confidence: Confidence level, between 0 and 1
     :param seed: Seed of the resampling
-    :return: Ends of the percentile bootstrap interval of the mean over the first axis, (..., 2); NaN for a single row
+    :return: Lower and upper end, (..., 2); NaN for a single row
+    :raises TypeError: if ``confidence`` or ``seed`` has the wrong type
+    :raises ValueError: if one of them is out of range
     """
     if not 0 < check_number("confidence", confidence) < 1:
         raise ValueError(f"`confidence` must be between 0 and 1, got {confidence}")

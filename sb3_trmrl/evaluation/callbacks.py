@@ -1,4 +1,4 @@
-"""Callbacks that look at the episodes of a trial one by one; SB3's own see a trial as one episode."""
+"""Callbacks that report the episodes of a trial one by one; for SB3's own callbacks a trial is one episode."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_trmrl.common.checks import check_instance, check_int, check_keywords, check_positive_int
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 
-#: File of the evaluations' returns by episode, beside SB3's evaluations.npz
+#: File with the returns of each episode in all evaluations, next to SB3's evaluations.npz
 HISTORY = "adaptation.npz"
 
 
 class InnerEpisodeCallback(BaseCallback):
     """
-    Logs the mean return of the first and of the last episode of training trials, beside ``rollout/ep_rew_mean``, which
-    is the sum over a trial: ``rollout/first_episode_rew_mean`` and ``rollout/last_episode_rew_mean``.
+    Logs the mean return of the first and the last episode of training trials as ``rollout/first_episode_rew_mean`` and
+    ``rollout/last_episode_rew_mean``. SB3's ``rollout/ep_rew_mean`` is the sum over a trial.
 
-    :param window: Number of newest trials to take the mean of, SB3's ``stats_window_size``
+    :param window: Number of most recent trials to average over, like SB3's ``stats_window_size``
     :param verbose: Verbosity level
     :raises TypeError: if ``window`` is not an integer
     :raises ValueError: if it is below 1
@@ -37,7 +37,7 @@ class InnerEpisodeCallback(BaseCallback):
         self._last: deque[float] = deque(maxlen=window)
 
     def _on_step(self) -> bool:
-        if "infos" not in self.locals:  # ARS calls at the end of a population
+        if "infos" not in self.locals:  # ARS calls the callback at the end of a population
             return True
         for info, done in zip(self.locals["infos"], self.locals["dones"], strict=True):
             if done and info.get("episode_returns"):
@@ -53,22 +53,22 @@ class InnerEpisodeCallback(BaseCallback):
 
 class AdaptationEvalCallback(EvalCallback):
     """
-    SB3's ``EvalCallback`` for trials. Also logs the mean return of each episode of a trial,
-    ``eval/episode_1_mean_reward``, ..., with ``eval/episode_1_success_rate``, ... where there is success. The best
-    model is the one with the best mean over tasks of a whole trial.
+    SB3's ``EvalCallback`` for trials, which also logs the mean return of each episode of a trial as
+    ``eval/episode_1_mean_reward``, ..., and ``eval/episode_1_success_rate``, ... if the environment reports success.
+    The best model is the one with the highest mean return of a whole trial.
 
-    K evaluations of n trials are kept in ``adaptation.npz`` beside ``evaluations.npz``: ``timesteps``, (K,),
-    ``returns`` and, where there is success, ``successes``, (K, n, episodes). Trials are in the order in which they
-    ended; ``tasks``, (K, n), are indices into ``task_names``, what ``repr`` says of each task.
+    The results of K evaluations of n trials are saved to ``adaptation.npz`` next to ``evaluations.npz``:
+    ``timesteps``, (K,), ``returns`` and, if there are any, ``successes``, (K, n, episodes). Trials are in the order in
+    which they ended; ``tasks``, (K, n), are indices into ``task_names``, the ``repr`` of each task.
 
-    :param eval_env: Evaluation environment, or a registered id: then its validation tasks, each in a copy of its own,
-        normalised if the training environment is
-    :param n_eval_episodes: Number of trials, by default one for each validation task if an id was given, else 20
-    :param env_kwargs: Arguments of the environment if an id was given, on top of ``split="validation"``
-    :param seed: Seed of the environment if an id was given
+    :param eval_env: Evaluation environment, or a registered id. With an id, the validation tasks are evaluated, each in
+        its own copy of the environment, with normalised observations if those of the training environment are
+    :param n_eval_episodes: Number of trials, by default one for each validation task with an id, otherwise 20
+    :param env_kwargs: Arguments of the environment with an id, in addition to ``split="validation"``
+    :param seed: Seed of the environment with an id
     :param kwargs: Further arguments of ``EvalCallback``
     :raises TypeError: if an argument has the wrong type or a name that ``EvalCallback`` does not take
-    :raises ValueError: if a number is out of range, or ``env_kwargs`` come with an environment that is made already
+    :raises ValueError: if a number is out of range, or ``env_kwargs`` is given but no id
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class AdaptationEvalCallback(EvalCallback):
             arguments = {**({"split": "validation"} if has_splits(eval_env) else {}), **(env_kwargs or {})}
             n_tasks = n_tasks_in_turn(eval_env, arguments)
             n_eval_episodes = n_tasks if n_eval_episodes is None else n_eval_episodes
-            seed_of_split = evaluation_seed(seed, "validation")
-            eval_env = make_vec_env(eval_env, min(n_eval_episodes, n_tasks), seed=seed_of_split, env_kwargs=arguments)
+            split_seed = evaluation_seed(seed, "validation")
+            eval_env = make_vec_env(eval_env, min(n_eval_episodes, n_tasks), seed=split_seed, env_kwargs=arguments)
             if arguments.get("split", "train") != "train":
                 eval_env = share_tasks(eval_env)
         super().__init__(
@@ -122,19 +122,19 @@ class AdaptationEvalCallback(EvalCallback):
         super()._init_callback()
 
     def _log_success_callback(self, locals_: dict[str, Any], globals_: dict[str, Any]) -> None:
-        # Called at each step of the evaluation; what is recorded last is what SB3 then writes
+        # Called at every step of the evaluation; SB3 writes the values that are recorded last
         super()._log_success_callback(locals_, globals_)
         info = locals_["info"]
         if not (locals_["done"] and info.get("episode_returns")):
             return
         self._tasks.append(self._task_indices.setdefault(repr(info["task"]), len(self._task_indices)))
         self._episode_returns.append(info["episode_returns"])
-        self._record("reward", np.array(self._episode_returns, dtype=np.float64), "mean_reward")
+        self._record("mean_reward", np.array(self._episode_returns, dtype=np.float64))
         if "episode_successes" in info:
             self._episode_successes.append(info["episode_successes"])
-            self._record("success", np.array(self._episode_successes, dtype=np.float64), "success_rate")
+            self._record("success_rate", np.array(self._episode_successes, dtype=np.float64))
 
-    def _record(self, what: str, values: np.ndarray, name: str) -> None:
+    def _record(self, name: str, values: np.ndarray) -> None:
         for index, mean in enumerate(values.mean(axis=0)):
             self.logger.record(f"eval/episode_{index + 1}_{name}", float(mean))
 
@@ -142,10 +142,9 @@ class AdaptationEvalCallback(EvalCallback):
         self._episode_returns, self._episode_successes, self._tasks = [], [], []
         continue_training = super()._on_step()
         if self._episode_returns and self.log_path is not None:
-            self._history["timesteps"].append(self.num_timesteps)
-            self._history["returns"].append(self._episode_returns)
-            self._history["successes"].append(self._episode_successes)
-            self._history["tasks"].append(self._tasks)
+            evaluation = (self.num_timesteps, self._episode_returns, self._episode_successes, self._tasks)
+            for values, each in zip(self._history.values(), evaluation, strict=True):
+                values.append(each)
             arrays: dict[str, Any] = {key: np.array(values) for key, values in self._history.items() if values[0] != []}
             arrays["task_names"] = np.array(list(self._task_indices))
             np.savez(os.path.join(os.path.dirname(self.log_path), HISTORY), **arrays)

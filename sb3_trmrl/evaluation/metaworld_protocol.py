@@ -14,12 +14,15 @@ from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.trials.agent import Agent
+from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS
 
 
 @dataclass(frozen=True)
 class ProtocolResult:
     """
-    :param adaptation: Every episode, those of adaptation included
+    Result of MetaWorld's evaluation.
+
+    :param adaptation: All episodes, including those of the adaptation
     :param n_evaluated: Number of evaluated episodes, the last ones of each trial
     """
 
@@ -28,13 +31,13 @@ class ProtocolResult:
 
     @property
     def success_per_class(self) -> dict[str, float]:
-        """Share of evaluated episodes with success at any step, by name of the class"""
+        """Fraction of evaluated episodes with success at any step, by name of the class"""
         assert self.adaptation.successes is not None
         return self._per_class(self.adaptation.successes)
 
     @property
     def return_per_class(self) -> dict[str, float]:
-        """Mean return of the evaluated episodes up to their first success, where MetaWorld ends them, by class"""
+        """Mean return of evaluated episodes up to their first success, where MetaWorld ends them, by class"""
         succeeded = np.nan_to_num(self.adaptation.infos["success"]) > 0
         ended = np.cumsum(succeeded, axis=2) - succeeded > 0
         return self._per_class(np.nansum(np.where(ended, 0.0, self.adaptation.rewards), axis=2))
@@ -50,10 +53,7 @@ class ProtocolResult:
         return float(np.mean(list(self.return_per_class.values())))
 
     def _per_class(self, values: np.ndarray) -> dict[str, float]:
-        """
-        :param values: (tasks, episodes)
-        :return: Mean over the evaluated episodes of each class
-        """
+        """Return the mean of (tasks, episodes) values over the evaluated episodes of each class."""
         names = np.array([task[0] for task in self.adaptation.tasks])
         return {str(name): float(values[names == name, -self.n_evaluated :].mean()) for name in dict.fromkeys(names)}
 
@@ -73,37 +73,38 @@ def metaworld_protocol(
     after_task: Callable[[int], None] | None = None,
 ) -> ProtocolResult:
     """
-    On some goals of every class of a split: ten episodes to adapt, then three that count.
+    Evaluate an agent on some goals of every class of a split: ten episodes to adapt, then three evaluated ones.
 
-    Success is that of ``metaworld.evaluation``: at any step of the episode. Two things differ. An evaluated episode is
-    played to its end, so that the memory of the agent goes on seeing what it saw in training. And each goal counts with
-    all its evaluated episodes; MetaWorld, given several environments of one class, counts those that end first, which
-    are successes.
+    As in ``metaworld.evaluation``, an episode is a success if it succeeds at any step. Two details differ. Evaluated
+    episodes are played to their end, because the agent's memory is trained on complete episodes. And all evaluated
+    episodes of every goal count; if MetaWorld has several environments of one class, it counts the episodes that end
+    first, which are successes.
 
     :param model: Agent
     :param env_id: Id of one of MetaWorld's environments, for example ``"MetaWorldML10-v0"``
     :param n_goals: Goals of each class, at most 50
-    :param n_adaptation_episodes: Episodes before those that count
-    :param n_evaluation_episodes: Episodes that count
-    :param deterministic: Whether actions are the likeliest ones or sampled
-    :param seed: Seed of sampled actions
+    :param n_adaptation_episodes: Number of episodes to adapt
+    :param n_evaluation_episodes: Number of evaluated episodes
+    :param deterministic: Whether to use deterministic or stochastic actions
+    :param seed: Seed of stochastic actions
     :param env_kwargs: Arguments of the environment
     :param split: ``"test"`` or ``"validation"``
     :param vec_normalize: Statistics to normalise observations with, by default those of the model's own environment
-    :param n_envs: Tasks at a time
+    :param n_envs: Number of tasks that are played side by side
     :param after_task: Called with the number of finished tasks, for a progress bar
-    :return: Success rates by class, their mean, and every episode
-    :raises ValueError: if a number is out of range or the environment is none of MetaWorld's
+    :return: Success rates by class, their mean, and all episodes
+    :raises TypeError: if an argument has the wrong type
+    :raises ValueError: if a number is out of range or the environment is not one of MetaWorld's
     """
     n_goals = check_positive_int("n_goals", n_goals)
     n_adapt = check_positive_int("n_adaptation_episodes", n_adaptation_episodes)
     n_evaluated = check_positive_int("n_evaluation_episodes", n_evaluation_episodes)
-    check_option("split", split, ("test", "validation"))
+    check_option("split", split, HELD_OUT_SPLITS)
     check_instance("env_id", env_id, str, "a registered id")
     env = gym.make(env_id, **check_keywords("env_kwargs", env_kwargs))
-    if not env.has_wrapper_attr("tasks_of"):
+    if not env.has_wrapper_attr("split_tasks"):
         raise ValueError(f"`env_id` must be one of MetaWorld's environments, got {env_id!r}")
-    n_classes = len({task.name for task in env.get_wrapper_attr("tasks_of")(split)})
+    n_classes = len({task.name for task in env.get_wrapper_attr("split_tasks")(split)})
     env.close()
     adaptation = evaluate_adaptation(
         model,

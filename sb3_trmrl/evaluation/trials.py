@@ -1,13 +1,13 @@
 """
-Trials that an agent with frozen weights plays on some tasks: what the evaluation and the analyses share.
+Trials that an agent with frozen weights plays on a set of tasks; evaluation and analyses are built on them.
 
-Everything goes through ``predict(observation, state, episode_start, deterministic)``, so any SB3 model will do.
+They call only ``predict(observation, state, episode_start, deterministic)`` and work with any SB3 model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -25,24 +25,22 @@ from sb3_trmrl.common.checks import (
     check_positive_int,
 )
 from sb3_trmrl.trials.agent import Agent, check_agent
-from sb3_trmrl.trials.held_out import evaluation_seed, has_splits
-from sb3_trmrl.trials.wrappers import MultiEpisodeTrial, trials_of
-
-SPLITS = ("train", "validation", "test")
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, SPLITS, evaluation_seed, has_splits
+from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial, trials_of
 
 
 class TrialStep(NamedTuple):
     """
-    One step of B trials side by side; those that are over only fill their place.
+    One step of B trials that are played side by side. Finished environments are stepped but ignored.
 
-    :param envs: Which of the B are not over, indices, (R,)
+    :param envs: Indices of the R environments whose trial is still running, (R,)
     :param tasks: Index of the task of each of those, (R,)
-    :param episodes: Episode of the trial in which each of the B makes this step, from 0, (B,)
-    :param number: Number of this step in its trial, from 0
-    :param state: What ``predict`` returned
-    :param actions: (B, \\*action)
-    :param rewards: (B,)
-    :param infos: B of them
+    :param episodes: Episode of the trial to which the step belongs, from 0, (B,)
+    :param number: Number of the step in its trial, from 0
+    :param state: State that ``predict`` returned
+    :param actions: Actions, (B, \\*action)
+    :param rewards: Rewards, (B,)
+    :param infos: Info of each environment, B of them
     """
 
     envs: np.ndarray
@@ -57,26 +55,27 @@ class TrialStep(NamedTuple):
 
 class Trials:
     """
-    A trial of several episodes on each of some tasks.
+    A trial of several episodes on each of T tasks.
 
-    Tasks are those that the environment holds out for ``split`` (``held_out_tasks(split, n)``, as all of ours have it:
-    always the same ones), else drawn with ``sample_tasks(n)`` from a stream of random numbers of this split.
+    If the environment has ``held_out_tasks(split, n)``, as all environments of this package do, the tasks of a held-out
+    split are those: the same ones every time. Otherwise tasks are drawn with ``sample_tasks(n)``, with a random
+    generator that is seeded for this split.
 
-    :param env: Registered id of a family of tasks, or what makes one environment when called with ``env_kwargs``; it
-        contains a ``MultiEpisodeTrial``
+    :param env: Registered id of a family of tasks, or a function that makes one environment when called with
+        ``env_kwargs``; the environment contains a ``MultiEpisodeTrial``
     :param n_tasks: Number of tasks T
-    :param n_episodes: Episodes of each trial, whatever the environment was made with
+    :param n_episodes: Episodes of each trial, which replaces the environment's own number
     :param split: ``"test"``, ``"validation"`` or ``"train"``
-    :param seed: Seed of initial states and sampled actions, and of tasks where none are held out
-    :param env_kwargs: Arguments of the environment, for example another task range
-    :raises TypeError: if the environment is no family of tasks in trials, or a number is no integer
+    :param seed: Seed of initial states and stochastic actions, and of the tasks unless they are held out
+    :param env_kwargs: Arguments of the environment, for example another range of tasks
+    :raises TypeError: if the environment is not a family of tasks in trials, or a number is not an integer
     :raises ValueError: if a number is below 1, the seed is negative or the split is unknown
     """
 
     def __init__(
         self,
         env: str | Callable[..., gym.Env],
-        n_tasks: int = 20,
+        n_tasks: int = N_HELD_OUT_TASKS,
         n_episodes: int = 1,
         split: str = "test",
         seed: int = 0,
@@ -85,35 +84,34 @@ class Trials:
         self.n_episodes = check_positive_int("n_episodes", n_episodes)
         if not isinstance(env, str):
             check_callable("env", env, "a registered id, or a function that makes an environment")
-        self._env = env
-        self._env_kwargs = check_keywords("env_kwargs", env_kwargs)
-        self.split = check_option("split", self._env_kwargs.get("split", split), SPLITS)
+        kwargs = check_keywords("env_kwargs", env_kwargs)
+        self.split = check_option("split", kwargs.get("split", split), SPLITS)
         if isinstance(env, str) and has_splits(env):
-            self._env_kwargs["split"] = self.split
+            kwargs["split"] = self.split
+        self._make_env = partial(gym.make, env, **kwargs) if isinstance(env, str) else partial(env, **kwargs)
         self.env_id: str = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
         self.seed = seed
         self.seed_of_split = evaluation_seed(seed, self.split)
         first = self.make()
         self.observation_space = first.observation_space
         self.action_space = first.action_space
-        #: Unit of the tasks, if they are numbers and the family says so
+        #: Unit of tasks that are numbers, if the family has one
         self.task_unit: str = first.get_wrapper_attr("task_unit") if first.has_wrapper_attr("task_unit") else ""
-        #: The tasks, and whether training never meets them; None where that is not known
-        n_tasks = check_positive_int("n_tasks", n_tasks)
-        self.tasks, self.held_out = _tasks(first, self.split, n_tasks, self.seed_of_split)
+        #: The tasks, and whether training never uses them; None if that is unknown
+        self.tasks, self.held_out = _choose_tasks(
+            first, self.split, check_positive_int("n_tasks", n_tasks), self.seed_of_split
+        )
         first.close()
 
     def make(self) -> gym.Env:
         """
-        :return: One environment, with as many episodes in a trial as asked for
+        Make one environment.
+
+        :return: An environment whose trials have ``n_episodes`` episodes
         """
-        env, kwargs = self._env, self._env_kwargs
-        made = gym.make(env, **kwargs) if isinstance(env, str) else env(**kwargs)
-        trials = trials_of(made)
-        if trials is None:
-            raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {made}")
-        trials.episodes_per_trial = self.n_episodes
-        return made
+        env = self._make_env()
+        _trial_layer(env).episodes_per_trial = self.n_episodes
+        return env
 
     def play(
         self,
@@ -124,18 +122,18 @@ class Trials:
         after_task: Callable[[int], None] | None = None,
     ) -> Iterator[TrialStep]:
         """
-        Play all trials. The random generators of PyTorch are afterwards what they were.
+        Play all trials. Afterwards PyTorch's random generators are in the same state as before.
 
         :param model: Agent; its ``predict`` gets the observations of ``n_envs`` tasks at once
-        :param deterministic: Whether actions are the likeliest ones or sampled
+        :param deterministic: Whether to use deterministic or stochastic actions
         :param vec_normalize: Statistics to normalise observations with, by default those of the model's own
-            environment, if it has them
-        :param n_envs: Tasks at a time, by default all
+            environment, if it has any
+        :param n_envs: Number of tasks that are played side by side, by default all
         :param after_task: Called with the number of finished tasks, for a progress bar
-        :return: The steps, one after the other
+        :return: The steps in order
         :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if ``n_envs`` is below 1, the model has other observations, or it normalises by itself and
-            ``vec_normalize`` is given too
+        :raises ValueError: if ``n_envs`` is below 1, the observations do not fit the model, or the model normalises by
+            itself and ``vec_normalize`` is given too
         """
         check_agent(model)
         check_bool("deterministic", deterministic)
@@ -148,7 +146,8 @@ class Trials:
         if vec_normalize is not None and getattr(model, "observation_statistics", None) is not None:
             raise ValueError("`vec_normalize` must be None for an exported agent, which normalises by itself")
         _check_observations(model, self.observation_space)
-        with _seeded(self.seed_of_split):
+        with th.random.fork_rng():
+            th.manual_seed(self.seed_of_split)
             for start in range(0, len(self.tasks), n_envs):
                 tasks = np.arange(start, min(start + n_envs, len(self.tasks)))
                 venv = self._make_vec_env(tasks)
@@ -160,27 +159,23 @@ class Trials:
                     after_task(start + len(tasks))
 
     def _make_vec_env(self, tasks: np.ndarray) -> DummyVecEnv:
-        """
-        :param tasks: Indices of tasks
-        :return: One environment for each of them
-        """
+        """Return one environment for each of these task indices."""
         venv = DummyVecEnv([self.make for _ in tasks])
         for env, task in zip(venv.envs, tasks, strict=True):
-            trials = trials_of(env)
-            assert isinstance(trials, MultiEpisodeTrial)
-            trials.tasks = (self.tasks[task],)
+            _trial_layer(env).tasks = (self.tasks[task],)
         venv.seed(self.seed_of_split + int(tasks[0]))
         return venv
 
 
-def _tasks(env: gym.Env, split: str, n: int, seed: int) -> tuple[list[Any], bool | None]:
-    """
-    :param env: Family of tasks
-    :param split: Name of the split
-    :param n: Number of tasks
-    :param seed: Seed to draw with, where none are held out
-    :return: The tasks, and whether training never meets them (None: unknown)
-    """
+def _trial_layer(env: gym.Env) -> MultiEpisodeTrial:
+    layer = trials_of(env)
+    if layer is None:
+        raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {env}")
+    return layer
+
+
+def _choose_tasks(env: gym.Env, split: str, n: int, seed: int) -> tuple[list[Any], bool | None]:
+    """Return n tasks of a split, and whether training never uses them (None: unknown)."""
     if split != "train" and env.has_wrapper_attr("held_out_tasks"):
         tasks = env.get_wrapper_attr("held_out_tasks")(split, n)
         known = env.has_wrapper_attr("holds_tasks_out")
@@ -190,14 +185,10 @@ def _tasks(env: gym.Env, split: str, n: int, seed: int) -> tuple[list[Any], bool
 
 
 def _check_observations(model: Agent, space: spaces.Space[Any]) -> None:
-    """
-    :param model: Agent
-    :param space: Observations of the environment
-    :raises ValueError: if the agent was trained with other keys or sizes, or only one of both is a Dict
-    """
+    """Raise ``ValueError`` if the agent was trained with other keys or sizes, or if only one of the two is a Dict."""
     own = getattr(model, "observation_space", None)
     if own is None or not (isinstance(own, spaces.Dict) or isinstance(space, spaces.Dict)):
-        return  # SB3 turns images round, and says itself what does not fit
+        return  # SB3 transposes images, and reports other differences by itself
     if not (isinstance(own, spaces.Dict) and isinstance(space, spaces.Dict)):
         raise ValueError(f"`env` has the observations {space}, the model was trained with {own}: look at env_kwargs")
     sizes, needed = ({key: part.shape for key, part in both.spaces.items()} for both in (space, own))
@@ -205,27 +196,10 @@ def _check_observations(model: Agent, space: spaces.Space[Any]) -> None:
         raise ValueError(f"`env` has the observations {sizes}, the model was trained with {needed}: look at env_kwargs")
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """
-    :param seed: Seed of sampled actions
-    """
-    with th.random.fork_rng():
-        th.manual_seed(seed)
-        yield
-
-
 def _play(
     model: Agent, venv: DummyVecEnv, tasks: np.ndarray, deterministic: bool, vec_normalize: VecNormalize | None
 ) -> Iterator[TrialStep]:
-    """
-    :param model: Agent
-    :param venv: Environments
-    :param tasks: Index of the task of each of them
-    :param deterministic: See :meth:`Trials.play`
-    :param vec_normalize: Statistics for observations
-    :return: The steps of one trial in each environment
-    """
+    """Play one trial in each environment; ``tasks`` are the indices of their tasks."""
     observation: Any = venv.reset()
     state, starts = None, np.ones(venv.num_envs, dtype=bool)
     episodes = np.zeros(venv.num_envs, dtype=int)

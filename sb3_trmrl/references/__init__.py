@@ -1,4 +1,4 @@
-"""What the small problems can yield, and agents that get it without learning."""
+"""Optimal returns of the small problems, and reference agents that act by a rule."""
 
 from sb3_trmrl.references.bandit_values import bayes_optimal_value
 from sb3_trmrl.references.bandits import (

@@ -1,7 +1,8 @@
 """
-Exact values of Bernoulli bandits whose arms' probabilities are uniform on [0, 1].
+Exact values of Bernoulli bandits whose arms have probabilities that are uniformly distributed on [0, 1].
 
-After w wins and l losses an arm's probability is Beta(1 + w, 1 + l), and it pays next with (w + 1) / (w + l + 2).
+After w wins and l losses, an arm's probability has the distribution Beta(1 + w, 1 + l) and the mean
+(w + 1) / (w + l + 2).
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ import numpy as np
 
 from sb3_trmrl.common.checks import check_positive_int
 
-#: Most numbers (states times arms) that a table may hold: seconds, and 100 MB while it is made
+#: Maximum size of a table, in states times arms; making it takes seconds and 100 MB
 MAX_SIZE = 8_000_000
-#: Longest problem of ``gittins_indices``: 200 MB
+#: Maximum number of pulls for ``gittins_indices``, which then takes 200 MB
 MAX_GITTINS_PULLS = 200
 
 
 class BernoulliValues:
     """
-    Expected sum of rewards to come under the best policy, in every state before the last pull.
+    Expected sum of future rewards under the best policy, for every state before the last pull.
 
-    A state is what is known of each arm, its wins and losses. Which arm is which makes no difference, so that a state
-    is sorted; states with the same number of pulls make a level.
+    A state is the wins and losses of each arm, sorted because the arms are interchangeable. States with the same total
+    number of pulls form a level.
 
     :param n_arms: Number of arms k
     :param n_pulls: Number of pulls n
@@ -35,10 +36,10 @@ class BernoulliValues:
         self.n_pulls = check_positive_int("n_pulls", n_pulls)
         _check_size(self.n_arms, self.n_pulls)
 
-        # Wins and losses of one arm as one number: those with fewer pulls first
+        # Wins and losses of one arm are coded as one number, ordered by their sum
         self._pulls = np.repeat(np.arange(n_pulls), np.arange(1, n_pulls + 1))
-        # A state as one number, its arms being digits. More arms than pulls are never needed, and the i-th most pulled
-        # arm of a state has at most (n - 1) / i pulls.
+        # A state is coded as one number, whose digits are the arms. More arms than pulls are never needed, and the i-th
+        # most pulled arm of a state has at most (n - 1) / i pulls.
         most_pulls = [(n_pulls - 1) // i for i in range(1, min(n_arms, n_pulls) + 1)]
         self._bases = np.array([(m + 1) * (m + 2) // 2 for m in most_pulls])
         self._weights = np.cumprod([1, *self._bases[:-1]])
@@ -49,7 +50,7 @@ class BernoulliValues:
             keys.append(np.unique([self._keys_after(codes, won) for won in (False, True)]))
         self._levels: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for level in reversed(range(n_pulls)):
-            values = self._of_pulls(level, self._codes(keys[level])).max(axis=1)
+            values = self._pull_values(level, self._codes(keys[level])).max(axis=1)
             self._levels[level] = keys[level], values
 
     @property
@@ -62,16 +63,18 @@ class BernoulliValues:
         """Number of states before the last pull"""
         return sum(len(keys) for keys, _ in self._levels.values())
 
-    def of_pulls(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    def pull_values(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
         """
-        :param wins: Wins of each arm, (B, k), in rows with the same number of pulls, less than n
+        Return the expected sum of future rewards if an arm is pulled now, and the best ones afterwards.
+
+        :param wins: Wins of each arm, (B, k), with the same total number of pulls in all rows, less than n
         :param losses: Losses of each arm, (B, k)
-        :return: Expected sum of rewards from here on if an arm is pulled next and the best ones afterwards, (B, k)
+        :return: Value of each arm, (B, k)
         """
         pulls = wins + losses
-        return self._of_pulls(int(pulls[0].sum()), pulls * (pulls + 1) // 2 + wins)
+        return self._pull_values(int(pulls[0].sum()), pulls * (pulls + 1) // 2 + wins)
 
-    def _of_pulls(self, level: int, codes: np.ndarray) -> np.ndarray:
+    def _pull_values(self, level: int, codes: np.ndarray) -> np.ndarray:
         pulls = self._pulls[codes]
         wins = codes - pulls * (pulls + 1) // 2
         chance: np.ndarray = (wins + 1) / (pulls + 2)
@@ -79,15 +82,11 @@ class BernoulliValues:
             return chance
         keys, values = self._levels[level + 1]
         after_loss, after_win = (values[np.searchsorted(keys, self._keys_after(codes, won))] for won in (False, True))
-        values_of_pulls: np.ndarray = chance * (1 + after_win) + (1 - chance) * after_loss
-        return values_of_pulls
+        pull_values: np.ndarray = chance * (1 + after_win) + (1 - chance) * after_loss
+        return pull_values
 
     def _keys_after(self, codes: np.ndarray, won: bool) -> np.ndarray:
-        """
-        :param codes: Arms of some states, (B, k)
-        :param won: Whether the pull wins
-        :return: Keys of the states after a pull of each arm, (B, k)
-        """
+        """Return the keys of the states after a won or lost pull of each arm, (B, k), given its codes, (B, k)."""
         after = np.empty(codes.shape, dtype=np.int64)
         for arm in range(codes.shape[1]):
             pulled = codes.copy()
@@ -103,8 +102,8 @@ class BernoulliValues:
 
 def bayes_optimal_value(n_arms: int, n_pulls: int) -> float:
     """
-    The most that any agent can expect of ``BernoulliBandit-v0``: the mean over tasks of the sum of rewards of the
-    policy that makes the best of what it has seen (exact, by dynamic programming over what is known of the arms).
+    Return the highest expected return in ``BernoulliBandit-v0`` of an agent that is not given the task (exact, by
+    dynamic programming over wins and losses of the arms).
 
     :param n_arms: Number of arms
     :param n_pulls: Number of pulls of a trial
@@ -116,17 +115,15 @@ def bayes_optimal_value(n_arms: int, n_pulls: int) -> float:
 
 def count_states(n_arms: int, n_pulls: int) -> float:
     """
-    :param n_arms: Number of arms k
-    :param n_pulls: Number of pulls n
-    :return: Number of states before the last pull (sets of k arms with repetition, with less than n pulls in all); once
-        the count makes a table too large it stops, and what is returned is less than that number
+    Return the number of states before the last pull: multisets of k arms with less than n pulls in all. The count stops
+    at a smaller number if that is too large for a table.
     """
-    ways = np.zeros((n_arms + 1, n_pulls))  # by arms that were pulled, and pulls in all
+    ways = np.zeros((n_arms + 1, n_pulls))  # by number of arms that were pulled, and number of pulls
     ways[0, 0] = 1
     for pulls in range(1, n_pulls):
         before = ways.copy()
         for n in range(1, min(n_arms, (n_pulls - 1) // pulls) + 1):
-            # n arms with this many pulls, which have pulls + 1 kinds of wins and losses
+            # n arms with this many pulls each, for which there are pulls + 1 combinations of wins and losses
             ways[n:, n * pulls :] += comb(pulls + n, n) * before[:-n, : -n * pulls]
         if ways.sum() * n_arms > MAX_SIZE:
             break
@@ -134,24 +131,25 @@ def count_states(n_arms: int, n_pulls: int) -> float:
 
 
 def _check_size(n_arms: int, n_pulls: int) -> None:
-    # One arm alone has n (n + 1) / 2 states; with 32 arms and more than 32 pulls there are always too many
+    # A single arm has n (n + 1) / 2 states; with 32 arms and more than 32 pulls there are always too many
     n_states = n_pulls * (n_pulls + 1) / 2
     if n_states <= MAX_SIZE:
         n_states = count_states(min(n_arms, n_pulls, 32), n_pulls)
     if n_states * min(n_arms, n_pulls) > MAX_SIZE:
         raise ValueError(
-            f"`n_arms`={n_arms} and `n_pulls`={n_pulls} have more than {n_states:.2g} different states, too many for a "
-            f"table: there may be {MAX_SIZE:.2g} numbers, states times arms"
+            f"`n_arms`={n_arms} and `n_pulls`={n_pulls} have at least {n_states:.2g} states, too many for a table, "
+            f"whose size must be at most {MAX_SIZE:.2g} numbers (states times arms)"
         )
 
 
 def gittins_indices(n_pulls: int) -> np.ndarray:
     """
-    Gittins indices for a finite horizon: how much a sure payment for each pull would have to be for an arm with these
-    wins and losses to be given up for good. Exact to about 1e-4.
+    Return the Gittins indices for a finite horizon: the sure payment for each pull at which one would give up an arm
+    with these wins and losses for good. They are exact to about 1e-4.
 
     :param n_pulls: Number of pulls n, at most 200
-    :return: Index by pulls left, wins and losses, (n + 1, n, n); zero where they do not add up to n or less
+    :return: Index by remaining pulls, wins and losses, (n + 1, n, n); zero if these add up to more than n
+    :raises TypeError: if ``n_pulls`` is not an integer
     :raises ValueError: if ``n_pulls`` is out of range
     """
     if check_positive_int("n_pulls", n_pulls) > MAX_GITTINS_PULLS:
@@ -160,15 +158,15 @@ def gittins_indices(n_pulls: int) -> np.ndarray:
     wins, losses = np.ogrid[:n_pulls, :n_pulls]
     chances = ((wins + 1) / (wins + losses + 2))[..., None]
     indices = np.zeros((n_pulls + 1, n_pulls, n_pulls))
-    # What the arm is worth beyond the sure payments, by wins, losses and payment
+    # Value of the arm minus the sure payments, by wins, losses and payment
     surplus = np.zeros((n_pulls + 1, n_pulls + 1, len(payments)))
     for left in range(1, n_pulls + 1):
         size = n_pulls - left + 1
         chance = chances[:size, :size]
-        # Falls from above to below zero as the payment grows
-        goes_on = chance * (1 + surplus[1:, :size]) + (1 - chance) * surplus[:size, 1:] - payments
-        above = (goes_on > 0).sum(axis=-1, keepdims=True) - 1
-        high, low = (np.take_along_axis(goes_on, above + i, axis=-1) for i in (0, 1))
+        # Decreases from above to below zero as the payment grows
+        continued = chance * (1 + surplus[1:, :size]) + (1 - chance) * surplus[:size, 1:] - payments
+        above = (continued > 0).sum(axis=-1, keepdims=True) - 1
+        high, low = (np.take_along_axis(continued, above + i, axis=-1) for i in (0, 1))
         indices[left, :size, :size] = ((above + high / (high - low)) / (len(payments) - 1))[..., 0]
-        surplus = np.maximum(goes_on, 0.0)
+        surplus = np.maximum(continued, 0.0)
     return indices

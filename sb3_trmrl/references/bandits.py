@@ -1,8 +1,8 @@
 """
-Agents for ``BernoulliBandit-v0`` that know how such bandits are made: the Bayes-optimal one and the rules that RL^2
-(Duan et al. 2016, section 3.1) compares with.
+Agents for ``BernoulliBandit-v0`` that know the distribution of its tasks: the Bayes-optimal agent and the strategies
+that RL^2 (Duan et al. 2016, section 3.1) compares with.
 
-They read ``prev_action`` and ``prev_reward`` and count each arm's wins and losses over a trial, all of its episodes.
+They read ``prev_action`` and ``prev_reward`` and count each arm's wins and losses over all episodes of a trial.
 """
 
 from __future__ import annotations
@@ -17,35 +17,26 @@ from sb3_trmrl.references.scripted import ScriptedAgent
 from sb3_trmrl.trials.agent import Agent, check_agent
 
 
-def _generator(seed: int | None) -> np.random.Generator:
-    """
-    :param seed: Seed; None: another one each time
-    :return: Generator that shares no numbers with an environment of the same seed, which would tell the agent its task
-    """
-    entropy = None if seed is None else check_int("seed", seed)
-    return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(1,)))
-
-
 class _BanditAgent(ScriptedAgent):
     keys = ("prev_action", "prev_reward")
 
     @staticmethod
     def _check(rows: dict[str, np.ndarray]) -> None:
-        """
-        :param rows: One-hot last arms, (E, k), and last rewards, (E, 1)
-        :raises ValueError: if they are normalised, or no bandit's
-        """
+        """Raise ``ValueError`` if the last arms, one-hot, or rewards are normalised or those of another problem."""
         for key, values in rows.items():
             if not ((values == 0) | (values == 1)).all():
                 raise ValueError(f"{key!r} of `observation` must be zeros and ones, not normalised, got {values}")
 
 
-class _CountingAgent(_BanditAgent):
-    """
-    Gives each arm a score for its wins and losses and pulls the one with the highest, the first of equals.
+class _RandomAgent(_BanditAgent):
+    def __init__(self, seed: int | None = None) -> None:
+        entropy = None if seed is None else check_int("seed", seed)
+        # The generator of an environment with the same seed would reveal the task
+        self._rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(1,)))
 
-    Its state is the wins and losses of each arm, (E, k, 2).
-    """
+
+class _CountingAgent(_BanditAgent):
+    """Pulls the arm with the highest score, the first of equals. Its state is each arm's wins and losses, (E, k, 2)."""
 
     def _empty_memory(self, rows: dict[str, np.ndarray]) -> np.ndarray:
         return np.zeros((*rows["prev_action"].shape, 2), dtype=np.int64)
@@ -60,18 +51,10 @@ class _CountingAgent(_BanditAgent):
 
     @abstractmethod
     def _scores(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
-        """
-        :param wins: Wins of each arm, (E, k)
-        :param losses: Losses of each arm, (E, k)
-        :return: Score of each arm, (E, k)
-        """
+        """Return the score of each arm, (E, k), given its wins and losses, (E, k) each."""
 
 
 class _CountdownAgent(_CountingAgent):
-    """
-    :param n_pulls: Pulls of a whole trial
-    """
-
     def __init__(self, n_pulls: int) -> None:
         self.n_pulls = check_positive_int("n_pulls", n_pulls)
 
@@ -79,19 +62,19 @@ class _CountdownAgent(_CountingAgent):
         left: np.ndarray = self.n_pulls - (wins + losses).sum(axis=1)
         if (left < 1).any():
             raise ValueError(
-                f"{type(self).__name__} was made for trials of {self.n_pulls} pulls and is asked for another one: "
-                "`n_pulls` counts all episodes of a trial"
+                f"`n_pulls` must be the number of pulls in all episodes of a trial, but {type(self).__name__} was made "
+                f"for {self.n_pulls} pulls and is asked for another one"
             )
         return left
 
 
 class BayesOptimal(_CountdownAgent):
     """
-    The best that can be done without knowing the task: what it is worth to learn about an arm is part of each choice.
+    The best possible agent that is not given the task; its choices include the value of learning about an arm.
 
     :param n_arms: Number of arms
     :param n_pulls: Pulls of a whole trial
-    :raises ValueError: if there are too many states for a table, see ``bayes_optimal_value``
+    :raises ValueError: if there are too many states for a table, see :func:`bayes_optimal_value`
     """
 
     def __init__(self, n_arms: int = 5, n_pulls: int = 10) -> None:
@@ -101,20 +84,20 @@ class BayesOptimal(_CountdownAgent):
     def _scores(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
         if wins.shape[1] != self.values.n_arms:
             raise ValueError(
-                f"`observation` must be of {self.values.n_arms} arms, as `n_arms` was, got {wins.shape[1]}"
+                f"`observation` must have {self.values.n_arms} arms, the agent's `n_arms`, got {wins.shape[1]}"
             )
         left = self._pulls_left(wins, losses)
         scores = np.empty(wins.shape)
         for number in np.unique(left):
             rows = left == number
-            scores[rows] = self.values.of_pulls(wins[rows], losses[rows])
+            scores[rows] = self.values.pull_values(wins[rows], losses[rows])
         return scores
 
 
 class GittinsIndex(_CountdownAgent):
     """
-    Pulls the arm with the highest Gittins index for the pulls that are left: close to the optimum, also where that
-    cannot be computed.
+    Pulls the arm with the highest Gittins index for the remaining pulls. This is close to optimal, and feasible for
+    problems whose optimum cannot be computed.
 
     :param n_pulls: Pulls of a whole trial, at most 200
     """
@@ -128,15 +111,12 @@ class GittinsIndex(_CountdownAgent):
         return indices
 
 
-class PosteriorMeanGreedy(_CountingAgent):
+class PosteriorMeanGreedy(_CountingAgent, _RandomAgent):
     """
-    Pulls the arm that is most likely to pay now, (wins + 1) / (pulls + 2), any of them where several are.
+    Pulls the arm with the highest expected reward, (wins + 1) / (pulls + 2), and a random one of several such arms.
 
-    :param seed: Seed of the choice between equals; None: another one each time
+    :param seed: Seed of the choice between equals; None: a different one each time
     """
-
-    def __init__(self, seed: int | None = None) -> None:
-        self._rng = _generator(seed)
 
     def _scores(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
         means = (wins + 1) / (wins + losses + 2)
@@ -145,9 +125,9 @@ class PosteriorMeanGreedy(_CountingAgent):
 
 class UCB1(_CountingAgent):
     """
-    Each arm once, then the highest mean + sqrt(c ln t / pulls) after t pulls (Auer et al. 2002).
+    Pulls each arm once, then the one with the highest mean + sqrt(c ln t / pulls) after t pulls (Auer et al. 2002).
 
-    :param exploration: The constant c: 2 as published; short problems want less
+    :param exploration: The constant c, which is 2 in the publication; smaller values are better for short problems
     """
 
     def __init__(self, exploration: float = 2.0) -> None:
@@ -160,36 +140,30 @@ class UCB1(_CountingAgent):
         return np.where(pulls == 0, np.inf, wins / once + np.sqrt(self.exploration * np.log(n_pulls) / once))
 
 
-class ThompsonSampling(_CountingAgent):
+class ThompsonSampling(_CountingAgent, _RandomAgent):
     """
-    Draws a probability for each arm from what is known of it, and pulls the arm with the highest.
+    Draws a probability for each arm from its posterior distribution, and pulls the arm with the highest.
 
-    :param seed: Seed of the draws; None: another one each time
+    :param seed: Seed of the draws; None: a different one each time
     """
-
-    def __init__(self, seed: int | None = None) -> None:
-        self._rng = _generator(seed)
 
     def _scores(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
         return self._rng.beta(wins + 1, losses + 1)
 
 
-class RandomArm(_BanditAgent):
+class RandomArm(_RandomAgent):
     """
-    Pulls any arm.
+    Pulls a random arm.
 
-    :param seed: Seed of the draws; None: another one each time
+    :param seed: Seed of the draws; None: a different one each time
     """
-
-    def __init__(self, seed: int | None = None) -> None:
-        self._rng = _generator(seed)
 
     def _act(self, rows: dict[str, np.ndarray], memory: np.ndarray) -> np.ndarray:
         return self._rng.integers(rows["prev_action"].shape[1], size=len(memory))
 
 
 class StayOrNext(_BanditAgent):
-    """Stays with an arm that has just paid, else pulls the next one: no memory beyond the last transition."""
+    """Pulls the same arm again after a win and the next one after a loss; it remembers only the last transition."""
 
     def _act(self, rows: dict[str, np.ndarray], memory: np.ndarray) -> np.ndarray:
         self._check(rows)
@@ -202,14 +176,14 @@ def simulate_bandits(
     agent: Agent, n_tasks: int = 20_000, n_arms: int = 5, n_pulls: int = 10, deterministic: bool = True, seed: int = 0
 ) -> np.ndarray:
     """
-    ``BernoulliBandit-v0`` for many tasks at once, as their returns differ much (at 10 pulls by 2.4, so that 20,000
-    tasks give the mean to 0.02). The same seed gives every agent the same tasks.
+    Simulate ``BernoulliBandit-v0`` for many tasks at once. Returns vary much: with a standard deviation of 2.4 at 10
+    pulls, 20,000 tasks give the mean to within 0.02. All agents get the same tasks for the same seed.
 
-    :param agent: One of this module, an SB3 model or one of its policies, trained with this number of arms
+    :param agent: Agent of this module, SB3 model or one of its policies, trained with this number of arms
     :param n_tasks: Number of tasks
     :param n_arms: Number of arms
     :param n_pulls: Number of pulls
-    :param deterministic: Whether an SB3 model's actions are the likeliest ones or sampled
+    :param deterministic: Whether to use deterministic or stochastic actions of an SB3 model
     :param seed: Seed of tasks and rewards
     :return: Sum of rewards of each task, (n_tasks,)
     :raises TypeError: if an argument has the wrong type

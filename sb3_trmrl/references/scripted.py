@@ -1,12 +1,9 @@
-"""
-What the references share: Stable-Baselines3's ``predict`` around a rule that needs no training, and the tasks of an
-optimum.
-"""
+"""Base class of the reference agents, which act by a rule, and a check of the tasks of an optimum."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,26 +12,23 @@ from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.envs.tasks import TaskEnv
 
 
-def each_task(env: TaskEnv, name: str, tasks: Any) -> Iterator[Any]:
-    """
-    :param env: Environment
-    :param name: Name of the argument, for the message
-    :param tasks: What the user gave: tasks of it
-    :return: Each of them, once it is set, as the environment has it
-    :raises TypeError: if they are no sequence, or one is no task of this environment
-    :raises ValueError: if one is out of range
-    """
-    for index, task in enumerate(check_instance(name, tasks, Iterable, "a sequence of tasks")):
+def check_tasks(name: str, value: Any, env: TaskEnv) -> list[Any]:
+    """Check that an argument is a sequence of tasks of an environment and not empty; return them as it stores them."""
+    tasks = []
+    for index, task in enumerate(check_instance(name, value, Iterable, "a sequence of tasks")):
         try:
             env.set_task(task)
         except (TypeError, ValueError) as error:
             raise type(error)(f"`{name}[{index}]`: {error}") from error
-        yield env.get_task()
+        tasks.append(env.get_task())
+    if not tasks:
+        raise ValueError(f"`{name}` must hold at least one task, got none")
+    return tasks
 
 
 class ScriptedAgent(ABC):
     """
-    Acts by a rule. What it remembers is an array with one row for each environment, passed on as SB3's ``state``.
+    Acts by a rule. Its memory is an array with one row for each environment, and is passed on as SB3's ``state``.
     """
 
     #: Keys of the observation that the rule reads
@@ -44,13 +38,15 @@ class ScriptedAgent(ABC):
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """
+        Choose actions.
+
         :param observation: Dict observation of E environments, each entry (E, ...), or of a single one, without E
-        :param state: What the last call returned; None: all trials start
-        :param episode_start: Whether an environment's trial starts, (E,); its memory is emptied. None: none starts
-        :param deterministic: Makes no difference: what is random in a rule belongs to it
+        :param state: State that the previous call returned; None: the trials of all environments start
+        :param episode_start: Whether an environment's trial starts, (E,), which clears its memory; None: none starts
+        :param deterministic: Has no effect: a random rule stays random
         :return: Actions, (E, ...), without E for a single environment, and the new state, (E, ...)
-        :raises TypeError: if the observation is no Dict observation
-        :raises ValueError: if it lacks a key, or the sizes of state, episode_start and observation do not fit
+        :raises TypeError: if the observation is not a Dict observation
+        :raises ValueError: if a key is missing, or the sizes of state, episode_start and observation do not fit
         """
         rows, is_single = self._rows(observation)
         memory = self._empty_memory(rows)
@@ -67,10 +63,7 @@ class ScriptedAgent(ABC):
         return (actions[0] if is_single else actions), memory
 
     def _rows(self, observation: Any) -> tuple[dict[str, np.ndarray], bool]:
-        """
-        :param observation: See :meth:`predict`
-        :return: The entries that the rule reads, (E, F) each, and whether the observation was a single one
-        """
+        """Return the entries that the rule reads, (E, F) each, and whether the observation is a single one."""
         name = type(self).__name__
         if not isinstance(observation, Mapping):
             raise TypeError(
@@ -86,16 +79,9 @@ class ScriptedAgent(ABC):
         return {key: value[None] if is_single else value for key, value in rows.items()}, is_single
 
     def _empty_memory(self, rows: dict[str, np.ndarray]) -> np.ndarray:
-        """
-        :param rows: What the rule reads of the observations, (E, F) each
-        :return: Memory of E trials that start, (E, ...), here of size zero
-        """
+        """Return the memory of E trials that start, (E, ...); by default its size is zero."""
         return np.zeros((len(rows[self.keys[0]]), 0))
 
     @abstractmethod
     def _act(self, rows: dict[str, np.ndarray], memory: np.ndarray) -> np.ndarray:
-        """
-        :param rows: What the rule reads of the observations, (E, F) each
-        :param memory: What it remembers, (E, ...), to be brought up to date in place
-        :return: Actions, (E, ...)
-        """
+        """Return the actions, (E, ...), and update the memory in place."""

@@ -14,8 +14,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
+from sb3_trmrl.common.env_layers import layers_of
 from sb3_trmrl.common.plain_state import plain_state, set_plain_state
-from sb3_trmrl.trials.wrappers import layers_of
 
 #: What wrappers hold besides plain data: VecNormalize's statistics, VecFrameStack's frames
 _HELD_BY_WRAPPERS = (RunningMeanStd, StackedObservations)

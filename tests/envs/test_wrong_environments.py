@@ -1,4 +1,4 @@
-"""Wrong uses of the wrappers and of every registered environment: arguments, tasks, actions, resets."""
+"""Wrong uses of every registered environment: arguments, tasks, actions, resets."""
 
 from functools import partial
 from typing import Any
@@ -7,17 +7,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.wrappers import FlattenObservation, TimeLimit
 
-from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
-from sb3_trmrl.envs import tasks as task_module
-from sb3_trmrl.envs.bandit import BernoulliBanditEnv
-from sb3_trmrl.envs.grid import DarkKeyToDoorEnv, GridNaviEnv
-from sb3_trmrl.envs.locomotion import AntDirEnv, HalfCheetahDirEnv, HalfCheetahVelEnv
-from sb3_trmrl.envs.sparse_point_robot import SparsePointRobotEnv
-from sb3_trmrl.envs.tabular_mdp import TabularMDPEnv, TabularMDPTask
-from tests.helpers.agents import SampledEnv
-from tests.helpers.families import EarlyEnd
+from sb3_trmrl.envs.tabular_mdp import TabularMDPTask
+from sb3_trmrl.envs.tasks import in_trials
+from tests.helpers.registered import FAMILIES, LOCOMOTION
 from tests.helpers.wrong_use import (
     INF,
     NAN,
@@ -32,20 +25,9 @@ from tests.helpers.wrong_use import (
     wrong_option,
 )
 
-CLASSES: dict[str, type[gym.Env]] = {
-    "HalfCheetahVel-v0": HalfCheetahVelEnv,
-    "HalfCheetahDir-v0": HalfCheetahDirEnv,
-    "AntDir-v0": AntDirEnv,
-    "BernoulliBandit-v0": BernoulliBanditEnv,
-    "TabularMDP-v0": TabularMDPEnv,
-    "GridNavi-v0": GridNaviEnv,
-    "DarkKeyToDoor-v0": DarkKeyToDoorEnv,
-    "SparsePointRobot-v0": SparsePointRobotEnv,
-}
-
 
 def wrong_range(argument: str, out_of_range: list[Any]) -> list[Wrong]:
-    """:return: Wrong uses of a pair (low, high)"""
+    """Wrong uses of a pair (low, high)."""
     kinds = (3.0, "ab", (0, 1, 2), (0.0, NAN), (0.0, INF), (True, 2.0), None)
     return rows(argument, kinds, TypeError, "(low, high)") + rows(argument, out_of_range, ValueError, "low <= high")
 
@@ -78,7 +60,7 @@ OF_CLASS: dict[str, list[Wrong]] = {
         *wrong_integer("n_states"),
         *wrong_integer("n_actions"),
         *rows("reward_prior", (1.0, "ab", (0.0,), (0.0, NAN), (0.0, True)), TypeError, "pair of finite numbers"),
-        Wrong("reward_prior", (1.0, -1.0), ValueError, "not be negative"),
+        Wrong("reward_prior", (1.0, -1.0), ValueError, "not negative"),
         *wrong_number("dirichlet_alpha", (0.0, -1.0, NAN, INF), "positive"),
     ],
     "GridNavi-v0": wrong_integer("size", low=3),
@@ -101,13 +83,13 @@ OF_METAWORLD = [
 
 
 def table_of(env_id: str) -> list[Wrong]:
-    """:return: Wrong uses of a registered environment"""
+    """Wrong uses of a registered environment."""
     made = [*OF_TRIALS, *OF_ALL, *OF_CLASS[env_id]]
-    # None: as many steps as pulls
+    # The bandit takes None, for as many steps as pulls
     return [row for row in made if (env_id, row.argument, row.value) != ("BernoulliBandit-v0", "horizon", None)]
 
 
-@pytest.mark.parametrize(("env_id", "row"), [(name, row) for name in CLASSES for row in table_of(name)], ids=name_of)
+@pytest.mark.parametrize(("env_id", "row"), [(name, row) for name in FAMILIES for row in table_of(name)], ids=name_of)
 def test_environment(env_id: str, row: Wrong) -> None:
     row.check(partial(gym.make, env_id))
 
@@ -126,11 +108,11 @@ def test_a_class_is_for_ml1_only() -> None:
 
 
 def test_every_argument_of_the_environments_is_in_the_table() -> None:
-    for env_id, env_class in CLASSES.items():
+    for env_id, env_class in FAMILIES.items():
         assert_covered(env_class, [*OF_ALL, *OF_CLASS[env_id]])
-    assert_covered(task_module.in_trials, OF_TRIALS, {"env_class": "chosen by the registration"})
+    assert_covered(in_trials, OF_TRIALS, {"env_class": "chosen by the registration"})
     registered = {env_id for env_id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_trmrl.")}
-    assert {env_id for env_id in registered if "MetaWorld" not in env_id} == set(CLASSES)
+    assert {env_id for env_id in registered if "MetaWorld" not in env_id} == set(FAMILIES)
 
 
 def test_every_argument_of_metaworld_is_in_the_table() -> None:
@@ -140,11 +122,11 @@ def test_every_argument_of_metaworld_is_in_the_table() -> None:
     assert_covered(MetaWorldEnv, OF_METAWORLD)
 
 
-@pytest.mark.parametrize("env_id", CLASSES)
+@pytest.mark.parametrize("env_id", FAMILIES)
 def test_names_that_an_environment_does_not_take(env_id: str) -> None:
     with pytest.raises(TypeError) as caught:
         gym.make(env_id, episodes=3)
-    assert_says(str(caught.value), "env_kwargs", "'episodes'", "it takes", "horizon", CLASSES[env_id].__name__)
+    assert_says(str(caught.value), "env_kwargs", "'episodes'", "it takes", "horizon", FAMILIES[env_id].__name__)
 
 
 DIRECTION_TASKS = [
@@ -189,7 +171,7 @@ TASK_ROWS = [(env_id, row) for env_id, table in TASKS.items() for row in table]
 
 @pytest.mark.parametrize(("env_id", "row"), TASK_ROWS, ids=name_of)
 def test_task(env_id: str, row: Wrong) -> None:
-    """At a reset and by ``set_task``; the task stays what it was, and the trial closed."""
+    """At a reset and by ``set_task``; the task stays the same, and the trial has not started."""
     env = gym.make(env_id)
     trials = env.env.env  # type: ignore[attr-defined]
     before = env.unwrapped.get_task()  # type: ignore[attr-defined]
@@ -203,10 +185,10 @@ def test_task(env_id: str, row: Wrong) -> None:
 HELD_OUT_SPLIT = [*wrong_option("split", "validation"), Wrong("split", "train", ValueError, "'test'")]
 
 
-@pytest.mark.parametrize("env_id", CLASSES)
+@pytest.mark.parametrize("env_id", FAMILIES)
 @pytest.mark.parametrize("row", [*wrong_integer("n"), *HELD_OUT_SPLIT], ids=name_of)
 def test_drawing_tasks(env_id: str, row: Wrong) -> None:
-    env: Any = CLASSES[env_id]()
+    env: Any = FAMILIES[env_id]()
     env.reset(seed=0)
     if row.argument == "n":
         row.check(env.sample_tasks)
@@ -219,10 +201,10 @@ NOT_ARMS = ("up", 1.5, None, [1, 1, 1], 7, -1, NAN)
 NOT_MOVES = ("up", 1.5, None, [1.0], np.zeros(20), [[0.0, 0.0]])
 
 
-@pytest.mark.parametrize("env_id", CLASSES)
+@pytest.mark.parametrize("env_id", FAMILIES)
 def test_action(env_id: str) -> None:
-    """A wrong action changes nothing: the episode goes on."""
-    env = CLASSES[env_id]()
+    """A wrong action changes nothing, and the episode continues."""
+    env = FAMILIES[env_id]()
     env.reset(seed=0)
     is_discrete = isinstance(env.action_space, spaces.Discrete)
     wrong = list(NOT_ARMS if is_discrete else NOT_MOVES)
@@ -235,21 +217,11 @@ def test_action(env_id: str) -> None:
     env.step(env.action_space.sample())
 
 
-def test_action_of_another_space_reaches_no_observation() -> None:
-    env = PreviousTransitionObservation(SampledEnv(action_space=spaces.Discrete(4)))
-    env.reset(seed=0)
-    for value in (-1, 4, [0, 1], 1.5, "up", None):
-        Wrong("action", value, ValueError, "Discrete(4)").check(env.step)
-
-
-ROBOTS = ("HalfCheetahVel-v0", "HalfCheetahDir-v0", "AntDir-v0")
-
-
-@pytest.mark.parametrize("env_id", CLASSES)
+@pytest.mark.parametrize("env_id", FAMILIES)
 def test_steps_before_a_reset_and_after_the_end(env_id: str) -> None:
     env = gym.make(env_id, horizon=2, episodes_per_trial=2)
     # The last one is the bare environment; Gymnasium's robots can be stepped at any time
-    layers = (env, env.env, env.env.env, *([] if env_id in ROBOTS else [env.unwrapped]))  # type: ignore[attr-defined]
+    layers = (env, env.env, env.env.env, *([] if env_id in LOCOMOTION else [env.unwrapped]))  # type: ignore[attr-defined]
     for layer in layers:
         with pytest.raises(gym.error.ResetNeeded, match="reset"):
             layer.step(env.action_space.sample())
@@ -265,84 +237,6 @@ def test_steps_before_a_reset_and_after_the_end(env_id: str) -> None:
         assert_says(str(caught.value), "Seed", str(seed) if seed == -1 else type(seed).__name__, "actual")
     for options in (5, "task", [("task", 1)]):
         Wrong("options", options, TypeError, "a dictionary").check(env.env.env.reset)  # type: ignore[attr-defined]
-
-
-def test_a_family_without_actions_that_can_be_told() -> None:
-    env = SampledEnv(action_space=spaces.Tuple([spaces.Discrete(2)]))
-    Wrong("env", env, TypeError, "MultiDiscrete", quoted="Tuple").check(PreviousTransitionObservation)
-
-
-class TrainedAsFamily(EarlyEnd):
-    """A family that lacks a method."""
-
-    set_task = None  # type: ignore[assignment]
-
-
-def two_tasks(n: int) -> list[float]:
-    return [0.5, 0.5]
-
-
-NO_ENVIRONMENT = rows("env", (5, "GridNavi-v0", None, EarlyEnd), TypeError, "a Gymnasium environment")
-TRIAL = [
-    *NO_ENVIRONMENT,
-    Wrong("env", gym.make("CartPole-v1"), TypeError, "lacks sample_tasks, set_task, get_task", quoted="CartPole-v1"),
-    Wrong("env", TrainedAsFamily(), TypeError, "lacks set_task", quoted="TrainedAsFamily"),
-    *(
-        Wrong("env", env, ValueError, "PreviousTransitionObservation(MultiEpisodeTrial(env))", quoted=quoted)
-        for env, quoted in (
-            (PreviousTransitionObservation(EarlyEnd()), "already contains PreviousTransitionObservation"),
-            (
-                TimeLimit(FlattenObservation(PreviousTransitionObservation(EarlyEnd())), 9),
-                "already contains PreviousTransitionObservation",
-            ),
-            (MultiEpisodeTrial(EarlyEnd()), "already contains MultiEpisodeTrial"),
-            (gym.make("GridNavi-v0"), "registers contain both"),
-        )
-    ),
-    *wrong_integer("episodes_per_trial"),
-    *wrong_option("trial_end", "terminated", or_none=True),
-    *rows("tasks", (3, "abc", b"abc"), TypeError, "a sequence of tasks"),
-    Wrong("tasks", [], ValueError, "at least one task", quoted="()"),
-]
-PREVIOUS = [
-    *NO_ENVIRONMENT,
-    Wrong("env", PreviousTransitionObservation(EarlyEnd()), ValueError, "none of the new keys", quoted="'prev_action'"),
-    *(
-        Wrong("env", SampledEnv(spaces.Dict({key: spaces.Discrete(2)})), ValueError, "none of the new keys", repr(key))
-        for key in ("prev_action", "prev_reward", "prev_done")
-    ),
-    *wrong_option("across_episodes", "zero"),
-]
-TASK_OBSERVATION = [
-    *NO_ENVIRONMENT,
-    Wrong("env", gym.make("CartPole-v1"), TypeError, "a TaskEnv", quoted="CartPoleEnv"),
-]
-
-
-@pytest.mark.parametrize(
-    ("wrapper", "row"),
-    [
-        *((MultiEpisodeTrial, row) for row in TRIAL),
-        *((PreviousTransitionObservation, row) for row in PREVIOUS),
-        *((task_module.TaskObservation, row) for row in TASK_OBSERVATION),
-    ],
-    ids=name_of,
-)
-def test_wrapper(wrapper: type[gym.Wrapper], row: Wrong) -> None:
-    row.check(wrapper, {"env": EarlyEnd()})
-
-
-def test_every_argument_of_the_wrappers_is_in_the_table() -> None:
-    assert_covered(MultiEpisodeTrial, TRIAL)
-    assert_covered(PreviousTransitionObservation, PREVIOUS)
-    assert_covered(task_module.TaskObservation, TASK_OBSERVATION)
-
-
-def test_a_family_that_draws_two_tasks_at_once() -> None:
-    env = EarlyEnd()
-    env.sample_tasks = two_tasks  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match=r"sample_tasks\(1\) must return one task, it returned 2: \[0.5, 0.5\]"):
-        MultiEpisodeTrial(env).reset()
 
 
 MDP = [

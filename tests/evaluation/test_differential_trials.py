@@ -1,4 +1,4 @@
-"""Trials and the evaluation's tables against a loop over tasks, episodes and steps, one environment at a time."""
+"""Trials and results of evaluations against a loop over tasks, episodes and steps, one environment at a time."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,14 +14,14 @@ from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.trials.held_out import evaluation_seed
+from tests.helpers.families import ToyFamily
 
 
-class Errands(gym.Env):
+class Errands(ToyFamily):
     """
-    Each step does one piece of work or, with action 1, two; the episode ends when the task's pieces are done, or is cut
-    after seven steps. The reward tells task, action and a random number of the reset.
-
-    :param says_success: Episode from which on ``info`` has ``is_success``, counted from 1; None: never
+    Each step does one piece of work or, with action 1, two. The episode terminates when the task's pieces are done, and
+    is truncated after seven steps. The reward depends on the task, the action and a random number of the reset.
+    ``info`` has ``is_success`` from episode ``says_success`` on, counted from 1; None: never.
     """
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -32,12 +32,6 @@ class Errands(gym.Env):
 
     def sample_tasks(self, n: int) -> list[int]:
         return self.np_random.integers(1, 12, size=n).tolist()
-
-    def set_task(self, task: int) -> None:
-        self.task = task
-
-    def get_task(self) -> int:
-        return self.task
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -56,7 +50,7 @@ class Errands(gym.Env):
 
 
 class HeldOutErrands(Errands):
-    """Knows its tasks for validation and for the test."""
+    """Has tasks for validation and tests."""
 
     holds_tasks_out = True
 
@@ -69,7 +63,7 @@ def errands(family: type[Errands], says_success: int | None, episodes_per_trial:
 
 
 class Rememberer:
-    """Acts on all that it has seen and got since an episode start, and on nothing else."""
+    """Its actions depend on all observations and rewards since an episode start, and on nothing else."""
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
@@ -109,13 +103,13 @@ class Case:
         family: Any = env.unwrapped
         if self.split != "train" and self.family is HeldOutErrands:
             self.tasks = family.held_out_tasks(self.split, self.n_tasks)
-        else:  # those that training's environment draws after this seed
+        else:  # the tasks that a training environment samples after this seed
             env.reset(seed=split_seed)
             self.tasks = family.sample_tasks(self.n_tasks)
         self.trials = [self.play(task, split_seed + index) for index, task in enumerate(self.tasks)]
 
     def play(self, task: int, seed: int) -> list[Step]:
-        """:return: Steps of a trial played alone, the episodes of the inner environment one by one"""
+        """Return the steps of a trial that is played alone, episode by episode of the inner environment."""
         agent, env = Rememberer(), self.family(self.says_success)
         env.set_task(task)
         steps: list[Step] = []
@@ -132,7 +126,7 @@ class Case:
         return steps
 
     def table(self, name: str) -> list[list[list[float]]]:
-        """:return: Rewards, or a number of ``info`` or 0 where it is not there, by task and episode"""
+        """Return rewards, or a number of ``info`` (0 if it is missing), by task and episode."""
         table: list[list[list[float]]] = []
         for trial in self.trials:
             table.append([[] for _ in range(self.n_episodes)])
@@ -154,7 +148,7 @@ CASES = st.builds(
 
 
 def assert_padded(table: np.ndarray, expected: list[list[list[float]]]) -> None:
-    """The same numbers, and NaN after the end of each episode"""
+    """The numbers are equal, followed by NaN after the end of each episode."""
     horizon = max(len(episode) for episodes in expected for episode in episodes)
     assert table.shape == (len(expected), len(expected[0]), horizon)
     for task, episodes in enumerate(expected):
@@ -166,7 +160,7 @@ def assert_padded(table: np.ndarray, expected: list[list[list[float]]]) -> None:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(case=CASES)
 def test_tables_of_an_evaluation(case: Case) -> None:
-    """Rewards, further numbers and successes do not depend on how many tasks are played side by side."""
+    """Rewards, further numbers and successes do not depend on the number of tasks that are played side by side."""
     finished: list[int] = []
     result = evaluate_adaptation(
         Rememberer(),
@@ -202,7 +196,7 @@ def test_tables_of_an_evaluation(case: Case) -> None:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(case=CASES)
 def test_steps_of_trials(case: Case) -> None:
-    """Each step of each trial comes once, with the task and the episode it belongs to, until its trial is over."""
+    """Each step of each trial is returned once, with its task and episode, until the trial ends."""
     trials = Trials(case.make, case.n_tasks, case.n_episodes, case.split, case.seed)
     at_a_time = case.n_envs or case.n_tasks
     first, number = 0, 0

@@ -1,4 +1,4 @@
-"""Evaluation of adaptation against a loop written by hand, its result object and the callbacks."""
+"""Evaluation of adaptation against a loop written by hand, its result and the callbacks."""
 
 import warnings
 from collections.abc import Callable
@@ -44,9 +44,7 @@ def make_model(algorithm: str, env: Any, env_kwargs: dict[str, Any]) -> Any:
 def by_hand(
     model: Any, env: Any, env_kwargs: dict[str, Any], tasks: list[Any], n_episodes: int, seed: int, sampled: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """
-    :return: Returns and lengths of each task's episodes, (tasks, episodes), of environments stepped one by one
-    """
+    """Return the returns and lengths, (tasks, episodes), of environments that are stepped one by one."""
     split_seed = evaluation_seed(seed, "test")
     envs = [gym.make(env, **env_kwargs) if isinstance(env, str) else env(**env_kwargs) for _ in tasks]
     observations: list[Any] = []
@@ -86,7 +84,7 @@ def test_equals_a_loop_written_by_hand(name: str, algorithm: str, sampled: bool)
     arguments: dict[str, Any] = dict(n_eval_tasks=4, n_eval_episodes=3, seed=5, env_kwargs=env_kwargs)
     result = evaluate_adaptation(model, env, deterministic=not sampled, **arguments)
     if sampled and name == "early end":
-        # Environments that are done go on being sampled for in one loop and not in the other; one by one they agree
+        # One loop samples actions for finished environments and the other does not; with one task they agree
         result = evaluate_adaptation(model, env, deterministic=False, n_envs=1, **{**arguments, "n_eval_tasks": 1})
     returns, lengths = by_hand(model, env, env_kwargs, result.tasks, 3, 5, sampled)
     assert np.allclose(result.returns, returns, atol=1e-4)
@@ -137,11 +135,11 @@ def test_tasks_of_the_splits() -> None:
     two = evaluate_adaptation(direction, "HalfCheetahDir-v0", 4, 1, env_kwargs=dict(horizon=2))
     assert two.held_out is False and "too small" in two.tasks_seen_in_training()
     own = evaluate_adaptation(make_model("window", early_end, {}), early_end, 4, 1)
-    assert own.held_out is None and "random numbers of their own" in own.tasks_seen_in_training()
+    assert own.held_out is None and "independent random generator" in own.tasks_seen_in_training()
 
 
 def test_normalised_observations() -> None:
-    """The agent sees what VecNormalize makes of the observations, its own or that which is given."""
+    """The agent gets observations that are normalised by its own VecNormalize or by the given one."""
     env = VecNormalize(make_vec_env(early_end, 2, seed=0), norm_obs_keys=["observation"])
     env.obs_rms["observation"].mean[:] = 100.0
     model = TransformerPPO("TrMRLPolicy", env, n_steps=8, policy_kwargs=TINY, device="cpu")
@@ -219,18 +217,8 @@ def test_a_module_may_stand_before_the_id() -> None:
     assert sorted(visited) == sorted(held_out) and callback.n_eval_episodes == len(held_out)
 
 
-def test_info_by_step() -> None:
-    model = make_model("window", early_end, {})
-    result = evaluate_adaptation(model, early_end, 3, 2, info_keys=["ones"])
-    assert result.infos["ones"].shape == result.rewards.shape
-    assert np.array_equal(np.nanmax(result.infos["ones"], axis=2) == 3, result.successes)  # type: ignore[arg-type]
-
-
-# Callbacks
-
-
 class Recorded(Logger):
-    """A logger that keeps what it writes."""
+    """A logger that keeps its records."""
 
     def __init__(self) -> None:
         super().__init__(None, [])
@@ -267,7 +255,7 @@ def test_evaluation_callback(tmp_path: Path) -> None:
 
 
 class AsLongAsItsTask(EarlyEnd):
-    """Pays 1 at each step, for as many steps as the task says: an episode's return is its task."""
+    """Reward 1 at each step, and as many steps as the task: an episode's return is its task."""
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.time += 1

@@ -1,4 +1,4 @@
-"""A family of tasks whose episodes end early, as a user would write it: nothing but the three methods."""
+"""Families of tasks as a user would write them: with the three methods and nothing else."""
 
 from typing import Any
 
@@ -9,23 +9,29 @@ from gymnasium import spaces
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 
 
-class EarlyEnd(gym.Env):
+class ToyFamily(gym.Env):
+    """The three methods; tasks are numbers from 0 to 1."""
+
+    task: Any = None
+
+    def sample_tasks(self, n: int) -> list[Any]:
+        return self.np_random.uniform(size=n).tolist()
+
+    def set_task(self, task: Any) -> None:
+        self.task = task
+
+    def get_task(self) -> Any:
+        return self.task
+
+
+class EarlyEnd(ToyFamily):
     """
-    Two actions; the reward of step t is ``task + action + t / 10``. An episode ends after the third 1, or is truncated
-    after ten steps; it is a success if the third 1 came.
+    Two actions; the reward of step t is ``task + action + t / 10``. An episode terminates with success at the third
+    action 1, and is truncated after ten steps.
     """
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = spaces.Discrete(2)
-
-    def sample_tasks(self, n: int) -> list[float]:
-        return self.np_random.uniform(size=n).tolist()
-
-    def set_task(self, task: float) -> None:
-        self.task = task
-
-    def get_task(self) -> float:
-        return self.task
 
     def _observe(self) -> np.ndarray:
         return self.np_random.normal(size=2).astype(np.float32)
@@ -44,7 +50,5 @@ class EarlyEnd(gym.Env):
 
 
 def early_end(episodes_per_trial: int = 2, **kwargs: Any) -> gym.Env:
-    """
-    :return: The family, ready to train on
-    """
+    """Return the family, ready for training."""
     return PreviousTransitionObservation(MultiEpisodeTrial(EarlyEnd(), episodes_per_trial=episodes_per_trial, **kwargs))

@@ -1,12 +1,13 @@
-"""A family of tasks that plays a script: episodes, rewards and ends are those it was given, one after the other."""
+"""A family of tasks that follows a script of episodes, with given rewards and ends."""
 
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from hypothesis import strategies as st
+
+from tests.helpers.families import ToyFamily
 
 ACTION_SPACES: dict[str, spaces.Space] = {
     "box": spaces.Box(-2.0, 3.0, (2, 2), np.float32),
@@ -23,12 +24,7 @@ ACTION_SPACES: dict[str, spaces.Space] = {
 
 @dataclass(frozen=True)
 class Episode:
-    """
-    :param rewards: Reward of each step; their number is the episode's length
-    :param terminated: Whether it ends so
-    :param truncated: Whether it ends so; at least one of both
-    :param successes: What ``is_success`` says at each step; None where it is not written
-    """
+    """Rewards of all steps, the end (one of both at least), and ``is_success`` at each step; None: not written."""
 
     rewards: tuple[float, ...]
     terminated: bool
@@ -37,7 +33,7 @@ class Episode:
 
 
 def episodes(successes: list[bool | None]) -> st.SearchStrategy[Episode]:
-    """:return: Episodes of one to four steps, whose successes are among these"""
+    """Episodes of one to four steps, whose successes are among the given ones."""
 
     def make(steps: list[tuple[float, bool | None]], ends: tuple[bool, bool]) -> Episode:
         rewards, successes = zip(*steps, strict=True)
@@ -48,14 +44,10 @@ def episodes(successes: list[bool | None]) -> st.SearchStrategy[Episode]:
     return st.builds(make, st.lists(step, min_size=1, max_size=4), ends)
 
 
-class Scripted(gym.Env):
+class Scripted(ToyFamily):
     """
-    Each reset goes on to the next episode of the script, from the last to the first. No two observations are the same:
-    they are numbered through, and tell the task. Tasks are counted up, from a thousand times the last seed.
-
-    :param script: The episodes
-    :param action_space: Action space
-    :param dict_observation: Whether the observation is a Dict
+    Each reset starts the next episode of the script, and the first one after the last. All observations differ: they
+    contain a running number and the task. Tasks are consecutive numbers from a thousand times the last seed.
     """
 
     def __init__(self, script: list[Episode], action_space: spaces.Space, dict_observation: bool = False) -> None:
@@ -64,8 +56,7 @@ class Scripted(gym.Env):
         self.observation_space = spaces.Dict(a=number, b=spaces.Discrete(10_000)) if dict_observation else number
         self.action_space = action_space
         self.script, self.n_resets, self.n_observations, self.next_task = script, 0, 0, 0
-        self.task: Any = None
-        #: What was called, in order
+        #: All calls in order
         self.calls: list[tuple[str, Any, Any]] = []
 
     def sample_tasks(self, n: int) -> list[int]:
@@ -75,10 +66,7 @@ class Scripted(gym.Env):
 
     def set_task(self, task: int) -> None:
         self.calls.append(("set", task, None))
-        self.task = task
-
-    def get_task(self) -> int:
-        return self.task
+        super().set_task(task)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -97,7 +85,7 @@ class Scripted(gym.Env):
         info: dict[str, Any] = {"own": self.n_observations}
         if episode.successes[self.time - 1] is not None:
             info["is_success"] = episode.successes[self.time - 1]
-        if is_last:  # as wrappers around the inner environment write it
+        if is_last:  # what wrappers around the inner environment write
             info.update({"episode": {"r": 0.0}, "TimeLimit.truncated": True, "terminal_observation": observation})
         return observation, reward, is_last and episode.terminated, is_last and episode.truncated, info
 
@@ -107,6 +95,6 @@ class Scripted(gym.Env):
 
 
 def numbered(number: int, task: Any, is_dict: bool) -> Any:
-    """:return: The observation with this number"""
+    """Return the observation with this number."""
     vector = np.array([number, -1.0 if task is None else task])
     return {"a": vector, "b": np.int64(number)} if is_dict else vector

@@ -14,11 +14,7 @@ from tests.helpers.scripted_tasks import ACTION_SPACES, Episode, Scripted, episo
 
 @dataclass
 class Reset:
-    """
-    :param seed: Seed, or None
-    :param options: Options, or None
-    :param n_steps: Steps until the next reset, unless the trial is over before
-    """
+    """Arguments of a reset, and the number of steps until the next one, unless the trial ends before."""
 
     seed: int | None
     options: dict[str, Any] | None
@@ -38,7 +34,7 @@ SCRIPTS = st.sampled_from([[None], [False, True], [None, None, False, True]]).fl
 
 
 def encode(space: Any, action: Any) -> list[float]:
-    """:return: A Box or MultiBinary action number by number, one-hot each number of a Discrete or MultiDiscrete one"""
+    """Return a Box or MultiBinary action number by number, each number of a Discrete or MultiDiscrete one one-hot."""
     if isinstance(space, spaces.Discrete):
         return [float(action == space.start + value) for value in range(space.n)]
     code = []
@@ -51,17 +47,7 @@ def encode(space: Any, action: Any) -> list[float]:
 
 
 class Naive:
-    """
-    What the wrappers should answer, one trial at a time, and what they should have called.
-
-    :param script: The episodes
-    :param space: Action space
-    :param n_episodes: Episodes of a trial
-    :param trial_end: As for ``MultiEpisodeTrial``
-    :param tasks: As for ``MultiEpisodeTrial``
-    :param across: ``across_episodes`` of ``PreviousTransitionObservation``
-    :param is_dict: Whether the environment's own observation is a Dict
-    """
+    """Expected answers of both wrappers for a script of episodes, one trial at a time, and their expected calls."""
 
     def __init__(
         self,
@@ -92,7 +78,7 @@ class Naive:
         return {**own, "prev_action": action, "prev_reward": [reward], "prev_done": [done]}
 
     def begin(self, reset: Reset) -> tuple[Any, int | None, dict[str, Any] | None]:
-        """:return: Task of a trial, the seed that is left for its first inner reset, and the options of all of them"""
+        """Return the task of a trial, the seed left for its first inner reset, and the options of all inner resets."""
         given, seed = dict(reset.options or {}), reset.seed
         options = {key: value for key, value in given.items() if key != "task"} or None
         if seed is not None:
@@ -109,7 +95,7 @@ class Naive:
         return self.next_task - 1, None, options
 
     def play(self, reset: Reset, actions: list[Any]) -> list[Any]:
-        """:return: What ``reset`` and each ``step`` return, until the trial is over or the actions are used up"""
+        """Return the results of ``reset`` and of each ``step``, until the trial or the list of actions ends."""
         task, seed, options = self.begin(reset)
         self.calls.append(("set", task, None))
         nothing = self.nothing
@@ -123,7 +109,7 @@ class Naive:
             if index == 0:
                 info = {"begins": self.n_resets, "task": task, "episode_index": 0, "new_episode": False}
                 answers.append((self.observation(task, nothing, 0.0, 0.0), info))
-            else:  # the step that ended the episode before is answered with this first observation
+            else:  # the step that ended the previous episode returns this first observation
                 keep = self.across == "keep"
                 first = self.observation(task, action if keep else nothing, reward if keep else 0.0, 1.0)
                 info.update(episode_index=index, new_episode=True)
@@ -153,7 +139,7 @@ class Naive:
 
 
 def assert_answer(answer: Any, expected: Any, space: spaces.Space) -> None:
-    """Same observation, of the observation space, and the same rest"""
+    """The observation is the expected one and in its space; the rest is equal."""
     observation, *rest = answer
     expected_observation, *expected_rest = expected
     assert observation.keys() == expected_observation.keys()
@@ -169,7 +155,7 @@ def assert_answer(answer: Any, expected: Any, space: spaces.Space) -> None:
     resets=st.lists(RESETS, min_size=2, max_size=6),
     n_episodes=st.integers(1, 4),
     trial_end=st.sampled_from([None, "terminated", "truncated"]),
-    tasks=st.sampled_from([None, [4], [4, 5], [4, 5, 6]]),
+    tasks=st.sampled_from([None, [4], (4, 5), np.array([4, 5, 6])]),
     across=st.sampled_from(["keep", "zero"]),
     action_space=st.sampled_from(sorted(ACTION_SPACES)),
     is_dict=st.booleans(),
@@ -186,7 +172,7 @@ def test_trials_of_a_script(
     is_dict: bool,
     seed: int,
 ) -> None:
-    """Trials played to the end and trials broken off, tasks given, in turn and drawn, with and without seeds"""
+    """Complete and interrupted trials; given tasks, tasks in turn and sampled tasks; with and without seeds."""
     space = ACTION_SPACES[action_space]
     space.seed(seed)
     inner = Scripted(script, space, is_dict)
@@ -211,7 +197,7 @@ def test_trials_of_a_script(
 def test_previous_transition_without_trials(
     script: list[Episode], across: str, action_space: str, is_dict: bool
 ) -> None:
-    """The environment's own answers, and the observation tells the step that led to it."""
+    """The environment's own results, with the previous step in the observation."""
     space: Any = ACTION_SPACES[action_space]
     env, twin = (
         PreviousTransitionObservation(Scripted(script, space, is_dict), across),
