@@ -1,1 +1,1 @@
-"""Commands about trained agents: evaluate, analyze, compare, render."""
+"""The commands of ``python -m sb3_trmrl``, one module each: they read arguments, call the package, print and write."""

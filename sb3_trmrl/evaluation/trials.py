@@ -153,7 +153,7 @@ class Trials:
                 tasks = np.arange(start, min(start + n_envs, len(self.tasks)))
                 venv = self._make_vec_env(tasks)
                 try:
-                    yield from _play(model, venv, tasks, deterministic, vec_normalize)
+                    yield from play_trials(model, venv, tasks, deterministic, vec_normalize)
                 finally:
                     venv.close()
                 if after_task is not None:
@@ -215,10 +215,12 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _play(
+def play_trials(
     model: Agent, venv: DummyVecEnv, tasks: np.ndarray, deterministic: bool, vec_normalize: VecNormalize | None
 ) -> Iterator[TrialStep]:
     """
+    Play one trial in each environment; an environment without trials plays one episode.
+
     :param model: Agent
     :param venv: Environments
     :param tasks: Index of the task of each of them
@@ -238,6 +240,6 @@ def _play(
         observation, rewards, starts, infos = venv.step(actions)
         envs = np.flatnonzero(running)
         yield TrialStep(envs, tasks[envs], episodes.copy(), number, state, actions, rewards, infos)
-        episodes += [info["new_episode"] for info in infos]
+        episodes += [info.get("new_episode", False) for info in infos]
         running &= ~starts
         number += 1

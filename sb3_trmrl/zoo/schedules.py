@@ -1,4 +1,4 @@
-"""Learning rate schedules that a yml file can spell."""
+"""Learning rate schedules for yml files."""
 
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
@@ -10,13 +10,13 @@ _SYNTAX = "expected a number, 'lin_<from>' or 'exp_<from>_<factor>[_<start>[_<en
 
 class ExponentialSchedule:
     """
-    Constant, then an exponential decay, then constant again: the schedule of TrMRL's released commands (there from
-    update 100 to 750, by a factor of 0.1). An instance is small and picklable, so it goes into the zip.
+    Constant value, exponential decay, constant value: the schedule of TrMRL's released commands (there from update 100
+    to 750, by a factor of 0.1). Instances can be pickled, so they are saved with the model.
 
-    :param initial_value: Value until ``start``
-    :param final_factor: ``initial_value * final_factor`` is the value from ``end`` on
-    :param start: Where the decay begins, as a fraction of training in [0, 1)
-    :param end: Where it ends, in (start, 1]
+    :param initial_value: Value before ``start``
+    :param final_factor: ``initial_value * final_factor`` is the value after ``end``
+    :param start: Begin of the decay as a fraction of training, in [0, 1)
+    :param end: End of the decay as a fraction of training, in (start, 1]
     :raises TypeError: if an argument is not a number
     :raises ValueError: if a value or factor is not positive or the fractions are not ordered within [0, 1]
     """
@@ -34,7 +34,7 @@ class ExponentialSchedule:
     def __call__(self, progress_remaining: float) -> float:
         """
         :param progress_remaining: From 1 (beginning of training) to 0 (end), as SB3 passes it
-        :return: Value at that point
+        :return: Value at this point of training
         """
         fraction = (1.0 - progress_remaining - self.start) / (self.end - self.start)
         return float(self.initial_value * self.final_factor ** min(max(fraction, 0.0), 1.0))
@@ -48,17 +48,17 @@ class ExponentialSchedule:
 
 def schedule_from_string(text: str) -> Schedule:
     """
-    The one place that knows the syntax of schedules in hyperparameter files:
+    Parse a schedule of a hyperparameter file:
 
     * ``"3e-4"``: constant
-    * ``"lin_3e-4"``: linear from 3e-4 to zero (rl-zoo3's own)
-    * ``"exp_3e-5_0.1"``: exponential from 3e-5 to 3e-6, over the whole of training
-    * ``"exp_3e-5_0.1_0.04_0.3"``: the same decay, between 4 % and 30 % of training and constant before and after
+    * ``"lin_3e-4"``: linear from 3e-4 to zero (also in rl-zoo3)
+    * ``"exp_3e-5_0.1"``: exponential from 3e-5 to 3e-6 over all of training
+    * ``"exp_3e-5_0.1_0.04_0.3"``: the same decay between 4 % and 30 % of training, constant before and after
 
-    :param text: A schedule in that syntax
-    :return: A function of the progress remaining
-    :raises TypeError: if it is no string
-    :raises ValueError: if the string is none of these, or its numbers are negative or not finite
+    :param text: A schedule in this syntax
+    :return: Function of the remaining progress
+    :raises TypeError: if ``text`` is not a string
+    :raises ValueError: if the syntax is wrong, or a number is negative or not finite
     """
     check_instance("text", text, str, "a schedule in a string")
     kind, _, rest = text.partition("_")

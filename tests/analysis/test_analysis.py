@@ -1,6 +1,5 @@
 """The paper's analyses: right where the answer is known, and from a small untrained agent to pictures and tables."""
 
-import json
 import math
 from functools import partial
 
@@ -10,7 +9,6 @@ import pandas as pd
 import pytest
 import torch as th
 from matplotlib.axes import Axes
-from matplotlib.image import imread
 from matplotlib.text import Text
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -19,16 +17,16 @@ from sb3_trmrl.__main__ import main
 from sb3_trmrl.analysis.attention import attention_map, plot_attention
 from sb3_trmrl.analysis.consensus import FORMS, Consensus, bayes_risks, consensus, plot_consensus
 from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation, plot_targets
-from sb3_trmrl.analysis.refinement import plot_refinement, refinement, refinement_of
+from sb3_trmrl.analysis.refinement import measure_refinement, plot_refinement, refinement
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
-from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories, working_memories_of
+from sb3_trmrl.analysis.working_memories import plot_working_memories, project_memories, working_memories
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult, bootstrap_interval
 from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.memory.encoder import EncoderTrace
 from sb3_trmrl.memory.working_memory import map_tokens
-from sb3_trmrl.zoo import ablations
 from tests.helpers.agents import tiny_model
+from tests.helpers.zoo import assert_picture
 
 ENV = "GridNavi-v0"
 #: Goals in reach of 7 steps are enough for the traces
@@ -60,15 +58,6 @@ def model(make_model):
 @pytest.fixture(scope="module")
 def trials():
     return Trials(ENV, n_tasks=3, n_episodes=2, env_kwargs=ENV_KWARGS)
-
-
-def assert_picture(path):
-    """There is a picture, wide enough to read, and there is something on it."""
-    picture = imread(path)[..., :3]
-    assert picture.shape[1] >= 800
-    inked = (picture < 0.95).any(axis=-1)
-    assert inked.mean() > 0.01
-    assert inked.any(axis=0).mean() > 0.5 and inked.any(axis=1).mean() > 0.3
 
 
 @pytest.fixture
@@ -276,7 +265,7 @@ def test_pictures_tell_the_unit_of_tasks(tmp_path, drawn_texts):
     unit = Trials("HalfCheetahVel-v0", n_tasks=1, env_kwargs={"horizon": 1}).task_unit
     assert unit == "m/s" and Trials("HalfCheetahDir-v0", n_tasks=1, env_kwargs={"horizon": 1}).task_unit == ""
     points = np.random.default_rng(0).normal(size=(9, 4))
-    seen = working_memories_of(points, np.arange(9) % 3, np.arange(9), result.tasks)
+    seen = project_memories(points, np.arange(9) % 3, np.arange(9), result.tasks)
     plot_working_memories(seen, tmp_path / "memories.png")
     assert "task" in drawn_texts and "task (m/s)" not in drawn_texts
     plot_working_memories(seen, tmp_path / "memories.png", task_unit=unit)
@@ -286,7 +275,7 @@ def test_pictures_tell_the_unit_of_tasks(tmp_path, drawn_texts):
 # --- refinement ---------------------------------------------------------------------------------------------------
 
 
-def test_refinement_of_memories_with_known_angles():
+def test_measure_refinement_memories_with_known_angles():
     """At right angles, at 45 degrees, longer in the same direction, and the last layer itself."""
     rng = np.random.default_rng(0)
     tasks = np.repeat(np.arange(5), 40)
@@ -296,7 +285,7 @@ def test_refinement_of_memories_with_known_angles():
     across *= (np.linalg.norm(last, axis=1) / np.linalg.norm(across, axis=1))[:, None]
     memories = np.stack([across, last + across, 7 * last, last], axis=1)
     actions = last[:, :3] @ rng.normal(size=(3, 2)) + [1.0, -2.0]
-    found = refinement_of(memories, actions, tasks, n_train_tasks=3)
+    found = measure_refinement(memories, actions, tasks, n_train_tasks=3)
     assert found.dissimilarity.shape == (5, 4) and found.action_error.shape == (2, 4)
     np.testing.assert_allclose(found.dissimilarity, np.tile([1, 1 - math.sqrt(0.5), 0, 0], (5, 1)), atol=1e-12)
     np.testing.assert_allclose(found.action_error, 0, atol=1e-20)  # all hold what the actions are made of
@@ -308,7 +297,7 @@ def test_regression_is_fitted_on_the_first_tasks_only():
     tasks = rng.permutation(np.repeat(np.arange(6), 30))
     memories = rng.normal(size=(180, 2, 3))
     actions = memories[:, 1, :1] * [[1.0, 2.0]] + rng.normal(size=(180, 2))
-    found = refinement_of(memories, actions, tasks, n_train_tasks=4)
+    found = measure_refinement(memories, actions, tasks, n_train_tasks=4)
     train = tasks < 4
     for layer in range(2):
         design = np.column_stack([memories[:, layer], np.ones(180)])
@@ -326,7 +315,7 @@ def test_regression_is_fitted_on_the_first_tasks_only():
 @pytest.mark.parametrize("n_train_tasks", [0, 3, 20])
 def test_refinement_needs_tasks_to_train_and_to_test_on(n_train_tasks):
     with pytest.raises(ValueError, match=f"`n_train_tasks` must .*, got {n_train_tasks}"):
-        refinement_of(np.ones((6, 2, 3)), np.ones((6, 1)), np.repeat(np.arange(3), 2), n_train_tasks)
+        measure_refinement(np.ones((6, 2, 3)), np.ones((6, 1)), np.repeat(np.arange(3), 2), n_train_tasks)
 
 
 # --- working memories ---------------------------------------------------------------------------------------------
@@ -338,25 +327,25 @@ def test_components_of_a_known_plane():
     axes, _ = np.linalg.qr(rng.normal(size=(6, 6)))
     corners = np.array([[3, 1], [3, -1], [-3, 1], [-3, -1]], dtype=float)
     memories = corners @ axes[:2] + rng.normal(size=6)
-    found = working_memories_of(memories, np.array([0, 0, 1, 1]), np.arange(4), ["right", "left"])
+    found = project_memories(memories, np.array([0, 0, 1, 1]), np.arange(4), ["right", "left"])
     np.testing.assert_allclose(found.explained, [0.9, 0.1, 0], atol=1e-12)
     np.testing.assert_allclose(np.abs(found.coordinates), np.tile([3, 1, 0], (4, 1)), atol=1e-12)
     assert found.share_between_tasks == pytest.approx(0.9)  # the long side lies between the tasks, the short one within
     assert list(found.to_frame()["task"]) == ["right", "right", "left", "left"]
-    crossed = working_memories_of(memories, np.array([0, 1, 1, 0]), np.arange(4), ["a", "b"])
+    crossed = project_memories(memories, np.array([0, 1, 1, 0]), np.arange(4), ["a", "b"])
     assert crossed.share_between_tasks == pytest.approx(0, abs=1e-12)
 
 
 def test_components_need_three_dimensions():
-    with pytest.raises(ValueError, match=r"3 steps and dimensions at least, got \(9, 2\)"):
-        working_memories_of(np.ones((9, 2)), np.zeros(9), np.arange(9), ["task"])
+    with pytest.raises(ValueError, match=r"at least 3 steps and dimensions, got \(9, 2\)"):
+        project_memories(np.ones((9, 2)), np.zeros(9), np.arange(9), ["task"])
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], [0.5, 1.0, 1.5], [(0, i) for i in range(12)]], ids=str)
 def test_tasks_are_told_apart_by_colour(labels, tmp_path):
     rng = np.random.default_rng(0)
     tasks = np.repeat(np.arange(len(labels)), 10)
-    found = working_memories_of(rng.normal(size=(len(tasks), 4)) + tasks[:, None], tasks, np.arange(len(tasks)), labels)
+    found = project_memories(rng.normal(size=(len(tasks), 4)) + tasks[:, None], tasks, np.arange(len(tasks)), labels)
     plot_working_memories(found, tmp_path / "memories.png", max_points=50)
     assert_picture(tmp_path / "memories.png")
 
@@ -385,7 +374,7 @@ def test_attention_is_sorted_by_age():
 
 
 def test_attention_is_of_one_trial(model, trials):
-    with pytest.raises(ValueError, match="`steps` must be of one trial"):
+    with pytest.raises(ValueError, match="`steps` must belong to one trial"):
         attention_map(traced_steps(model, trials))
 
 
@@ -540,7 +529,7 @@ def test_the_command_takes_any_agent_for_online_adaptation_only(tmp_path, capsys
     assert_picture(tmp_path / "online.png")
     with pytest.raises(SystemExit):
         main(["analyze", "consensus", *arguments])
-    assert "looks into a TransformerPPO, got a PPO" in capsys.readouterr().err
+    assert "needs a TransformerPPO, got a PPO" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["", "online", "refinement", "memories", "attention", "consensus", "all", "ablations"])
@@ -550,80 +539,3 @@ def test_help_ends_with_an_example(kind, capsys):
     assert stop.value.code == 0
     last = capsys.readouterr().out.rstrip().split("example:")[-1].strip()
     assert last.startswith("python -m sb3_trmrl analyze")
-
-
-# --- ablations ----------------------------------------------------------------------------------------------------
-
-GRID = {"n_layers": (1, 2), "initialization": ("tfixup", "default")}
-
-
-class Trainer:
-    """Writes the evaluations of a run that learns n_layers + seed in place of a training."""
-
-    def __init__(self, dies_at=None):
-        self.names = []
-        self.dies_at = dies_at
-
-    def __call__(self, folder, options):
-        if len(self.names) == self.dies_at:
-            raise KeyboardInterrupt
-        self.names.append("/".join(folder.parts[-2:]))
-        kwargs = eval(options[options.index("--hyperparams") + 1].removeprefix("policy_kwargs:"))
-        level = kwargs["n_layers"] + int(options[options.index("--seed") + 1])
-        results = np.array([[0, 0], [level - 1, level + 1]])
-        (folder / "trmrl" / "Env-v0_1").mkdir(parents=True)
-        np.savez(folder / "trmrl" / "Env-v0_1" / "evaluations.npz", timesteps=[50, 100], results=results)
-
-
-def test_the_grid_is_trained_once_and_drawn(tmp_path):
-    runs = ablations.ablation_runs("HalfCheetahVel-v0", tmp_path, [0, 1], GRID)
-    assert len(runs) == 2 * 4
-    assert {run.policy_kwargs["context_length"] for run in runs} == {5}  # the recommended one
-    died = Trainer(dies_at=2)
-    with pytest.raises(KeyboardInterrupt):
-        list(ablations.train_ablations(runs, "HalfCheetahVel-v0", 100, 2, train=died))
-    again = Trainer()
-    done = list(ablations.train_ablations(runs, "HalfCheetahVel-v0", 100, 2, train=again))
-    assert done == runs
-    # two layers and T-Fixup are the base, so these are the same run
-    assert died.names == ["n_layers=1/seed_0", "base/seed_0"]
-    assert again.names == [
-        "initialization=default/seed_0",
-        "n_layers=1/seed_1",
-        "base/seed_1",
-        "initialization=default/seed_1",
-    ]
-    found = ablations.read_ablations(runs, "HalfCheetahVel-v0")
-    np.testing.assert_array_equal(found.curves["n_layers"][1], [[0, 1], [0, 2]])
-    np.testing.assert_array_equal(found.curves["initialization"]["tfixup"], [[0, 2], [0, 3]])
-    row = found.to_frame().query("setting == 'n_layers' and value == '1' and timesteps == 100").iloc[0]
-    assert (row["mean"], row["low"], row["high"], row["seeds"]) == (1.5, 1, 2, 2)
-    ablations.plot_ablations(found, tmp_path / "ablations.png")
-    assert_picture(tmp_path / "ablations.png")
-    with pytest.raises(ValueError, match=r"holds a run with .*100. instead of .*200."):
-        list(ablations.train_ablations(runs, "HalfCheetahVel-v0", 200, 2, train=again))
-
-
-def test_a_wrong_grid_is_refused(tmp_path):
-    of_env = partial(ablations.ablation_runs, "HalfCheetahVel-v0", tmp_path, [0])
-    with pytest.raises(ValueError, match="`n_heads` must divide d_model=64, got n_heads=5"):
-        of_env(grid={"n_heads": (4, 5)})
-    heads = ablations.ablation_runs("HalfCheetahVel-v0", tmp_path, [0])
-    assert {run.setting for run in heads} == {"initialization", "context_length", "n_layers", "n_heads"}
-
-
-def test_the_ablation_command_trains_what_is_missing(tmp_path, capsys):
-    sizes = ["--hyperparams", "n_envs:4", "n_steps:10", "batch_size:40", "n_epochs:1"]
-    arguments = ["--env", "BernoulliBandit-v0", "--n-timesteps", "80", "--n-evaluations", "2", "--seeds", "0"]
-    arguments += ["--grid", "n_layers:(1,)", "--output", str(tmp_path), "--num-threads", "1", *sizes]
-    assert main(["analyze", "ablations", *arguments]) == 0
-    (marker,) = tmp_path.glob("runs/n_layers=1/seed_0/finished.json")
-    about = json.loads(marker.read_text())
-    assert about["policy_kwargs"]["n_layers"] == 1 and about["policy_kwargs"]["d_model"] == 32
-    config = next(marker.parent.glob("trmrl/*/*/config.yml")).read_text()
-    assert "n_steps" in config and "n_layers" in config
-    assert_picture(tmp_path / "ablations.png")
-    assert main(["analyze", "ablations", *arguments]) == 0
-    assert json.loads(marker.read_text()) == about
-    with pytest.raises(RuntimeError, match="training ended with status"):
-        main(["analyze", "ablations", *arguments, "--no-such-option", "--output", str(tmp_path / "other")])

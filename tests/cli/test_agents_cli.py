@@ -27,11 +27,11 @@ from sb3_trmrl.analysis.comparison import (
     share_above,
     share_of_gap,
 )
-from sb3_trmrl.cli.agents import open_agent
-from sb3_trmrl.cli.render import trial, trial_on
+from sb3_trmrl.cli.render import film, make_trial
 from sb3_trmrl.envs.bandit import BernoulliBanditEnv
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+from sb3_trmrl.zoo.agents import open_agent
 from tests.helpers.zoo import TINY, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -198,7 +198,7 @@ def test_the_progress_bar_moves(logs: Path, tmp_path: Path, monkeypatch: Any) ->
     def spied(*args: Any, after_task: Any, **kwargs: Any) -> AdaptationResult:
         return evaluate_adaptation(*args, after_task=lambda done: (seen.append(done), after_task(done)), **kwargs)
 
-    monkeypatch.setattr("sb3_trmrl.cli.evaluate.evaluate_adaptation", spied)
+    monkeypatch.setattr("sb3_trmrl.cli.options.evaluate_adaptation", spied)
     arguments = ["--n-tasks", "25", "--n-episodes", "1", "--output", str(tmp_path)]
     assert main(["evaluate", str(logs / "trmrl" / f"{ENV}_1"), *arguments]) == 0
     assert seen == [10, 20, 25]
@@ -422,8 +422,8 @@ def test_render_without_trials(tmp_path: Path, capsys: Any) -> None:
     run, video = str(tmp_path / "trmrl" / "InvertedPendulum-v5_1"), tmp_path / "episode.mp4"
     assert main(["render", run, "--output", str(video)]) == 0
     agent = open_agent(run)
-    env, seed = trial_on(agent, 0, 1, 0)
-    texts = [text for _, text in trial(agent, env, seed, True)]
+    env, seed = make_trial(agent, 0, 1, 0)
+    texts = [text for _, text in film(agent, env, seed, True)]
     env.close()
     assert texts == [f"episode 1   return {step:.1f}" for step in range(len(texts))]
     assert f"{len(texts)} frames" in capsys.readouterr().out
@@ -449,9 +449,9 @@ def test_render_shows_a_trial_of_the_evaluation() -> None:
         agent.model, agent.env_id, n_eval_episodes=2, env_kwargs=agent.env_kwargs, vec_normalize=agent.vec_normalize
     )
     for task in (3, 19):
-        env, seed = trial_on(agent, task, 2, 0)
+        env, seed = make_trial(agent, task, 2, 0)
         recorder = Recorder(env)
-        texts = [text for _, text in trial(agent, recorder, seed, True)]
+        texts = [text for _, text in film(agent, recorder, seed, True)]
         env.close()
         assert texts[0].startswith(f"task {result.tasks[task]:.2f}\n")
         assert recorder.rewards == pytest.approx(result.rewards[task].ravel(), rel=1e-3)

@@ -71,8 +71,8 @@ def test_help_of_a_command_shows_our_option_and_the_zoos(capsys: Any) -> None:
 
 
 def test_without_the_zoo_the_extra_is_named(capsys: Any, monkeypatch: Any) -> None:
-    monkeypatch.delitem(sys.modules, "sb3_trmrl.cli.zoo_commands")
-    monkeypatch.delattr("sb3_trmrl.cli.zoo_commands")
+    monkeypatch.delitem(sys.modules, "sb3_trmrl.cli.train")
+    monkeypatch.delattr("sb3_trmrl.cli.train")
     for name in [name for name in sys.modules if name.split(".")[0] == "rl_zoo3"]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("registration", "experiment", "report", "hyperparams_opt"):

@@ -16,8 +16,8 @@ from tests.helpers.zoo import TINY, train
 pytest.importorskip("rl_zoo3")
 
 from sb3_trmrl.__main__ import main
-from sb3_trmrl.cli.agents import open_agent
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.runs import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

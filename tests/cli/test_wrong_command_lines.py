@@ -20,8 +20,8 @@ from tests.helpers.zoo import train
 pytest.importorskip("rl_zoo3")
 
 from sb3_trmrl.__main__ import COMMANDS, main
-from sb3_trmrl.cli.agents import open_agent
 from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.runs import CHECKPOINTS, Run
 
 #: An exported agent, and the folder of a run, which a fixture puts here
