@@ -19,13 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def check_picture(path: Any) -> None:
-    """
-    Check the path of a picture before anything is drawn.
-
-    :param path: Value given by the user
-    :raises TypeError: if it is not a path
-    :raises ValueError: if its folder is missing, or Matplotlib does not write this kind of file
-    """
+    """Check that ``path`` is in an existing folder and that Matplotlib writes this kind of file."""
     check_instance("path", path, (str, os.PathLike), "a file")
     kinds = sorted(Figure().canvas.get_supported_filetypes())
     picture = Path(path)
@@ -36,15 +30,7 @@ def check_picture(path: Any) -> None:
 
 
 def check_named(name: str, value: Any, kind: type) -> None:
-    """
-    Check a dictionary of results to draw, by the name in the legend.
-
-    :param name: Name of the argument
-    :param value: Value given by the user
-    :param kind: Type of each result
-    :raises TypeError: if it is something else
-    :raises ValueError: if it is empty
-    """
+    """Check that ``value`` is a dictionary with at least one result of this type."""
     check_instance(name, value, Mapping, f"a dictionary of {kind.__name__} by name")
     if not value:
         raise ValueError(f"`{name}` must hold at least one {kind.__name__}, got {value!r}")
@@ -55,54 +41,25 @@ def check_named(name: str, value: Any, kind: type) -> None:
 def draw_band(
     axes: Axes, x: np.ndarray, middle: np.ndarray, interval: Any, colour: str, band: str | None = None, **line: Any
 ) -> None:
-    """
-    Draw a line in a band.
-
-    :param axes: Where to draw
-    :param x: (K,)
-    :param middle: Height of the line, (K,)
-    :param interval: Lower and upper end of the band, (2, K)
-    :param colour: Colour of both
-    :param band: Label of the band
-    :param line: Further arguments of the line
-    """
+    """Draw a line, (K,), in a band, (2, K). ``band`` is the label of the band, ``line`` are arguments of the line."""
     axes.plot(x, middle, color=colour, **line)
     axes.fill_between(x, *interval, color=colour, alpha=0.2, linewidth=0, label=band)
 
 
 def error_bars(mean: Any, low: Any, high: Any) -> np.ndarray:
-    """
-    Return the lengths of error bars. They are not negative: where all values are equal, rounding may put the mean
-    outside its interval.
-
-    :param mean: (K,)
-    :param low: Lower ends of the intervals, (K,)
-    :param high: Upper ends, (K,)
-    :return: Lengths below and above, (2, K)
-    """
+    """Return the lengths of error bars, (2, K). Rounding may put the mean of equal values outside their interval."""
     lengths: np.ndarray = np.maximum((mean - low, high - mean), 0)
     return lengths
 
 
 def count_episodes(axes: Axes) -> None:
-    """
-    Put ticks at whole numbers, also for a single episode.
-
-    :param axes: Axes with the number of the episode as x
-    """
+    """Put ticks at whole numbers, also for a single episode."""
     axes.set_xlabel("episode of the trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def finish(figure: Figure, path: str | Path, title: str | None = None, **text: Any) -> None:
-    """
-    Add the title and save the picture.
-
-    :param figure: Finished figure
-    :param path: Picture to write
-    :param title: Title of the whole figure
-    :param text: Further arguments of the title
-    """
+    """Add a title, with further arguments of its text, and save the picture."""
     if title is not None:
         figure.suptitle(title, **text)
     figure.savefig(path, dpi=150)

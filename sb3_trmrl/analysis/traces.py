@@ -52,14 +52,7 @@ class TracedSteps(NamedTuple):
 
 
 def checked_steps(steps: Any) -> Iterator[TracedSteps]:
-    """
-    Check the argument ``steps`` of an analysis.
-
-    :param steps: Value given by the user
-    :return: The steps
-    :raises TypeError: if they have the wrong type
-    :raises ValueError: if there are none
-    """
+    """Check the argument ``steps`` of an analysis while they are read."""
     is_empty = True
     for step in check_instance("steps", steps, Iterable, "the result of traced_steps"):
         is_empty = False

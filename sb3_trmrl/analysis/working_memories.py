@@ -128,44 +128,28 @@ def plot_working_memories(
     shown = np.unique(np.linspace(0, len(result.tasks) - 1, max_points).astype(int))
     # In random order, so that no task covers the others
     shown = np.random.default_rng(0).permutation(shown)
-    points, colours = result.coordinates[shown].T, np.array(_colours(result.labels))[result.tasks[shown]]
+    points = result.coordinates[shown].T
+    colours = np.array(_colours(result.labels, flat, task_unit))[result.tasks[shown]]
     solid.scatter(points[0], points[1], zs=points[2], s=5, c=colours, linewidths=0)
     flat.scatter(points[0], points[1], s=5, c=colours, linewidths=0)
     names = [f"component {i + 1} ({100 * share:.0f} %)" for i, share in enumerate(result.explained)]
     solid.set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=True)))
     flat.set(xlabel=names[0], ylabel=names[1])
     flat.grid(alpha=0.3)
-    _draw_legend(flat, result.labels, task_unit)
     finish(figure, path, f"{title} of {len(result.labels)} tasks")
 
 
-def _are_numbers(labels: Sequence[Any]) -> bool:
-    return len(labels) > 2 and all(isinstance(label, (int, float)) for label in labels)
-
-
-def _colours(labels: Sequence[Any]) -> list[Any]:
-    """Return a colour for each task: along a scale if tasks are numbers, or too many to distinguish."""
-    if not _are_numbers(labels) and len(labels) <= len(COLOURS):
-        return [to_rgba(colour) for colour in COLOURS[: len(labels)]]
-    return list(_scale(labels).to_rgba(_values(labels)))
-
-
-def _values(labels: Sequence[Any]) -> np.ndarray:
-    return np.array(labels if _are_numbers(labels) else np.arange(len(labels)), dtype=float)
-
-
-def _scale(labels: Sequence[Any]) -> ScalarMappable:
-    values = _values(labels)
-    return ScalarMappable(Normalize(values.min(), values.max()), cmap="viridis")
-
-
-def _draw_legend(axes: Axes, labels: Sequence[Any], unit: str) -> None:
-    """Draw the legend or colour bar to the right of the axes."""
+def _colours(labels: Sequence[Any], axes: Axes, unit: str) -> list[Any]:
+    """Return a colour for each task, and draw their legend or colour bar to the right of the axes."""
     name = f"task ({unit})" if unit else "task"
-    if _are_numbers(labels) or len(labels) > len(COLOURS):
+    are_numbers = len(labels) > 2 and all(isinstance(label, (int, float)) for label in labels)
+    if are_numbers or len(labels) > len(COLOURS):
+        values = np.array(labels if are_numbers else np.arange(len(labels)), dtype=float)
+        scale = ScalarMappable(Normalize(values.min(), values.max()), cmap="viridis")
         place = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
-        axes.figure.colorbar(_scale(labels), cax=place, label=name if _are_numbers(labels) else "index of the task")
-        return
+        axes.figure.colorbar(scale, cax=place, label=name if are_numbers else "index of the task")
+        return list(scale.to_rgba(values))
     for label, colour in zip(labels, COLOURS, strict=False):
         axes.scatter([], [], color=colour, label=str(label))
     axes.legend(title=name, fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)
+    return [to_rgba(colour) for colour in COLOURS[: len(labels)]]

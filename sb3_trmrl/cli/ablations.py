@@ -12,11 +12,7 @@ from sb3_trmrl.zoo.named_values import StoreValues
 
 
 def ablations(arguments: Sequence[str]) -> None:
-    """
-    Train the runs that are missing, and write their learning curves as CSV and PNG.
-
-    :param arguments: Arguments of the command, see ``--help``
-    """
+    """Train the runs that are missing. Write their learning curves as CSV and PNG."""
     parser = command_parser(
         "analyze ablations",
         "Train agents with one changed setting of the transformer each and draw their learning curves (figures 10 to "

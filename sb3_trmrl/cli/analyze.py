@@ -39,14 +39,7 @@ from sb3_trmrl.zoo.agents import LoadedAgent
 
 @dataclass(frozen=True)
 class _Job:
-    """
-    One analysis of one agent.
-
-    :param agent: The agent
-    :param options: Options of the command, with numbers of tasks and episodes
-    :param stem: Path of the files to write, without suffix
-    :param after_task: Function to call with the number of finished tasks
-    """
+    """One analysis of one agent; ``stem`` is the path of its files without suffix."""
 
     agent: LoadedAgent
     options: argparse.Namespace
@@ -82,14 +75,7 @@ class _Job:
 
 
 class _Found(NamedTuple):
-    """
-    Results of an analysis.
-
-    :param frame: Content of the CSV file
-    :param table: The part of it to print
-    :param text: Text below the table
-    :param further: Names of further files besides CSV and PNG
-    """
+    """Content of the CSV file, the part of it to print, the text below, and names of further files."""
 
     frame: pd.DataFrame
     table: pd.DataFrame
@@ -189,11 +175,7 @@ KINDS: dict[str, tuple[Callable[[_Job], _Found], int, int, str]] = {
 
 @one_thread()
 def analyze(arguments: Sequence[str]) -> None:
-    """
-    Print the results of an analysis. Write them as CSV and PNG.
-
-    :param arguments: Arguments of the command, see ``--help``
-    """
+    """Print the results of an analysis. Write them as CSV and PNG."""
     kinds = "".join(f"  {kind:<12}{text}\n" for kind, (*_, text) in KINDS.items())
     parser = argparse.ArgumentParser(
         prog="trmrl analyze",

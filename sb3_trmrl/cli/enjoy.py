@@ -23,20 +23,12 @@ def render_without_display() -> None:
 
 
 def enjoy(arguments: Sequence[str]) -> None:
-    """
-    Run ``rl_zoo3.enjoy``: watch a trained agent.
-
-    :param arguments: Arguments of rl-zoo3
-    """
+    """Run ``rl_zoo3.enjoy``: watch a trained agent."""
     _play("enjoy", rl_zoo3.enjoy.enjoy, arguments)
 
 
 def record_video(arguments: Sequence[str]) -> None:
-    """
-    Run ``rl_zoo3.record_video``: record a video of a trained agent. Without a display, MuJoCo renders with EGL.
-
-    :param arguments: Arguments of rl-zoo3
-    """
+    """Run ``rl_zoo3.record_video``: record a video of a trained agent, with EGL if there is no display."""
     render_without_display()
     # This script has no function to call
     _play("record_video", partial(runpy.run_module, "rl_zoo3.record_video", run_name="__main__"), arguments)

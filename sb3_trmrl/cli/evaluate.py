@@ -37,11 +37,7 @@ _N_EVALUATED = 3
 
 @one_thread()
 def evaluate(arguments: Sequence[str]) -> None:
-    """
-    Print the return in each episode with intervals over tasks. Write it as CSV, NPZ and PNG.
-
-    :param arguments: Arguments of the command, see ``--help``
-    """
+    """Print the return in each episode with intervals over tasks. Write it as CSV, NPZ and PNG."""
     parser = agent_parser("evaluate", "Adaptation to new tasks, episode by episode.", f"{DEMO} --n-episodes 3")
     parser.add_argument(
         "--protocol",

@@ -17,11 +17,7 @@ from sb3_trmrl.zoo.runs import UNUSED_SCHEDULES, Run
 
 
 def export(arguments: Sequence[str]) -> None:
-    """
-    Write an agent as a safetensors file.
-
-    :param arguments: Arguments of the command, see ``--help``
-    """
+    """Write an agent as a safetensors file."""
     parser = agent_parser(
         "export",
         "Write a trained agent as a file that others can load without running any code. Loading the run or the zip "

@@ -23,33 +23,21 @@ N_ENVS = 10
 
 
 def positive_int(text: str) -> int:
-    """
-    :param text: Argument given by the user
-    :return: The number
-    :raises argparse.ArgumentTypeError: if it is not an integer of at least 1
-    """
+    """Parse an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer, 1 or more, got {text!r}")
     return int(text)
 
 
 def non_negative_int(text: str) -> int:
-    """
-    :param text: Argument given by the user
-    :return: The number
-    :raises argparse.ArgumentTypeError: if it is not an integer of at least 0
-    """
+    """Parse an integer of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be an integer, 0 or more, got {text!r}")
     return int(text)
 
 
 def output_folder(text: str) -> Path:
-    """
-    :param text: Argument given by the user
-    :return: The folder, which need not exist
-    :raises argparse.ArgumentTypeError: if there is a file of this name
-    """
+    """Parse the path of a folder, which need not exist."""
     path = Path(text)
     if any(part.exists() and not part.is_dir() for part in (path, *path.parents)):
         raise argparse.ArgumentTypeError(f"must be a folder, got {text!r}: there is a file of that name")
@@ -58,12 +46,7 @@ def output_folder(text: str) -> Path:
 
 @contextmanager
 def argument_errors(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[None]:
-    """
-    Report wrong arguments as errors of the parser, without a traceback. Errors in the user's own code keep theirs.
-
-    :param parser: Parser of the command
-    :param prefix: Text before the message
-    """
+    """Report wrong arguments as errors of the parser. Only errors in the user's own code keep their traceback."""
     try:
         yield
     except Exception as error:
@@ -73,15 +56,7 @@ def argument_errors(parser: argparse.ArgumentParser, prefix: str = "") -> Iterat
 
 
 def command_parser(command: str, description: str, example: str, heading: str = "example") -> argparse.ArgumentParser:
-    """
-    Make a parser whose help ends with an example.
-
-    :param command: Name of the command
-    :param description: Its description
-    :param example: Arguments of a command that runs
-    :param heading: Heading of the example
-    :return: The parser
-    """
+    """Return a parser whose help ends with an example, given as the arguments of a command that runs."""
     return argparse.ArgumentParser(
         prog=f"trmrl {command}",
         description=description,
@@ -91,15 +66,7 @@ def command_parser(command: str, description: str, example: str, heading: str = 
 
 
 def agent_parser(command: str, description: str, example: str, plays: bool = True) -> argparse.ArgumentParser:
-    """
-    Make a parser with the arguments of all commands for one agent.
-
-    :param command: Name of the command
-    :param description: Its description
-    :param example: Arguments of a command that runs
-    :param plays: Whether the agent plays, so that the command has a seed and stochastic actions
-    :return: The parser
-    """
+    """Return a parser with the arguments of all commands for one agent; those that let it play have a seed."""
     parser = command_parser(command, description, example)
     parser.add_argument("model", help=f"exported agent, for example {DEMO}, folder of a run, or zip of a model")
     parser.add_argument("--env", help="environment id (default: the environment of training)")
@@ -157,24 +124,13 @@ def add_output(parser: argparse.ArgumentParser, default: str | None, text: str =
 
 
 def load_agent_from(options: argparse.Namespace) -> LoadedAgent:
-    """
-    Load the agent of a command.
-
-    :param options: Options of a parser made by :func:`agent_parser`
-    :return: The agent
-    """
+    """Load the agent of a command whose options were parsed by :func:`agent_parser`."""
     import_packages(options.gym_packages)
     return open_agent(options.model, options.env, options.env_kwargs, options.algo, options.last)
 
 
 def evaluation_arguments(agent: LoadedAgent, options: argparse.Namespace) -> dict[str, Any]:
-    """
-    Return the arguments of all evaluations of an agent.
-
-    :param agent: Agent
-    :param options: Options of a command, seed and split among them
-    :return: Arguments that ``evaluate_adaptation`` and ``metaworld_protocol`` have in common
-    """
+    """Return the arguments that ``evaluate_adaptation`` and ``metaworld_protocol`` have in common."""
     return {
         "model": agent.model,
         "env_kwargs": agent.env_kwargs,
@@ -185,13 +141,6 @@ def evaluation_arguments(agent: LoadedAgent, options: argparse.Namespace) -> dic
 
 
 def evaluate_agent(agent: LoadedAgent, options: argparse.Namespace, **further: Any) -> AdaptationResult:
-    """
-    Evaluate the adaptation of an agent.
-
-    :param agent: Agent
-    :param options: Options of a command: numbers of tasks and episodes, seed and split
-    :param further: Further arguments of ``evaluate_adaptation``
-    :return: Every reward
-    """
+    """Call ``evaluate_adaptation`` with the options of a command and further arguments."""
     counts = {"n_eval_tasks": options.n_tasks, "n_eval_episodes": options.n_episodes}
     return evaluate_adaptation(env=agent.env_id, **counts, **evaluation_arguments(agent, options), **further)

@@ -13,13 +13,7 @@ from tqdm import tqdm
 
 @contextmanager
 def progress(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """
-    Show a progress bar.
-
-    :param name: Name of what is counted, for example ``"tasks"``
-    :param total: Their number, None if it is unknown
-    :return: Function to call with the number of those that are done
-    """
+    """Show a progress bar, and yield the function to call with the number of finished tasks (or runs, or steps)."""
     with tqdm(total=total, desc=name) as bar:
         yield lambda done: bar.update(done - bar.n)
 
@@ -27,15 +21,7 @@ def progress(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
 def print_table(
     title: str, header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (), caption: str = ""
 ) -> None:
-    """
-    Print a table.
-
-    :param title: Its title
-    :param header: Headings of the columns
-    :param rows: Cells of each row
-    :param left: Indices of the columns that are aligned to the left; all others are aligned to the right
-    :param caption: Text below the table
-    """
+    """Print a table. The columns with these indices are aligned to the left, all others to the right."""
     table = Table(title=title, caption=caption or None)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index in left else "right")
@@ -45,14 +31,7 @@ def print_table(
 
 
 def print_frame(frame: pd.DataFrame, title: str, text: str, units: str) -> None:
-    """
-    Print the results of an analysis.
-
-    :param frame: Table of results; ``low`` and ``high`` are the ends of intervals
-    :param title: Title of the table
-    :param text: Text below the table
-    :param units: Units that intervals are over, for example ``"tasks"``
-    """
+    """Print the results of an analysis; columns ``low`` and ``high`` are intervals over these units."""
     caption = f"low and high: 95 % bootstrap interval over {units}" if "low" in frame.columns else ""
     left = [index for index, name in enumerate(frame.columns) if frame[name].dtype == object]
     rows = [
@@ -64,9 +43,5 @@ def print_frame(frame: pd.DataFrame, title: str, text: str, units: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """
-    Print text, wrapped to the width of the terminal.
-
-    :param text: The text
-    """
+    """Print text, wrapped to the width of the terminal."""
     Console().print(text, highlight=False)

@@ -19,11 +19,7 @@ from sb3_trmrl.zoo.runs import import_packages
 
 @one_thread()
 def push(arguments: Sequence[str]) -> None:
-    """
-    Upload an exported agent with its model card to the Hub.
-
-    :param arguments: Arguments of the command, see ``--help``
-    """
+    """Upload an exported agent with its model card to the Hub."""
     parser = command_parser(
         "push",
         "Upload an exported agent to the Hugging Face Hub, with a model card and a picture of its adaptation.",

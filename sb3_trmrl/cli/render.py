@@ -29,11 +29,7 @@ _CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "li
 
 @one_thread()
 def render(arguments: Sequence[str]) -> None:
-    """
-    Write a video of one trial.
-
-    :param arguments: Arguments of the command, see ``--help``
-    """
+    """Write a video of one trial."""
     parser = agent_parser("render", "Record a video of one trial on a test task.", f"{DEMO} --output trial.mp4")
     last_task = N_HELD_OUT_TASKS - 1
     parser.add_argument("--task", type=int, default=0, help=f"index of the test task, 0 to {last_task} (default: 0)")

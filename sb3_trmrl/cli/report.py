@@ -12,11 +12,7 @@ from sb3_trmrl.zoo.scripts import LOG_FOLDER
 
 
 def report(arguments: Sequence[str]) -> None:
-    """
-    Write the report of ``train --report`` for an existing run.
-
-    :param arguments: Folder of the run
-    """
+    """Write the report of ``train --report`` for an existing run."""
     parser = argparse.ArgumentParser(
         prog="trmrl report", description="Compare the models of a run before and after training on held-out tasks."
     )

@@ -40,11 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def train(arguments: Sequence[str]) -> None:
-    """
-    Run ``rl_zoo3.train``. Environments with held-out tasks are evaluated once on each validation task.
-
-    :param arguments: Arguments of rl-zoo3, ``--report``, ``--checkpoint-freq`` and ``--resume``
-    """
+    """Run ``rl_zoo3.train``. Environments with held-out tasks are evaluated once on each validation task."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     checkpoint = None

@@ -42,33 +42,16 @@ def _raised_by(error: BaseException) -> str:
 
 
 def raised_by_user_code(error: BaseException) -> bool:
-    """
-    Return whether neither this package nor a library raised the error, but an environment, callback or module of the
-    user.
-
-    :param error: Caught error
-    :return: Whether the user's own code raised it
-    """
+    """Return whether an environment, callback or module of the user raised the error, not this package or a library."""
     return _raised_by(error) not in _ARGUMENT_ERRORS
 
 
 def is_about_arguments(error: BaseException) -> bool:
-    """
-    Return whether the error says what is wrong with the given arguments, so that no traceback is needed.
-
-    :param error: Caught error
-    :return: Whether its message is enough
-    """
+    """Return whether the error says what is wrong with the given arguments, so that no traceback is needed."""
     return isinstance(error, _ARGUMENT_ERRORS.get(_raised_by(error), ()))
 
 
 def error_text(error: BaseException) -> str:
-    """
-    Return the message for the user. Other errors than those of checks may have a bare key as their text, so their type
-    is added.
-
-    :param error: Caught error
-    :return: Its text
-    """
+    """Return the message for the user, with the type of errors whose text may be a bare key."""
     is_message = isinstance(error, (*_CHECK_ERRORS, AssertionError)) and str(error)
     return str(error) if is_message else f"{type(error).__name__}: {error}"

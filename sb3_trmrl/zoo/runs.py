@@ -31,13 +31,7 @@ UNUSED_SCHEDULES = {"learning_rate": 0.0, "clip_range": 0.0}
 
 @contextmanager
 def file_errors(path: str | Path, content: str) -> Iterator[None]:
-    """
-    Turn any error of reading a file into a ``ValueError`` that names it: damaged files fail in many ways.
-
-    :param path: File that is read
-    :param content: What it must hold, for the message
-    :raises ValueError: if it cannot be read
-    """
+    """Turn any error of reading a file into a ``ValueError`` that names it and the content that it must hold."""
     try:
         yield
     except Exception as error:
@@ -49,13 +43,7 @@ def file_errors(path: str | Path, content: str) -> Iterator[None]:
 def import_packages(
     names: Iterable[str], message: str = "--gym-packages must be modules that can be imported, got {!r}"
 ) -> None:
-    """
-    Import the modules that register environments.
-
-    :param names: Names of the modules
-    :param message: Error message, with a placeholder for the name of the module
-    :raises ImportError: if there is no such module; errors inside the module are not changed
-    """
+    """Import modules that register environments. Errors inside a module are raised unchanged."""
     for name in names:
         try:
             importlib.import_module(name)
@@ -66,14 +54,7 @@ def import_packages(
 
 
 def load_model(algo: str, path: Path) -> BaseAlgorithm:
-    """
-    Load a trained model for evaluation. This unpickles: only load files that you trust.
-
-    :param algo: Name of the algorithm in rl-zoo3
-    :param path: Zip of the model
-    :return: The model, on the CPU and without its schedules
-    :raises ValueError: if the file cannot be read
-    """
+    """Load a trained model on the CPU, without its schedules. This unpickles: only load files that you trust."""
     with file_errors(path, f"a model of {algo}"):
         model: BaseAlgorithm = ALGOS[algo].load(path, device="cpu", custom_objects=dict(UNUSED_SCHEDULES))
     return model

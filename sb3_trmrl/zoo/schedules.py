@@ -1,5 +1,7 @@
 """Learning rate schedules for yml files."""
 
+from dataclasses import dataclass
+
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 
@@ -8,6 +10,7 @@ from sb3_trmrl.common.checks import check_instance, check_non_negative, check_nu
 _SYNTAX = "expected a number, 'lin_<from>' or 'exp_<from>_<factor>[_<start>[_<end>]]'"
 
 
+@dataclass(frozen=True)
 class ExponentialSchedule:
     """
     Constant value, exponential decay, constant value: the schedule of TrMRL's released commands (there from update 100
@@ -21,15 +24,16 @@ class ExponentialSchedule:
     :raises ValueError: if a value or factor is not positive or the fractions are not ordered within [0, 1]
     """
 
-    def __init__(self, initial_value: float, final_factor: float, start: float = 0.0, end: float = 1.0) -> None:
-        check_positive("initial_value", initial_value)
-        check_positive("final_factor", final_factor)
-        if not 0 <= check_number("start", start) < check_number("end", end) <= 1:
-            raise ValueError(f"`start` and `end` must satisfy 0 <= start < end <= 1, got {start} and {end}")
-        self.initial_value = initial_value
-        self.final_factor = final_factor
-        self.start = start
-        self.end = end
+    initial_value: float
+    final_factor: float
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("initial_value", self.initial_value)
+        check_positive("final_factor", self.final_factor)
+        if not 0 <= check_number("start", self.start) < check_number("end", self.end) <= 1:
+            raise ValueError(f"`start` and `end` must satisfy 0 <= start < end <= 1, got {self.start} and {self.end}")
 
     def __call__(self, progress_remaining: float) -> float:
         """
@@ -38,12 +42,6 @@ class ExponentialSchedule:
         """
         fraction = (1.0 - progress_remaining - self.start) / (self.end - self.start)
         return float(self.initial_value * self.final_factor ** min(max(fraction, 0.0), 1.0))
-
-    def __repr__(self) -> str:
-        return (
-            f"ExponentialSchedule(initial_value={self.initial_value}, final_factor={self.final_factor}, "
-            f"start={self.start}, end={self.end})"
-        )
 
 
 def schedule_from_string(text: str) -> Schedule:

@@ -26,13 +26,7 @@ LOG_FOLDER = "logs"
 
 
 def run_script(command: str, script: Callable[[], object], arguments: Sequence[str]) -> None:
-    """
-    Call one of rl-zoo3's scripts, which read their arguments from ``sys.argv``.
-
-    :param command: Name of our command, for usage messages
-    :param script: The script
-    :param arguments: Its arguments
-    """
+    """Call one of rl-zoo3's scripts, which read their arguments from ``sys.argv``."""
     before = sys.argv
     sys.argv = [f"trmrl {command}", *arguments]
     try:
@@ -42,13 +36,7 @@ def run_script(command: str, script: Callable[[], object], arguments: Sequence[s
 
 
 def script_options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
-    """
-    Read those options of rl-zoo3's scripts that are given a default or checked here.
-
-    :param command: Name of our command, for error messages
-    :param arguments: Arguments of the script
-    :return: The options; None where an option is not given
-    """
+    """Read the options of rl-zoo3's scripts that get a default or are checked here; None where one is not given."""
     parser = argparse.ArgumentParser(prog=f"trmrl {command}", usage=argparse.SUPPRESS, add_help=False)
     for name in ("--algo", "--env", "--eval-episodes", "--n-eval-envs", "--vec-env", "--device", "--log-interval"):
         parser.add_argument(name)
@@ -63,12 +51,7 @@ def script_options(command: str, arguments: Sequence[str]) -> argparse.Namespace
 
 
 def with_training_defaults(arguments: Sequence[str]) -> list[str]:
-    """
-    Add our defaults for training: our algorithm, and one evaluation episode on each held-out task.
-
-    :param arguments: Arguments of rl-zoo3's train
-    :return: The same with defaults for options that are not given
-    """
+    """Add our defaults for training: our algorithm, and one evaluation episode on each held-out task."""
     options = script_options("train", arguments)
     arguments = list(arguments)
     if options.algo is None:
@@ -84,25 +67,14 @@ def with_training_defaults(arguments: Sequence[str]) -> list[str]:
 
 
 def with_playing_defaults(arguments: Sequence[str]) -> list[str]:
-    """
-    Add our defaults for watching an agent: our algorithm, and the folder that training writes to.
-
-    :param arguments: Arguments of rl-zoo3's enjoy or record_video
-    :return: The same with defaults for options that are not given
-    """
+    """Add our defaults for watching an agent: our algorithm, and the folder that training writes to."""
     options = script_options("enjoy", arguments)
     folder = ["--folder", LOG_FOLDER] if options.folder is None else []
     return [*(["--algo", ALGO] if options.algo is None else []), *folder, *arguments]
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """
-    Check options of all scripts, after importing the modules that register environments.
-
-    :param options: Options of a script
-    :raises ValueError: if one is wrong
-    :raises ImportError: if a module of ``--gym-packages`` cannot be imported
-    """
+    """Check options of all scripts, after importing the modules that register environments."""
     import_packages(options.gym_packages)
     if options.env is not None and options.env not in gym.registry:
         raise ValueError(f"--env must be the id of a registered environment, got {options.env!r}")
@@ -116,14 +88,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def check_saved_agent(command: str, arguments: Sequence[str]) -> None:
-    """
-    Check that the agent to watch exists.
-
-    :param command: Name of our command
-    :param arguments: Arguments of rl-zoo3's enjoy or record_video, folder and algorithm among them
-    :raises ValueError: if there is no such agent, or an option is wrong
-    :raises ImportError: if a module of ``--gym-packages`` cannot be imported
-    """
+    """Check that the agent to watch exists."""
     options = script_options(command, arguments)
     if {"-h", "--help"} & set(arguments) or options.algo not in rl_zoo3.ALGOS:
         return  # rl-zoo3's parser prints the help, or the names of the algorithms
