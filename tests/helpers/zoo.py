@@ -8,6 +8,8 @@ from matplotlib.image import imread
 
 from sb3_trmrl.__main__ import main
 
+#: An exported agent
+DEMO = str(Path(__file__).parents[2] / "docs" / "demo" / "HalfCheetahVel-v0.safetensors")
 ENV = "BernoulliBandit-v0"
 TINY = ["n_envs:2", "n_steps:20", "batch_size:20", "n_epochs:1"]
 NORMALIZE = "normalize:dict(norm_obs=True,norm_reward=False)"
