@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.image import imread
 
 from sb3_trmrl.__main__ import main
 
@@ -37,6 +36,8 @@ def error_of(arguments: list[Any], capsys: Any) -> str:
 
 def assert_picture(path: Path) -> None:
     """There is a picture, wide enough to read, with something drawn on it."""
+    from matplotlib.image import imread  # part of the extra
+
     picture = imread(path)[..., :3]
     assert picture.shape[1] >= 800
     inked = (picture < 0.95).any(axis=-1)
