@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.figures import COLOURS, check_named, check_picture, count_episodes, error_bars, finish
+from sb3_trmrl.analysis.figures import COLOURS, check_named, check_picture, count_episodes, draw_means, finish
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 
 
@@ -30,9 +30,9 @@ def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -
         episodes = np.arange(1, result.returns.shape[1] + 1)
         alpha = min(0.15, 4 / len(result.tasks))  # the lines of many tasks must not hide the means
         axes.plot(episodes, result.returns.T, color=colour, alpha=alpha, linewidth=0.8)
-        errors = error_bars(result.mean_returns, *result.interval().T)
         label = f"{name}: mean of {len(result.tasks)} tasks, 95 % interval over tasks"
-        axes.errorbar(episodes, result.mean_returns, errors, fmt="o-", color=colour, capsize=4, label=label)
+        interval = result.interval().T
+        draw_means(axes, episodes, result.mean_returns, *interval, fmt="o-", color=colour, capsize=4, label=label)
     axes.set_ylabel("return of the episode")
     count_episodes(axes)
     axes.grid(alpha=0.3)

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.figures import COLOURS, check_picture, error_bars, finish
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_means, finish
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
 from sb3_trmrl.analysis.vectors import unit_vectors
 from sb3_trmrl.common.checks import check_instance
@@ -166,8 +166,8 @@ def plot_consensus(
     for axes, (form, rows) in zip(panels, frame.groupby(["loss", "memories"], sort=False), strict=True):
         styles = {"output_risk": ("o", "attention output"), "minimum_risk": ("^", "best candidate")}
         for colour, shift, (name, (marker, label)) in zip(COLOURS, (-0.1, 0.1), styles.items(), strict=False):
-            errors = error_bars(rows[name], rows[f"{name}_low"], rows[f"{name}_high"])
-            axes.errorbar(rows["layer"] + shift, rows[name], errors, fmt=marker, color=colour, capsize=3, label=label)
+            numbers = (rows[f"{name}{end}"] for end in ("", "_low", "_high"))
+            draw_means(axes, rows["layer"] + shift, *numbers, fmt=marker, color=colour, capsize=3, label=label)
         for layer, holds in zip(rows["layer"], rows["holds"], strict=True):
             place = (layer, 1.0)
             text = f"{100 * holds:.1f} %"

@@ -46,10 +46,9 @@ def draw_band(
     axes.fill_between(x, *interval, color=colour, alpha=0.2, linewidth=0, label=band)
 
 
-def error_bars(mean: Any, low: Any, high: Any) -> np.ndarray:
-    """Return the lengths of error bars, (2, K). Rounding may put the mean of equal values outside their interval."""
-    lengths: np.ndarray = np.maximum((mean - low, high - mean), 0)
-    return lengths
+def draw_means(axes: Axes, x: Any, mean: Any, low: Any, high: Any, **style: Any) -> None:
+    """Draw means with error bars, (K,) each. Rounding may put the mean of equal values outside its interval."""
+    axes.errorbar(x, mean, np.maximum((mean - low, high - mean), 0), **style)
 
 
 def count_episodes(axes: Axes) -> None:

@@ -77,7 +77,9 @@ def _draw_returns(axes: Axes, curve: LearningCurve, levels: Mapping[str, float])
         _draw_with_interval(axes, curve.timesteps, curve.returns, f"{subject}, deterministic actions", COLOURS[0])
     for (label, level), colour in zip(levels.items(), COLOURS[1:], strict=False):
         axes.axhline(level, linestyle="--", color=colour, label=label)
-    axes.set_ylabel("return per episode" + (f" (mean over the {curve.episodes} of a trial)" if in_trials else ""))
+    axes.set_ylabel(
+        "return per episode" + (f" (mean over the {curve.episodes} episodes of a trial)" if in_trials else "")
+    )
 
 
 def _draw_successes(axes: Axes, timesteps: np.ndarray, successes: np.ndarray) -> None:

@@ -155,6 +155,7 @@ def plot_online_adaptation(
     for axes in rows:
         axes.legend(fontsize="small", loc="lower right")
     rows[-1].set_xlabel("step of the first episode")
+    rows[-1].xaxis.get_major_locator().set_params(integer=True)
     finish(figure, path, title)
 
 
@@ -172,7 +173,7 @@ def _draw_adaptation(axes: Axes, result: OnlineAdaptation) -> None:
     label = f"final level {result.final_level:.2f}, mean of the last quarter"
     axes.axhline(result.final_level, color=COLOURS[2], linestyle="--", label=label)
     if result.adapted_at is not None:
-        label = f"within 5 % from step {result.adapted_at} on (smoothed over {result.window} steps)"
+        label = f"within 5 % of it from step {result.adapted_at} on, smoothed over {result.window} steps"
         axes.axvline(result.adapted_at, color=COLOURS[1], label=label)
 
 

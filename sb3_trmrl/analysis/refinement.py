@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 
-from sb3_trmrl.analysis.figures import COLOURS, check_picture, error_bars, finish
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_means, finish
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
 from sb3_trmrl.analysis.vectors import unit_vectors
 from sb3_trmrl.common.checks import check_instance, check_positive_int
@@ -116,9 +116,9 @@ def plot_refinement(
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     frame = result.to_frame()
     for axes, (name, rows) in zip(figure.subplots(1, 2), frame.groupby("measure", sort=False), strict=True):
-        errors = error_bars(rows["mean"], rows["low"], rows["high"])
+        numbers = (rows[column] for column in ("layer", "mean", "low", "high"))
         label = f"mean of {len(getattr(result, str(name)))} tasks, 95 % interval"
-        axes.errorbar(rows["layer"], rows["mean"], errors, fmt="o-", color=COLOURS[0], capsize=4, label=label)
+        draw_means(axes, *numbers, fmt="o-", color=COLOURS[0], capsize=4, label=label)
         axes.set_xlabel("layer (0: working memories)")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)

@@ -217,7 +217,8 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
         with argument_errors(parser), progress(f"{name}: tasks", own.n_tasks) as after_task:
             found = KINDS[name][0](_Job(agent, own, folder / name, after_task))
         found.frame.to_csv(folder / f"{name}.csv", index=False)
-        print_frame(found.table, f"{agent.env_id}: {name}, {options.split} tasks: {own.n_tasks}", found.text, "tasks")
+        tasks = f"{own.n_tasks} {options.split} task{'s' if own.n_tasks > 1 else ''}"
+        print_frame(found.table, f"{agent.env_id}: {name}, {tasks}", found.text, "tasks")
         print("Wrote " + ", ".join(str(folder / file) for file in (f"{name}.csv", f"{name}.png", *found.further)))
 
 
