@@ -36,7 +36,7 @@ def record_video(arguments: Sequence[str]) -> None:
 
 def _play(command: str, script: Callable[[], object], arguments: Sequence[str]) -> None:
     register()
-    arguments = with_playing_defaults(arguments)
+    arguments = with_playing_defaults(command, arguments)
     with argument_errors(argparse.ArgumentParser(prog=f"trmrl {command}", usage=argparse.SUPPRESS)):
         check_saved_agent(command, arguments)
     run_script(command, script, arguments)

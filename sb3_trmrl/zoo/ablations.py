@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,9 +33,6 @@ GRID: dict[str, tuple[Any, ...]] = {
 }
 #: Written into the folder of a complete run
 _FINISHED = "finished.json"
-
-#: Trains one agent: folder for the run, and the arguments of ``trmrl train``
-Train = Callable[[Path, Sequence[str]], None]
 
 
 class AblationRun(NamedTuple):
@@ -112,7 +109,6 @@ def train_ablations(
     n_timesteps: int,
     n_evaluations: int = 20,
     arguments: Sequence[str] = (),
-    train: Train | None = None,
 ) -> Iterator[AblationRun]:
     """
     Train the runs that are not complete yet, one after the other, each in a process of its own. Interrupted runs start
@@ -123,7 +119,6 @@ def train_ablations(
     :param n_timesteps: Environment steps of each run
     :param n_evaluations: Number of evaluations on validation tasks during each run
     :param arguments: Further arguments of ``trmrl train``
-    :param train: Function that trains one agent, by default ``python -m sb3_trmrl train``
     :return: The runs, each as soon as it is complete
     :raises ValueError: if a complete run in the folder was made with other settings
     :raises RuntimeError: if a training run fails
@@ -146,7 +141,7 @@ def train_ablations(
             options = ["--algo", "trmrl", "--env", env_id, "--seed", str(run.seed), "--n-timesteps", str(n_timesteps)]
             options += ["--eval-freq", str(max(1, n_timesteps // n_evaluations)), "--log-folder", str(run.folder)]
             options += _with_hyperparam(arguments, f"policy_kwargs:{run.policy_kwargs!r}")
-            (train or _train_in_process)(run.folder, options)
+            _train_in_process(run.folder, options)
             _evaluations(run)  # raises an error if there are none
             text = json.dumps({**about, "seconds": time.monotonic() - began}, indent=2)
             (run.folder / _FINISHED).write_text(text)

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_trmrl.analysis.learning_curve import LearningCurve, plot_learning_curve
 from sb3_trmrl.trials.held_out import evaluation_seed, share_tasks
-from sb3_trmrl.zoo.runs import INITIAL_MODEL, Run, load_model
+from sb3_trmrl.zoo.runs import Run, load_model
 
 #: Files of a report, in the folder of the run
 FIGURES = "report.json"
@@ -24,9 +24,8 @@ _BEFORE = "before training"
 
 def _models(run: Run) -> dict[str, Path]:
     """Return the existing models to compare, by their name in the report."""
-    initial = run.folder / INITIAL_MODEL
     trained = {"best on validation": run.best_model} if run.best_model else {"at the end of training": run.last_model}
-    candidates = {_BEFORE: initial if initial.is_file() else None, **trained}
+    candidates = {_BEFORE: run.initial_model, **trained}
     return {name: path for name, path in candidates.items() if path is not None}
 
 

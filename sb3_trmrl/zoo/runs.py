@@ -60,6 +60,10 @@ def load_model(algo: str, path: Path) -> BaseAlgorithm:
     return model
 
 
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
 class Run:
     """
     The folder of a run.
@@ -95,34 +99,35 @@ class Run:
         )
 
     @property
+    def initial_model(self) -> Path | None:
+        """Model before training; None without ``--report``"""
+        return _existing(self.folder / INITIAL_MODEL)
+
+    @property
     def best_model(self) -> Path | None:
         """Model selected on validation tasks; None if the run was not evaluated"""
-        path = self.folder / BEST_MODEL
-        return path if path.is_file() else None
+        return _existing(self.folder / BEST_MODEL)
 
     @property
     def last_model(self) -> Path | None:
         """Model at the end of training; None if training did not finish"""
-        path = Path(f"{self.stats_path}.zip")
-        return path if path.is_file() else None
+        return _existing(Path(f"{self.stats_path}.zip"))
 
     def statistics_file(self, model: Path) -> Path | None:
         """
         :param model: Zip of one of the run's models
         :return: File with the VecNormalize statistics that the model was saved with; None if it does not use any
         """
-        beside_best, at_end = self.folder / STATISTICS, self.stats_path / STATISTICS
-        if model.name == BEST_MODEL and beside_best.is_file():
-            return beside_best
-        return at_end if at_end.is_file() else None
+        beside_best = _existing(self.folder / STATISTICS) if model.name == BEST_MODEL else None
+        return beside_best or _existing(self.stats_path / STATISTICS)
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray] | None:
         """
         :return: Environment steps of the evaluations during training, (K,), and the returns of their episodes, (K, n);
             None if there were no evaluations
         """
-        path = self.folder / "evaluations.npz"
-        if not path.is_file():
+        path = _existing(self.folder / "evaluations.npz")
+        if path is None:
             return None
         with file_errors(path, "evaluations: timesteps and results"), np.load(path) as data:
             return data["timesteps"], data["results"]
@@ -132,8 +137,8 @@ class Run:
         :return: Success in each episode of the trials of these evaluations, (K, n, episodes); None if the environment
             does not report success
         """
-        path = self.folder / HISTORY
-        if not path.is_file():
+        path = _existing(self.folder / HISTORY)
+        if path is None:
             return None
         with file_errors(path, "evaluations by episode"), np.load(path) as data:
             successes: np.ndarray | None = data.get("successes")

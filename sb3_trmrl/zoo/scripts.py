@@ -66,9 +66,9 @@ def with_training_defaults(arguments: Sequence[str]) -> list[str]:
     return arguments
 
 
-def with_playing_defaults(arguments: Sequence[str]) -> list[str]:
+def with_playing_defaults(command: str, arguments: Sequence[str]) -> list[str]:
     """Add our defaults for watching an agent: our algorithm, and the folder that training writes to."""
-    options = script_options("enjoy", arguments)
+    options = script_options(command, arguments)
     folder = ["--folder", LOG_FOLDER] if options.folder is None else []
     return [*(["--algo", ALGO] if options.algo is None else []), *folder, *arguments]
 

@@ -1,4 +1,4 @@
-"""Wrong uses of the analyses: what they look at, what they draw and where."""
+"""Wrong uses of the analyses: steps, results to draw and paths of pictures."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +44,7 @@ ONLINE = online.online_adaptation(RESULT, 1)
 
 
 def wrong_result(argument: str, allowed: str) -> list[Wrong]:
-    """:return: Wrong uses of what a picture is drawn of, and of its path"""
+    """Wrong uses of the result to draw, and of the path of its picture"""
     return [
         *rows(argument, (5, None, "result.npz"), TypeError, allowed),
         *rows("path", (5, None), TypeError, "a file"),
@@ -54,7 +54,7 @@ def wrong_result(argument: str, allowed: str) -> list[Wrong]:
 
 
 def wrong_results(argument: str, kind: str) -> list[Wrong]:
-    """:return: The same of several by name"""
+    """Wrong uses of several results by name, and of the path of their picture"""
     return [
         *wrong_result(argument, kind),
         Wrong(argument, {}, ValueError, f"at least one {kind}"),
@@ -75,7 +75,7 @@ ANALYSES: list[tuple[Callable[..., Any], dict[str, Any], list[Wrong], dict[str, 
         {},
     ),
     (refinement.refinement, {"steps": []}, [*STEPS, *wrong_integer("n_train_tasks")], {}),
-    (working_memories.working_memories, {"labels": ["a"]}, STEPS, {"labels": "looked at once there are steps"}),
+    (working_memories.working_memories, {"labels": ["a"]}, STEPS, {"labels": "checked when there are steps"}),
     (attention.attention_map, {}, STEPS, {}),
     (consensus.consensus, {}, STEPS, {}),
     (

@@ -36,16 +36,17 @@ class Trainer:
         np.savez(folder / "trmrl" / "Env-v0_1" / "evaluations.npz", timesteps=[50, 100], results=results)
 
 
-def test_the_grid_is_trained_once_and_drawn(tmp_path: Path) -> None:
-    runs = ablation_runs("HalfCheetahVel-v0", tmp_path, [0, 1], GRID)
+def test_the_grid_is_trained_once_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env, in_process = "HalfCheetahVel-v0", "sb3_trmrl.zoo.ablations._train_in_process"
+    runs = ablation_runs(env, tmp_path, [0, 1], GRID)
     assert len(runs) == 2 * 4
     assert {run.policy_kwargs["context_length"] for run in runs} == {5}  # the recommended one
-    died = Trainer(dies_at=2)
+    died, again = Trainer(dies_at=2), Trainer()
+    monkeypatch.setattr(in_process, died)
     with pytest.raises(KeyboardInterrupt):
-        list(train_ablations(runs, "HalfCheetahVel-v0", 100, 2, train=died))
-    again = Trainer()
-    done = list(train_ablations(runs, "HalfCheetahVel-v0", 100, 2, train=again))
-    assert done == runs
+        list(train_ablations(runs, env, 100, 2))
+    monkeypatch.setattr(in_process, again)
+    assert list(train_ablations(runs, env, 100, 2)) == runs
     # two layers and T-Fixup are the base, so these are the same run
     assert died.names == ["n_layers=1/seed_0", "base/seed_0"]
     assert again.names == [
@@ -54,7 +55,7 @@ def test_the_grid_is_trained_once_and_drawn(tmp_path: Path) -> None:
         "base/seed_1",
         "initialization=default/seed_1",
     ]
-    found = read_ablations(runs, "HalfCheetahVel-v0")
+    found = read_ablations(runs, env)
     np.testing.assert_array_equal(found.curves["n_layers"][1], [[0, 1], [0, 2]])
     np.testing.assert_array_equal(found.curves["initialization"]["tfixup"], [[0, 2], [0, 3]])
     row = found.to_frame().query("setting == 'n_layers' and value == '1' and timesteps == 100").iloc[0]
@@ -62,7 +63,7 @@ def test_the_grid_is_trained_once_and_drawn(tmp_path: Path) -> None:
     plot_ablations(found, tmp_path / "ablations.png")
     assert_picture(tmp_path / "ablations.png")
     with pytest.raises(ValueError, match=r"holds a run with .*100. instead of .*200."):
-        list(train_ablations(runs, "HalfCheetahVel-v0", 200, 2, train=again))
+        list(train_ablations(runs, env, 200, 2))
 
 
 def test_a_wrong_grid_is_refused(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ TABLE: list[tuple[Callable[..., Any], dict[str, Any], list[Wrong], dict[str, str
         {"runs": [], "env_id": ENV, "n_timesteps": 10},
         [*wrong_integer("n_timesteps"), *wrong_integer("n_evaluations")],
         dict.fromkeys(("runs", "env_id"), "result and argument of ablation_runs")
-        | {"arguments": "checked by `trmrl train`", "train": "a function for tests"},
+        | {"arguments": "checked by `trmrl train`"},
     ),
     (
         ablation_runs,

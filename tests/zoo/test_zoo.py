@@ -303,7 +303,7 @@ def test_the_default_entry_normalizes_what_can_be(tmp_path: Path) -> None:
         assert (env.norm_obs, env.norm_reward) == (norm_obs, True)
 
 
-# Runs that go on, die, or search
+# Continued and interrupted runs, and hyperparameter search
 
 
 def test_a_resumed_run_decays_as_the_uninterrupted_one(tmp_path: Path) -> None:
