@@ -29,6 +29,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from sb3_trmrl import MultiEpisodeTrial
+from sb3_trmrl.envs.bandit import BernoulliBanditEnv
 
 class Steps(BaseCallback):
     def __init__(self, **settings):
@@ -38,35 +39,22 @@ class Steps(BaseCallback):
     def _on_step(self):
         return True
 
-class Family(gym.Env):
-    metadata = {"render_modes": ["rgb_array"]}
-    observation_space = gym.spaces.Box(-1, 1, (2,))
-    action_space = gym.spaces.Discrete(2)
-
+class Family(BernoulliBanditEnv):
     def __init__(self, mistake=None):
+        super().__init__()
         self.mistake = mistake
         if mistake == "made":
             len(3)
 
-    def sample_tasks(self, n):
-        return list(range(n))
-
-    def set_task(self, task):
-        self.task = task
-
-    def get_task(self):
-        return self.task
-
     def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
         if self.mistake == "reset":
             np.zeros(2).reshape(3)
-        return np.zeros(2, np.float32), {}
+        return super().reset(seed=seed, options=options)
 
     def step(self, action):
         if self.mistake == "step":
             int("three")
-        return np.zeros(2, np.float32), 0.0, True, False, {}
+        return super().step(action)
 
 def trials(episodes_per_trial=1, render_mode=None, **kwargs):
     return MultiEpisodeTrial(Family(**kwargs), episodes_per_trial=episodes_per_trial)
