@@ -1,31 +1,33 @@
-"""The one command line: ``python -m sb3_trmrl``, installed as ``trmrl``."""
+"""The command line: ``python -m sb3_trmrl``, installed as ``trmrl``."""
 
 import importlib
 import sys
 from collections.abc import Sequence
 
-#: Commands, the module that has a function of that name, and what the help says about them
+#: Commands: the module that has a function of this name, and a description for the help
 COMMANDS = {
-    "train": ("cli.zoo_commands", "train an agent: rl-zoo3's train, with --report"),
-    "enjoy": ("cli.zoo_commands", "watch a trained agent: rl-zoo3's enjoy"),
-    "record_video": ("cli.zoo_commands", "record a video of a trained agent: rl-zoo3's record_video"),
-    "plot": ("cli.zoo_commands", "rl-zoo3's plots: train, all, from_file"),
-    "report": ("cli.zoo_commands", "compare a run's models before and after training on held-out tasks"),
-    "evaluate": ("cli.evaluate", "adaptation to new tasks, episode by episode"),
-    "compare": ("cli.compare", "several agents and seeds on the same test tasks"),
-    "analyze": ("cli.analyze", "the paper's analyses of a trained agent, as pictures"),
-    "render": ("cli.render", "a video of one trial"),
-    "export": ("cli.export", "a trained agent as a file that is safe to share"),
-    "push": ("cli.push", "an exported agent to the Hugging Face Hub"),
+    "train": ("cli.train", "train an agent: rl-zoo3's train, with --report and --resume"),
+    "enjoy": ("cli.enjoy", "watch a trained agent: rl-zoo3's enjoy"),
+    "record_video": ("cli.enjoy", "record a video of a trained agent: rl-zoo3's record_video"),
+    "plot": ("cli.plot", "draw rl-zoo3's plots: train, all, from_file"),
+    "report": ("cli.report", "compare the models of a run before and after training on held-out tasks"),
+    "evaluate": ("cli.evaluate", "evaluate the adaptation to new tasks, episode by episode"),
+    "compare": ("cli.compare", "compare several agents with several seeds on the same test tasks"),
+    "analyze": ("cli.analyze", "run the paper's analyses of a trained agent"),
+    "render": ("cli.render", "record a video of one trial"),
+    "export": ("cli.export", "write a trained agent as a file that is safe to share"),
+    "push": ("cli.push", "upload an exported agent to the Hugging Face Hub"),
 }
 
-USAGE = "usage: trmrl COMMAND ...\n\ncommands (trmrl COMMAND --help for their options):\n" + "\n".join(
+USAGE = "usage: trmrl COMMAND ...\n\ncommands (trmrl COMMAND --help shows their options):\n" + "\n".join(
     f"  {name:<14}{text}" for name, (_, text) in COMMANDS.items()
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
+    Run a command.
+
     :param arguments: Command and its arguments, by default those of the process
     :return: Exit status: 0, 1 if the extra ``zoo`` is not installed, 2 for an unknown command
     """

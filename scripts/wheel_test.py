@@ -1,9 +1,9 @@
 """
-The wheel alone, in a new virtual environment outside the checkout: ``make wheel-test``.
+Test the wheel in a new virtual environment outside the checkout: ``make wheel-test``.
 
-Builds the sdist and the wheel, compares their files with the checkout's, and then installs the wheel twice: without
+Builds the sdist and the wheel, compares their files with those of the checkout, and installs the wheel twice: without
 extras (import, learn, save, load, predict; commands name the missing extra) and with the extra ``zoo`` (help of every
-command, train, enjoy, evaluate). The first thing that fails ends it with exit status 1.
+command, train, enjoy, evaluate). The first failure ends the script with exit status 1.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ENV = "HalfCheetahVel-v0"
 RUN = f"logs/trmrl/{ENV}_1"
-#: One rollout of a single environment and its packaged settings otherwise; an evaluation on the validation tasks
+#: One rollout of a single environment and one evaluation on the validation tasks, with the packaged settings
 TRAIN = f"train --env {ENV} -n 400 --eval-freq 400 --hyperparams n_envs:1"
-#: Prints where the package is and that the agent predicts the same after saving and loading.
+#: Prints the path of the package, after training an agent that predicts the same after saving and loading
 CORE_SNIPPET = """
 import numpy as np
 import sb3_trmrl
@@ -47,15 +47,11 @@ COMMANDS_SNIPPET = "from sb3_trmrl.__main__ import COMMANDS; print(*COMMANDS)"
 
 
 class Failure(Exception):
-    """Something the wheel should do and does not."""
+    """The wheel does not work as it should."""
 
 
 class Installation:
-    """
-    A virtual environment and an empty folder to work in.
-
-    :param folder: Where both are made
-    """
+    """A virtual environment and an empty working directory, both in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.work = folder / "work"
@@ -65,14 +61,9 @@ class Installation:
         self.bin = self.prefix / ("Scripts" if os.name == "nt" else "bin")
 
     def run(self, *command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        """
-        :param command: Program of the virtual environment and its arguments
-        :param status: Exit status that is expected
-        :return: What it printed
-        :raises Failure: If the status is another one
-        """
+        """Run a program of the virtual environment, which must end with this exit status."""
         print("$", *("..." if "\n" in word else word for word in command), flush=True)
-        # Nothing of the checkout and nothing of the user's own packages
+        # Without the checkout and packages in the home directory
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environ["PYTHONNOUSERSITE"] = "1"
         done = subprocess.run(
@@ -89,10 +80,7 @@ class Installation:
         return done
 
     def install(self, wheel: Path, extra: str = "") -> None:
-        """
-        :param wheel: The wheel
-        :param extra: Name of an extra, or nothing
-        """
+        """Install the wheel with an extra, or without extras."""
         requirement = f"{wheel}[{extra}]" if extra else str(wheel)
         constraints = str(ROOT / "constraints.txt")
         self.run("python", "-m", "pip", "install", "--quiet", "--constraint", constraints, requirement)
@@ -100,11 +88,8 @@ class Installation:
 
 def build(folder: Path, isolated: bool = True) -> None:
     """
-    Build from a copy: in the checkout setuptools would also take files that an earlier ``sb3_trmrl.egg-info`` lists.
-
-    :param folder: Where the sdist goes and the wheel, which is built from the sdist
-    :param isolated: With a newly installed setuptools, in place of the one that is there
-    :raises Failure: If they cannot be built
+    Build the sdist, and the wheel from it, into a folder. Building in a copy of the checkout ignores files that are
+    listed in an old ``sb3_trmrl.egg-info``. An isolated build installs its own setuptools.
     """
     copy = folder / "checkout"
     for name in sources():
@@ -119,12 +104,7 @@ def build(folder: Path, isolated: bool = True) -> None:
 
 
 def only(folder: Path, pattern: str) -> Path:
-    """
-    :param folder: Folder
-    :param pattern: Of file names
-    :return: The one file of that kind
-    :raises Failure: If there is none, or several
-    """
+    """Return the only file with a matching name."""
     found = sorted(folder.resolve().glob(pattern))
     if len(found) != 1:
         raise Failure(f"{folder} should hold one {pattern}, but holds {[path.name for path in found]}")
@@ -132,20 +112,15 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def sources() -> set[str]:
-    """
-    :return: Files of the checkout that git knows, relative to it
-    """
-    # Also where the checkout belongs to another user, as it may in a container
+    """Return the tracked files of the checkout."""
+    # The checkout may belong to another user, for example in a container
     command = ["git", "-c", f"safe.directory={ROOT}", "ls-files"]
     names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     return {name for name in names if (ROOT / name).is_file()}
 
 
 def check_wheel(wheel: Path) -> None:
-    """
-    :param wheel: Has to hold the package and the yml files, and nothing else
-    :raises Failure: If it does not
-    """
+    """Check that the wheel holds the package, the yml files and nothing else."""
     expected = {name for name in sources() if name.startswith("sb3_trmrl/")}
     expected |= {f"sb3_trmrl/{name}" for name in sources() if name.startswith("hyperparams/")}
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
@@ -153,37 +128,25 @@ def check_wheel(wheel: Path) -> None:
 
 
 def check_sdist(sdist: Path) -> None:
-    """
-    :param sdist: Has to hold all that git does, but for what only GitHub and git read
-    :raises Failure: If it does not
-    """
+    """Check that the sdist holds all tracked files except those for GitHub and git."""
     expected = {name for name in sources() if not name.startswith(".git")}
     with tarfile.open(sdist) as archive:
         found = {member.name.split("/", 1)[1] for member in archive.getmembers() if member.isfile()}
-    # What setuptools adds
+    # Added by setuptools
     found = {name for name in found if name != "PKG-INFO" and not name.startswith("sb3_trmrl.egg-info/")}
     _compare(sdist, found, expected)
 
 
 def _compare(path: Path, found: set[str], expected: set[str]) -> None:
-    """
-    :param path: Wheel or sdist
-    :param found: Names of the files in it
-    :param expected: Names of the files that should be
-    :raises Failure: If they differ
-    """
     if missing := sorted(expected - found):
         raise Failure(f"{path.name} lacks {', '.join(missing)}")
-    if superfluous := sorted(found - expected):
-        raise Failure(f"{path.name} holds {', '.join(superfluous)}, which it should not")
-    print(f"{path.name}: {len(found)} files ({path.stat().st_size / 1000:.0f} kB), none missing, none superfluous")
+    if unexpected := sorted(found - expected):
+        raise Failure(f"{path.name} holds the unexpected {', '.join(unexpected)}")
+    print(f"{path.name}: {len(found)} files ({path.stat().st_size / 1000:.0f} kB), none missing, none unexpected")
 
 
 def check_core(installation: Installation) -> None:
-    """
-    :param installation: With the wheel, without extras
-    :raises Failure: If the package does not learn, or a command does not name the extra it needs
-    """
+    """Check that the package learns without extras, and that commands name the extra that they need."""
     installation.run("trmrl", "--help")
     version = installation.run("trmrl", "--version").stdout.strip()
     package = Path(installation.run("python", "-c", CORE_SNIPPET).stdout.splitlines()[-1])
@@ -196,10 +159,7 @@ def check_core(installation: Installation) -> None:
 
 
 def check_zoo(installation: Installation) -> None:
-    """
-    :param installation: With the wheel and its extra ``zoo``
-    :raises Failure: If a command fails or does not write its files
-    """
+    """Check that the commands of the extra ``zoo`` work and write their files."""
     for command in installation.run("python", "-c", COMMANDS_SNIPPET).stdout.split():
         if "usage:" not in installation.run("trmrl", command, "--help").stdout:
             raise Failure(f"trmrl {command} --help shows no usage")
@@ -215,12 +175,10 @@ def check_zoo(installation: Installation) -> None:
 
 
 def main() -> int:
-    """
-    :return: Exit status
-    """
+    """Run all checks, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dist", type=Path, help="folder with a wheel and an sdist, instead of building them")
-    parser.add_argument("--files-only", action="store_true", help="compare the files, install nothing")
+    parser.add_argument("--dist", type=Path, help="folder with a wheel and an sdist (default: build them)")
+    parser.add_argument("--files-only", action="store_true", help="compare the files without installing them")
     options = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sb3_trmrl_") as name:
@@ -241,7 +199,7 @@ def main() -> int:
         except Failure as failure:
             print(f"FAILED: {failure}", file=sys.stderr)
             return 1
-    done = "The files are right" if options.files_only else "The wheel works alone"
+    done = "All files are correct" if options.files_only else "The wheel works"
     print(f"{done} ({time.monotonic() - start:.0f} s)")
     return 0
 

@@ -1,1 +1,1 @@
-"""The paper's analyses of trained agents, one module each; public API only."""
+"""The paper's analyses of trained agents, one module each."""

@@ -1,4 +1,4 @@
-"""What the agent attends to during one trial, layer by layer and head by head (paper, eq. 4)."""
+"""Attention weights of each layer and head during one trial (paper, eq. 4)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, finish
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
 from sb3_trmrl.common.checks import check_instance
 
@@ -22,10 +21,10 @@ from sb3_trmrl.common.checks import check_instance
 @dataclass(frozen=True)
 class AttentionMap:
     """
-    Attention of the newest memory at each of T steps of a trial.
+    Attention weights of the newest memory at each of T steps of a trial.
 
     :param weights: Weight of the memory that is 0, 1, ..., W - 1 steps old in each of L layers and H heads,
-        (L, H, T, W); NaN where there is none, as the memory has been emptied since
+        (L, H, T, W); NaN for memories that do not exist because the memory was emptied
     :param episodes: Episode of the trial, from 0, (T,)
     """
 
@@ -34,25 +33,25 @@ class AttentionMap:
 
     @property
     def borders(self) -> np.ndarray:
-        """Number of the step, from 0, at which each episode but the first begins"""
+        """First step, from 0, of each episode except the first"""
         return np.flatnonzero(np.diff(self.episodes)) + 1
 
     @property
     def look_back(self) -> np.ndarray:
-        """How many steps each head looks back: mean age of a memory by weight, mean over steps, (L, H)"""
+        """Mean age of the attended memories, weighted by attention and averaged over steps, (L, H), in steps"""
         ages: np.ndarray = np.nansum(self.weights * np.arange(self.weights.shape[-1]), axis=-1).mean(axis=-1)
         return ages
 
     @property
     def uniform_look_back(self) -> float:
-        """What :attr:`look_back` would be with equal weights"""
+        """Value of :attr:`look_back` for equal weights"""
         n_seen = (~np.isnan(self.weights[0, 0])).sum(axis=-1)
         return float(((n_seen - 1) / 2).mean())
 
     def to_frame(self) -> pd.DataFrame:
         """
-        :return: One row for each layer, head (both from 1) and age: layer, head, steps_ago, mean_weight over those
-            steps at which there is a memory of that age, n_steps
+        :return: One row for each layer, head (both from 1) and age: layer, head, steps_ago, mean_weight over the
+            n_steps steps that have a memory of this age
         """
         n_layers, n_heads, _, n_ages = self.weights.shape
         layers, heads, ages = np.meshgrid(range(n_layers), range(n_heads), range(n_ages), indexing="ij")
@@ -71,43 +70,45 @@ class AttentionMap:
         """
         :param path: File to write, ``.npz``, with the arrays ``weights`` and ``episodes``
         """
-        with open(path, "wb") as file:  # a path would get another suffix
+        with open(path, "wb") as file:  # NumPy would add a suffix to a path
             np.savez_compressed(file, weights=self.weights.astype(np.float32), episodes=self.episodes)
 
 
 def attention_map(steps: Iterable[TracedSteps]) -> AttentionMap:
     """
-    :param steps: What the agent held in memory in one trial
-    :return: What it attended to at each step
-    :raises TypeError: if ``steps`` are something else
-    :raises ValueError: if there are no steps, or if there are several tasks
+    Sort the attention weights of one trial by the age of the memory.
+
+    :param steps: Traced steps of one trial
+    :return: Attention weights at each step
+    :raises TypeError: if ``steps`` has the wrong type
+    :raises ValueError: if there are no steps, or steps of several tasks
     """
     rows: list[np.ndarray] = []
     episodes: list[int] = []
     for step in checked_steps(steps):
         if step.tasks.any():
-            raise ValueError(f"`steps` must be of one trial, got those of task {step.tasks.max()} too")
+            raise ValueError(f"`steps` must belong to one trial, got steps of task {step.tasks.max()} too")
         weights = step.attention()  # (M, L, H, N)
-        # A memory before the newest is one step older
+        # Reversed: the newest memory first
         rows += [weights[i, ..., slot::-1] for i, slot in enumerate(step.slots)]
         episodes += step.episodes.tolist()
     n_ages = max(row.shape[-1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, 0), (0, n_ages - row.shape[-1])), constant_values=np.nan) for row in rows]
     stacked = np.stack(padded, axis=2)
-    # With the full memory none looks back beyond `context_length`
+    # The full memory has weights of 0 beyond `context_length`
     n_seen = 1 + int(np.flatnonzero((np.nan_to_num(stacked) > 0).any(axis=(0, 1, 2)))[-1])
     return AttentionMap(stacked[..., :n_seen], np.array(episodes))
 
 
 def plot_attention(result: AttentionMap, path: str | Path, title: str = "Attention during one trial") -> None:
     """
-    A panel for each layer (columns) and head (rows), time to the right, older memories further up.
+    Draw a panel for each layer (columns) and head (rows), with time to the right and older memories higher up.
 
-    :param result: What :func:`attention_map` returned
+    :param result: Result of :func:`attention_map`
     :param path: Picture to write
     :param title: Its title
-    :raises TypeError: if ``result`` or ``path`` is something else
-    :raises ValueError: if no picture can be written there
+    :raises TypeError: if ``result`` or ``path`` has the wrong type
+    :raises ValueError: if no picture can be written to ``path``
     """
     check_instance("result", result, AttentionMap, "an AttentionMap")
     check_picture(path)
@@ -115,7 +116,7 @@ def plot_attention(result: AttentionMap, path: str | Path, title: str = "Attenti
     panel = 0.45 if n_heads > 4 else 1.3
     figure = Figure(figsize=(8, panel * n_heads + 1.2), layout="constrained")
     grid = figure.subplots(n_heads, n_layers, sharex=True, sharey=True, squeeze=False)
-    is_long = n_ages > 10  # then most weights are of the order of 1 / n_ages
+    is_long = n_ages > 10  # most weights are about 1 / n_ages
     norm = LogNorm(0.1 / n_ages, 1, clip=True) if is_long else Normalize(0, 1)
     image = None
     for layer in range(n_layers):
@@ -147,6 +148,5 @@ def plot_attention(result: AttentionMap, path: str | Path, title: str = "Attenti
     )
     figure.supxlabel("step of the trial", fontsize="small")
     figure.supylabel("age of the memory (steps ago)", fontsize="small")
-    borders = "; vertical lines: a new episode begins" if len(result.borders) else ""
-    figure.suptitle(f"{title}\ngrey: no such memory{borders}", fontsize="medium")
-    figure.savefig(path, dpi=150)
+    borders = "; vertical lines: start of an episode" if len(result.borders) else ""
+    finish(figure, path, f"{title}\ngrey: no memory of this age{borders}", fontsize="medium")

@@ -1,7 +1,8 @@
 """
-Several agents side by side, with intervals over training seeds (rliable, Agarwal et al. 2021).
+Comparison of several agents with intervals over training seeds (rliable, Agarwal et al. 2021).
 
-A run is one unit: its test tasks share its weights, so tasks are averaged before runs are resampled.
+The unit of the bootstrap is a run. All test tasks of a run share its weights, so tasks are averaged before runs are
+resampled.
 """
 
 from __future__ import annotations
@@ -15,31 +16,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from rliable import library
 from scipy import stats
 
-from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.figures import check_named, check_picture
+from sb3_trmrl.analysis.figures import COLOURS, check_named, check_picture, count_episodes, draw_band, finish
 from sb3_trmrl.common.checks import check_instance, check_int
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 
-#: Resamples of the bootstrap
+#: Number of bootstrap resamples
 _N_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
 class Group:
     """
-    Runs of one agent that differ in their seed only.
+    Runs of one agent that differ only in their seed.
 
-    :param timesteps: Steps of the evaluations during training, (K,)
-    :param curves: Mean return per episode at each of them on validation tasks, (runs, K)
-    :param results: Evaluations of each run by what they are of: ``"selected"`` and ``"last"`` model with the likeliest
-        actions, ``"selected, sampled"`` and ``"last, sampled"``; without those that a run has no model for
-    :param success_curves: Share of episodes with success at each of ``timesteps``, (runs, K), if the environment tells
+    :param timesteps: Environment steps of the evaluations during training, (K,)
+    :param curves: Mean return per episode on validation tasks at each of ``timesteps``, (runs, K)
+    :param results: Evaluations of the runs after training, by model: ``"selected"`` and ``"last"`` with deterministic
+        actions, ``"selected, sampled"`` and ``"last, sampled"`` with stochastic ones. Runs without such a model are
+        left out
+    :param success_curves: Success rate at each of ``timesteps``, (runs, K); None if the environment does not report
+        success
     """
 
     timesteps: np.ndarray
@@ -57,8 +57,8 @@ class Group:
     def mean_returns(self, episode: int, which: str = "selected") -> np.ndarray | None:
         """
         :param episode: Index of the episode
-        :param which: As in ``results``
-        :return: Mean of each run over tasks, (runs,), or None if not every run has that evaluation
+        :param which: One of the keys of ``results``
+        :return: Mean of each run over tasks, (runs,); None if some runs do not have this evaluation
         """
         known = len(self.results.get(which, ())) == len(self.curves)
         return self.returns(which)[:, :, episode].mean(axis=1) if known else None
@@ -66,7 +66,7 @@ class Group:
     def success_rates(self, episode: int) -> np.ndarray | None:
         """
         :param episode: Index of the episode
-        :return: Success rate of each run's selected model, (runs,), or None if the environment does not tell
+        :return: Success rate of each run's selected model, (runs,); None if the environment does not report success
         """
         rates = [result.success_rates for result in self.results["selected"]]
         known = [rate[episode] for rate in rates if rate is not None]
@@ -74,17 +74,19 @@ class Group:
 
     def between(self, first: float, last: float) -> Group:
         """
-        :param first: Step of the first evaluation that counts, not before the group's own
-        :param last: Step of the last one, not after the group's own
-        :return: The same runs with learning curves from ``first`` to ``last``, interpolated there
+        Cut the learning curves.
+
+        :param first: First environment step, within those of the group
+        :param last: Last environment step, within those of the group
+        :return: The same runs with learning curves from ``first`` to ``last``, interpolated at both
         """
         inner = self.timesteps[(self.timesteps > first) & (self.timesteps < last)]
         return self.at(np.unique([first, *inner, last]))
 
     def at(self, steps: np.ndarray) -> Group:
         """
-        :param steps: Steps, (K',), not outside the group's own
-        :return: The same runs with learning curves interpolated there
+        :param steps: Environment steps within those of the group, (K',)
+        :return: The same runs with learning curves interpolated at ``steps``
         """
 
         def interpolated(curves: np.ndarray) -> np.ndarray:
@@ -95,7 +97,7 @@ class Group:
 
     def areas(self) -> np.ndarray:
         """
-        :return: Area under each run's learning curve over its length, so a mean return, (runs,)
+        :return: Area under each run's learning curve divided by its length, which is a mean return, (runs,)
         """
         steps = self.timesteps
         if len(steps) < 2:
@@ -109,9 +111,11 @@ class Group:
 
 def common_steps(groups: Iterable[Group]) -> tuple[float, float]:
     """
+    Find the part of training that all learning curves cover.
+
     :param groups: Runs of several agents
-    :return: Largest first and smallest last step of their learning curves
-    :raises ValueError: if there is nothing between
+    :return: Its first and last environment step
+    :raises ValueError: if there is none
     """
     steps = [check_instance("groups", group, Group, "Groups").timesteps for group in groups]
     if not steps:
@@ -126,6 +130,8 @@ def common_steps(groups: Iterable[Group]) -> tuple[float, float]:
 
 def interquartile_mean(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """
+    Compute the interquartile mean over runs with a bootstrap interval.
+
     :param scores: One row for each run, (runs, ...)
     :param seed: Seed of the bootstrap
     :return: Interquartile mean over runs, (...), and its 95 % percentile bootstrap interval, (2, ...), NaN for a single
@@ -136,24 +142,19 @@ def interquartile_mean(scores: np.ndarray, seed: int = 0) -> tuple[np.ndarray, n
 
 def share_above(returns: np.ndarray, thresholds: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """
-    The performance profile: not an interquartile mean, which would leave out runs that fail.
+    Compute the performance profile. Unlike an interquartile mean, it includes runs that fail.
 
     :param returns: (runs, tasks)
     :param thresholds: (K,)
     :param seed: Seed of the bootstrap
-    :return: Share of runs and tasks with a return above each threshold, (K,), and its 95 % percentile bootstrap
+    :return: Share of all runs and tasks with a return above each threshold, (K,), and its 95 % percentile bootstrap
         interval over runs, (2, K), NaN for a single run
     """
     return _over_runs((returns[:, :, None] > thresholds).mean(axis=1), np.mean, seed)
 
 
 def _over_runs(scores: np.ndarray, statistic: Callable[..., Any], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """
-    :param scores: One row for each run, (runs, ...)
-    :param statistic: What is to be known of the runs, a function with the argument ``axis``
-    :param seed: Seed of the bootstrap
-    :return: Its value, (...), and its interval, (2, ...)
-    """
+    """Return a statistic over the first axis, (...), and its bootstrap interval, (2, ...)."""
     check_int("seed", seed)
     shape = scores.shape[1:]
     if len(scores) < 2:
@@ -167,7 +168,7 @@ def _over_runs(scores: np.ndarray, statistic: Callable[..., Any], seed: int) -> 
 
 @contextmanager
 def _numpy_seeded(seed: int) -> Iterator[None]:
-    # rliable 1.2 draws from NumPy's global generator, whatever random_state it is given.
+    # rliable 1.2 draws from NumPy's global generator and ignores random_state
     state = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -180,19 +181,20 @@ def share_of_gap(
     agent: np.ndarray, lower: np.ndarray, upper: np.ndarray, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
     """
-    How much of the way from a lower reference to an upper one an agent has come: (agent - lower) / (upper - lower).
+    Compute the share of the gap between two reference agents that an agent closes:
+    (agent - lower) / (upper - lower).
 
     :param agent: Returns, (runs, tasks)
-    :param lower: Likewise, of the lower reference on the same tasks
-    :param upper: Likewise, of the upper reference
+    :param lower: Returns of the lower reference on the same tasks, for example of an agent without task information
+    :param upper: Returns of the upper reference on the same tasks, for example of a task-conditioned oracle
     :param seed: Seed of the bootstrap
-    :return: The share, of means over runs and tasks, and the 95 % interval of the whole ratio: runs of each are
-        resampled, and tasks of all together; NaN where there is no gap
-    :raises ValueError: if the tasks are not the same number
+    :return: The share, from means over runs and tasks, and the 95 % interval of the whole ratio; NaN if there is no
+        gap. The bootstrap resamples the runs of each agent, and tasks for all agents together
+    :raises ValueError: if the numbers of tasks differ
     """
     groups = (agent, lower, upper)
     if len({group.shape[1] for group in groups}) != 1:
-        raise ValueError(f"all agents need the same tasks, got {[group.shape[1] for group in groups]} of them")
+        raise ValueError(f"all agents need the same tasks, got {[group.shape[1] for group in groups]} tasks")
     rng = np.random.default_rng(check_int("seed", seed))
     n_tasks = agent.shape[1]
     tasks = rng.integers(n_tasks, size=(_N_RESAMPLES, n_tasks))
@@ -200,7 +202,7 @@ def share_of_gap(
     for group in groups:
         runs = rng.integers(len(group), size=(_N_RESAMPLES, len(group)))
         means.append(group[runs[:, :, None], tasks[:, None]].mean(axis=(1, 2)))
-    with np.errstate(divide="ignore", invalid="ignore"):  # where a resample leaves no gap
+    with np.errstate(divide="ignore", invalid="ignore"):  # resamples without a gap
         shares = (means[0] - means[1]) / (means[2] - means[1])
         point = (agent.mean() - lower.mean()) / (upper.mean() - lower.mean())
     finite = shares[np.isfinite(shares)]
@@ -210,15 +212,15 @@ def share_of_gap(
 
 def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, split: str = "test") -> None:
     """
-    Learning curves, adaptation curves and performance profiles, and success during training where it is known. Bands
-    are over seeds.
+    Draw learning curves, adaptation curves and performance profiles, and success during training if it is known. Bands
+    are 95 % bootstrap intervals over seeds.
 
-    :param groups: Runs by the agent's name
+    :param groups: Runs by the name of the agent
     :param path: Picture to write
     :param title: Its title
-    :param split: Whose tasks were played after training
-    :raises TypeError: if ``groups`` or ``path`` is something else
-    :raises ValueError: if there is nothing to draw, or no picture can be written there
+    :param split: Split of the tasks after training
+    :raises TypeError: if ``groups`` or ``path`` has the wrong type
+    :raises ValueError: if ``groups`` is empty, or no picture can be written to ``path``
     """
     check_named("groups", groups, Group)
     check_picture(path)
@@ -232,14 +234,15 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
         returns = group.returns()
         episodes = np.arange(1, returns.shape[2] + 1)
         label = f"{name} ({len(group.curves)} seed{'s' if len(group.curves) > 1 else ''})"
-        _draw(learning, group.timesteps, interquartile_mean(group.curves), colour, label)
-        _draw(adaptation, episodes, interquartile_mean(returns.mean(axis=1)), colour, marker="o")
-        _draw(profile, thresholds, share_above(returns[:, :, -1], thresholds), colour)
+        draw_band(learning, group.timesteps, *interquartile_mean(group.curves), colour, label=label)
+        adapted = interquartile_mean(returns.mean(axis=1))
+        draw_band(adaptation, episodes, *adapted, colour, marker="o", markersize=4)
+        draw_band(profile, thresholds, *share_above(returns[:, :, -1], thresholds), colour)
         if group.success_curves is not None:
-            _draw(further[0], group.timesteps, interquartile_mean(group.success_curves), colour)
+            draw_band(further[0], group.timesteps, *interquartile_mean(group.success_curves), colour)
     learning.set(xlabel="environment steps", ylabel="return per episode, validation tasks", title="learning")
-    adaptation.set(xlabel="episode of the trial", ylabel=f"return, {split} tasks", title="adaptation")
-    adaptation.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    adaptation.set(ylabel=f"return, {split} tasks", title="adaptation")
+    count_episodes(adaptation)
     profile.set(xlabel="return of the last episode", ylabel=f"share of seeds and {split} tasks above")
     profile.set_title("performance profile (no trimming)")
     for axes in further:
@@ -249,24 +252,10 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
         axes.grid(alpha=0.3)
     learning.legend(fontsize="small")
     about = "interquartile mean over seeds (profile: share of all), 95 % bootstrap interval over seeds"
-    figure.suptitle(f"{title}: {about}", fontsize="medium")
-    figure.savefig(path, dpi=150)
+    finish(figure, path, f"{title}: {about}", fontsize="medium")
 
 
-def _draw(
-    axes: Axes,
-    x: np.ndarray,
-    estimate: tuple[np.ndarray, np.ndarray],
-    colour: str,
-    label: str | None = None,
-    marker: str | None = None,
-) -> None:
-    middle, (low, high) = estimate
-    axes.plot(x, middle, color=colour, label=label, marker=marker, markersize=4)
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
-#: What the comparison's table holds: heading, and the numbers of each run, or None where they are not known
+#: Rows of the comparison table: the heading, and a function that returns one number for each run, None if unknown
 COLUMNS: dict[str, Callable[[Group], np.ndarray | None]] = {
     "first episode": lambda group: group.mean_returns(0),
     "last episode": lambda group: group.mean_returns(-1),

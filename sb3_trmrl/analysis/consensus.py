@@ -1,14 +1,14 @@
 """
-Self-attention as a consensus (paper, theorem 4.1, section 4.3 and appendix F): is the Bayes risk of what attention puts
-out below that of every memory it could have chosen instead?
+Self-attention as a consensus (paper, theorem 4.1, section 4.3 and appendix F): is the Bayes risk of the attention
+output at most that of each memory?
 
-For one query the memories e_1, ..., e_n of a layer, projected onto a head's value space, are candidates v_t = W_V e_t
-(+ bias), and the attention weights alpha_t are taken for the posterior. The risk of x is E_alpha[L(v, x)] (eq. 7), the
-attention output is the mean m = E_alpha[v] (eq. 9), and the claim (eq. 10) is risk(m) <= min_t risk(v_t).
+For one query, the memories e_1, ..., e_n of a layer, projected to the value space of a head, are the candidates
+v_t = W_V e_t (+ bias), and the attention weights alpha_t are the posterior. The risk of x is E_alpha[L(v, x)] (eq. 7),
+the attention output is the mean m = E_alpha[v] (eq. 9), and the claim (eq. 10) is risk(m) <= min_t risk(v_t).
 
-With L = -<v, x>, as in the proof, risk(m) = -<m, m> = E_alpha[risk(v)]: an average of the candidates' risks, so at or
-above their minimum. With L = -cos(v, x), as in the theorem, and candidates of unit length, ``risk(m) = -|m|`` and
-risk(v_t) = -<m, v_t>, so the claim follows from Cauchy and Schwarz.
+With L = -<v, x>, as in the proof, risk(m) = -<m, m> = E_alpha[risk(v)] is an average of the candidates' risks, which is
+never below their minimum. With L = -cos(v, x), as in the theorem, and candidates of unit length, ``risk(m) = -|m|`` and
+risk(v_t) = -<m, v_t>, and the claim follows from the Cauchy-Schwarz inequality.
 """
 
 from __future__ import annotations
@@ -22,35 +22,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_means, finish
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
+from sb3_trmrl.analysis.vectors import unit_vectors
 from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 
-#: Loss, and whether candidates are scaled to unit length before they are averaged. The loss of the theorem's words is
-#: the cosine, that of its proof the inner product; only the last of the four follows.
+#: Loss, and whether candidates are scaled to unit length before they are averaged. The theorem names the cosine, its
+#: proof uses the inner product. The claim follows only for the last of the four
 FORMS = (
     ("inner product", "raw memories"),
     ("inner product", "unit memories"),
     ("cosine", "raw memories"),
     ("cosine", "unit memories"),
 )
-#: What is lost to rounding, relative to the risks
+#: Rounding error relative to the risks
 _TOLERANCE = 1e-6
-#: Smallest length by which a vector is divided
-_EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
 class Consensus:
     """
-    Means over steps and heads for each task, form (see ``FORMS``) and layer: (tasks, forms, L) each. Steps at
-    which a single memory can be seen, which is its own consensus, are left out.
+    Means over steps and heads for each task, form (see ``FORMS``) and layer, (tasks, forms, L) each. Steps with a
+    single visible memory, which is its own consensus, are left out.
 
     :param output_risk: Bayes risk of the attention output
     :param minimum_risk: Minimum of the Bayes risk over the candidates
-    :param holds: Share of steps and heads at which the first is not above the second
+    :param holds: Share of steps and heads where the first is at most the second
     """
 
     output_risk: np.ndarray
@@ -79,14 +77,16 @@ class Consensus:
 
 def bayes_risks(weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    :param weights: Attention weights of each query, (..., Q, N), rows sum to 1; candidates are those with any weight
+    Compute the Bayes risks of the attention output and of the best candidate.
+
+    :param weights: Attention weights of each query, (..., Q, N). Rows sum to 1; weights of 0 exclude a candidate
     :param values: Candidates, (..., N, d)
     :return: Bayes risk of the attention output, and its minimum over candidates, both in each of ``FORMS``,
         (4, ..., Q)
     """
     weights, values = weights.astype(np.float64), values.astype(np.float64)
-    unit = _unit(values)
-    mean, mean_of_unit = weights @ values, weights @ unit  # (..., Q, d)
+    unit = unit_vectors(values)
+    mean, unit_mean = weights @ values, weights @ unit  # (..., Q, d)
 
     def minimum(mean: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         # E[-<v, x>] = -<E[v], x>
@@ -97,26 +97,23 @@ def bayes_risks(weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np
     output = np.stack(
         [
             -(mean * mean).sum(axis=-1),
-            -(mean_of_unit * mean_of_unit).sum(axis=-1),
-            -(mean_of_unit * _unit(mean)).sum(axis=-1),  # E[cos(v, m)] = <E[v / |v|], m / |m|>
-            -np.linalg.norm(mean_of_unit, axis=-1),
+            -(unit_mean * unit_mean).sum(axis=-1),
+            -(unit_mean * unit_vectors(mean)).sum(axis=-1),  # E[cos(v, m)] = <E[v / |v|], m / |m|>
+            -np.linalg.norm(unit_mean, axis=-1),
         ]
     )
-    of_unit = minimum(mean_of_unit, unit)
-    return output, np.stack([minimum(mean, values), of_unit, of_unit, of_unit])
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _EPSILON)
-    return unit
+    unit_minimum = minimum(unit_mean, unit)
+    return output, np.stack([minimum(mean, values), unit_minimum, unit_minimum, unit_minimum])
 
 
 def consensus(steps: Iterable[TracedSteps]) -> Consensus:
     """
-    :param steps: What the agent held in memory
+    Compute the Bayes risks of an agent's attention outputs.
+
+    :param steps: Traced steps
     :return: Bayes risks in each layer
-    :raises TypeError: if ``steps`` are something else
-    :raises ValueError: if there are no steps, or if never more than one memory can be seen
+    :raises TypeError: if ``steps`` has the wrong type
+    :raises ValueError: if there are no steps, or no step has more than one visible memory
     """
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     for step in checked_steps(steps):
@@ -127,7 +124,7 @@ def consensus(steps: Iterable[TracedSteps]) -> Consensus:
     tasks, numbers = (np.concatenate(part) for part in zip(*parts, strict=True))
     known = ~np.isnan(numbers[:, 0, 0, 0])
     if not known.any():
-        raise ValueError("`steps` must have some with two memories or more: is context_length 1?")
+        raise ValueError("`steps` must include some with at least two memories: is context_length 1?")
     tasks, numbers = tasks[known], numbers[known]
     by_task = np.stack([numbers[tasks == task].mean(axis=0) for task in np.unique(tasks)])  # (tasks, 3, L, 4)
     output_risk, minimum_risk, holds = np.moveaxis(by_task, (1, 3), (0, 2))
@@ -135,21 +132,13 @@ def consensus(steps: Iterable[TracedSteps]) -> Consensus:
 
 
 def _n_visible(step: TracedSteps) -> np.ndarray:
-    """
-    :param step: Some steps
-    :return: Number of memories that the newest slot can see: those with any weight in any layer and head, (M,)
-    """
+    """Return the number of memories that have a weight in any layer and head, (M,)."""
     n_read: np.ndarray = (step.attention() > 0).any(axis=(1, 2)).sum(axis=-1)
     return n_read
 
 
 def _newest_risks(step: TracedSteps, layer: int) -> np.ndarray:
-    """
-    :param step: Some steps
-    :param layer: Index of the layer
-    :return: Risk of the output, minimum risk, whether the claim holds, means over heads, in each of ``FORMS``,
-        (M, 3, 4)
-    """
+    """Return the means over heads of output risk, minimum risk and whether the claim holds, (M, 3, forms)."""
     weights = step.trace.attention[layer].cpu().numpy()  # (B, H, N, N)
     output, minimum = bayes_risks(weights, step.trace.values[layer].cpu().numpy())  # (4, B, H, N)
     holds = output <= minimum + _TOLERANCE * np.maximum(np.abs(output), np.abs(minimum))
@@ -161,13 +150,13 @@ def plot_consensus(
     result: Consensus, path: str | Path, title: str = "Bayes risk of the attention output (theorem 4.1)"
 ) -> None:
     """
-    A panel for each form; above each layer stands the share of steps and heads at which the claim holds.
+    Draw a panel for each form. The numbers above each layer are the shares of steps and heads where the claim holds.
 
-    :param result: What :func:`consensus` returned
+    :param result: Result of :func:`consensus`
     :param path: Picture to write
     :param title: Its title
-    :raises TypeError: if ``result`` or ``path`` is something else
-    :raises ValueError: if no picture can be written there
+    :raises TypeError: if ``result`` or ``path`` has the wrong type
+    :raises ValueError: if no picture can be written to ``path``
     """
     check_instance("result", result, Consensus, "a Consensus")
     check_picture(path)
@@ -177,9 +166,8 @@ def plot_consensus(
     for axes, (form, rows) in zip(panels, frame.groupby(["loss", "memories"], sort=False), strict=True):
         styles = {"output_risk": ("o", "attention output"), "minimum_risk": ("^", "best candidate")}
         for colour, shift, (name, (marker, label)) in zip(COLOURS, (-0.1, 0.1), styles.items(), strict=False):
-            # Where all tasks agree, rounding may leave the mean outside
-            errors = np.maximum((rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]), 0)
-            axes.errorbar(rows["layer"] + shift, rows[name], errors, fmt=marker, color=colour, capsize=3, label=label)
+            numbers = (rows[f"{name}{end}"] for end in ("", "_low", "_high"))
+            draw_means(axes, rows["layer"] + shift, *numbers, fmt=marker, color=colour, capsize=3, label=label)
         for layer, holds in zip(rows["layer"], rows["holds"], strict=True):
             place = (layer, 1.0)
             text = f"{100 * holds:.1f} %"
@@ -192,9 +180,6 @@ def plot_consensus(
     for axes in panels[2:]:
         axes.set_xlabel("layer")
     panels[0].legend(fontsize="small")
-    figure.suptitle(
-        f"{title}: means of {len(result.holds)} tasks, 95 % intervals\n"
-        "%: share of steps and heads at which the output's risk is not above the best candidate's",
-        fontsize="medium",
-    )
-    figure.savefig(path, dpi=150)
+    about = f"means of {len(result.holds)} tasks, 95 % intervals\n"
+    about += "%: share of steps and heads where the risk of the output is at most that of the best candidate"
+    finish(figure, path, f"{title}: {about}", fontsize="medium")

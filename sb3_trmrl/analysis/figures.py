@@ -1,4 +1,4 @@
-"""What all pictures share: where they can be written, and what is drawn."""
+"""What all pictures share: checks of the arguments of plotting functions, colours, intervals and saving."""
 
 from __future__ import annotations
 
@@ -7,36 +7,58 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sb3_trmrl.common.checks import check_instance
 
+#: Colours for all readers, colour-blind ones included (Okabe and Ito, 2008)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+
 
 def check_picture(path: Any) -> None:
-    """
-    :param path: What the user gave as the picture to write
-    :raises TypeError: if it is no path
-    :raises ValueError: if its folder is missing, or Matplotlib writes no such files
-    """
+    """Check that ``path`` is in an existing folder and that Matplotlib writes this kind of file."""
     check_instance("path", path, (str, os.PathLike), "a file")
     kinds = sorted(Figure().canvas.get_supported_filetypes())
     picture = Path(path)
     if picture.suffix and picture.suffix[1:].lower() not in kinds:
         raise ValueError(f"`path` must end with one of {', '.join(f'.{kind}' for kind in kinds)}, got {str(path)!r}")
     if not picture.parent.is_dir():
-        raise ValueError(f"`path` must be in a folder that is there, got {str(path)!r}")
+        raise ValueError(f"`path` must be in an existing folder, got {str(path)!r}")
 
 
 def check_named(name: str, value: Any, kind: type) -> None:
-    """
-    :param name: Name of the argument, for the message
-    :param value: What the user gave: what is to be drawn, by name
-    :param kind: What each has to be
-    :raises TypeError: if it is something else
-    :raises ValueError: if there is nothing
-    """
+    """Check that ``value`` is a dictionary with at least one result of this type."""
     check_instance(name, value, Mapping, f"a dictionary of {kind.__name__} by name")
     if not value:
         raise ValueError(f"`{name}` must hold at least one {kind.__name__}, got {value!r}")
     for key, each in value.items():
         check_instance(f"{name}[{key!r}]", each, kind, f"of type {kind.__name__}")
+
+
+def draw_band(
+    axes: Axes, x: np.ndarray, middle: np.ndarray, interval: Any, colour: str, band: str | None = None, **line: Any
+) -> None:
+    """Draw a line, (K,), in a band, (2, K). ``band`` is the label of the band, ``line`` are arguments of the line."""
+    axes.plot(x, middle, color=colour, **line)
+    axes.fill_between(x, *interval, color=colour, alpha=0.2, linewidth=0, label=band)
+
+
+def draw_means(axes: Axes, x: Any, mean: Any, low: Any, high: Any, **style: Any) -> None:
+    """Draw means with error bars, (K,) each. Rounding may put the mean of equal values outside its interval."""
+    axes.errorbar(x, mean, np.maximum((mean - low, high - mean), 0), **style)
+
+
+def count_episodes(axes: Axes) -> None:
+    """Put ticks at whole numbers, also for a single episode."""
+    axes.set_xlabel("episode of the trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def finish(figure: Figure, path: str | Path, title: str | None = None, **text: Any) -> None:
+    """Add a title, with further arguments of its text, and save the picture."""
+    if title is not None:
+        figure.suptitle(title, **text)
+    figure.savefig(path, dpi=150)

@@ -1,4 +1,4 @@
-"""Returns, and successes where there are any, while a run trained."""
+"""Learning curves: returns and success rates during training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_band, finish
 from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 
@@ -19,15 +18,15 @@ from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 @dataclass(frozen=True)
 class LearningCurve:
     """
-    What is known of a run.
+    Returns of a run during training.
 
-    :param training: Steps at the end of each training trial and its mean return per episode, (2, trials)
-    :param timesteps: Steps of the evaluations during training, (K,)
+    :param training: Environment steps at the end of each training trial, and its mean return per episode, (2, trials)
+    :param timesteps: Environment steps of the evaluations, (K,)
     :param returns: Mean return per episode of each of their trials, (K, n)
-    :param successes: Whether there was success in each episode of these trials, (K, n, episodes), if the environment
-        tells
-    :param episodes: Episodes of a trial
-    :param held_out: Whether evaluations are on held-out tasks
+    :param successes: Success in each episode of these trials, (K, n, episodes); None if the environment does not report
+        success
+    :param episodes: Number of episodes in a trial
+    :param held_out: Whether evaluations use held-out tasks
     """
 
     training: np.ndarray
@@ -40,15 +39,15 @@ class LearningCurve:
 
 def plot_learning_curve(curve: LearningCurve, levels: Mapping[str, float], path: str | Path, title: str) -> None:
     """
-    Training and evaluation returns, and a second panel with success rates where there are any. Bands are 95 %
+    Draw training and evaluation returns, and success rates in a second panel if they are known. Bands are 95 %
     bootstrap intervals over evaluation tasks.
 
-    :param curve: What is to be drawn
+    :param curve: Returns of a run
     :param levels: Horizontal lines by their label
     :param path: Picture to write
     :param title: Its title
-    :raises TypeError: if ``curve`` or ``path`` is something else
-    :raises ValueError: if no picture can be written there
+    :raises TypeError: if ``curve`` or ``path`` has the wrong type
+    :raises ValueError: if no picture can be written to ``path``
     """
     check_instance("curve", curve, LearningCurve, "a LearningCurve")
     check_picture(path)
@@ -62,8 +61,7 @@ def plot_learning_curve(curve: LearningCurve, levels: Mapping[str, float], path:
         axes.set_xlabel("environment steps")
         axes.grid(alpha=0.3)
         axes.legend(loc="best", fontsize="small")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=150)
+    finish(figure, path, title)
 
 
 def _draw_returns(axes: Axes, curve: LearningCurve, levels: Mapping[str, float]) -> None:
@@ -71,15 +69,17 @@ def _draw_returns(axes: Axes, curve: LearningCurve, levels: Mapping[str, float])
     if curve.training.shape[1]:
         window = max(1, min(100, curve.training.shape[1] // 5))
         smooth = np.convolve(curve.training[1], np.full(window, 1 / window), mode="valid")
-        label = f"training, sampled actions (mean of {window} {'trials' if in_trials else 'episodes'})"
+        label = f"training, stochastic actions (mean of {window} {'trials' if in_trials else 'episodes'})"
         axes.plot(curve.training[0, window - 1 :], smooth, color="0.65", label=label)
     if len(curve.timesteps):
         n_tasks = curve.returns.shape[1]
         subject = f"{n_tasks} validation tasks" if curve.held_out else f"evaluation, {n_tasks} episodes"
-        _draw_with_interval(axes, curve.timesteps, curve.returns, f"{subject}, likeliest actions", COLOURS[0])
+        _draw_with_interval(axes, curve.timesteps, curve.returns, f"{subject}, deterministic actions", COLOURS[0])
     for (label, level), colour in zip(levels.items(), COLOURS[1:], strict=False):
         axes.axhline(level, linestyle="--", color=colour, label=label)
-    axes.set_ylabel("return per episode" + (f" (mean over the {curve.episodes} of a trial)" if in_trials else ""))
+    axes.set_ylabel(
+        "return per episode" + (f" (mean over the {curve.episodes} episodes of a trial)" if in_trials else "")
+    )
 
 
 def _draw_successes(axes: Axes, timesteps: np.ndarray, successes: np.ndarray) -> None:
@@ -90,6 +90,6 @@ def _draw_successes(axes: Axes, timesteps: np.ndarray, successes: np.ndarray) ->
 
 
 def _draw_with_interval(axes: Axes, timesteps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
-    axes.plot(timesteps, values.mean(axis=1), "o-", markersize=3, color=colour, label=f"{label} (95 % interval)")
-    low, high = bootstrap_interval(values.T.astype(np.float64)).T
-    axes.fill_between(timesteps, low, high, color=colour, alpha=0.2, linewidth=0)
+    interval = bootstrap_interval(values.T.astype(np.float64)).T
+    label = f"{label} (95 % interval)"
+    draw_band(axes, timesteps, values.mean(axis=1), interval, colour, label=label, marker="o", markersize=3)

@@ -1,4 +1,4 @@
-"""Online adaptation: performance step by step in the first episode of new tasks (paper, appendix D, figure 9)."""
+"""Online adaptation: performance at each step of the first episode of new tasks (paper, appendix D, figure 9)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_band, finish
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_option, check_positive_int
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult, bootstrap_interval
 
-#: Names of numbers in ``info`` as pictures show them, and their units
+#: Labels and units of numbers in ``info``
 _NAMES = {"x_velocity": "x velocity", "y_velocity": "y velocity"}
 _UNITS = {"x_velocity": "m/s", "y_velocity": "m/s"}
 
@@ -23,18 +22,18 @@ _UNITS = {"x_velocity": "m/s", "y_velocity": "m/s"}
 @dataclass(frozen=True)
 class OnlineAdaptation:
     """
-    Means over tasks at each of H steps of the first episode. Tasks whose episode has ended no longer count.
+    Means over tasks at each of H steps of the first episode. Tasks whose episode has ended are left out.
 
-    :param means: Mean reward by step, and means of the numbers of ``info``, by name, (H,) each
+    :param means: Mean reward at each step, and means of numbers in ``info``, by name, (H,) each
     :param intervals: Their 95 % bootstrap intervals over tasks, (2, H) each
     :param n_tasks: Number of tasks
-    :param smoothed: Mean reward, averaged over ``window`` steps around each step, (H,)
-    :param window: Number of those steps
+    :param smoothed: Moving average of the mean reward, (H,)
+    :param window: Number of steps of the moving average
     :param first_level: Mean reward at the first step
     :param final_level: Mean reward over the last quarter of the steps
-    :param adapted_at: First step, counted from 1, from which on the smoothed reward never again falls short of the
-        final level by more than 5 % of what was gained from the first level; None if nothing was gained, or the last
-        step falls short
+    :param adapted_at: Step, counted from 1, after which the smoothed reward is never below the final level by more than
+        5 % of the difference between first and final level; None if the reward did not increase, or the last step is
+        below
     """
 
     means: dict[str, np.ndarray]
@@ -60,12 +59,14 @@ class OnlineAdaptation:
 
 def online_adaptation(result: AdaptationResult, window: int = 11) -> OnlineAdaptation:
     """
-    :param result: Evaluation of any agent, with the numbers of ``info`` to look at, for example ``"x_velocity"``
-    :param window: Number of steps around each step (fewer at the ends) to smooth the mean reward over, odd; 11 are
-        about one stride of a running HalfCheetah
-    :return: Mean reward and numbers by step of the first episode, and how soon the agent has adapted
+    Measure how fast an agent adapts in the first episode.
+
+    :param result: Evaluation of any agent, with the numbers of ``info`` to include, for example ``"x_velocity"``
+    :param window: Number of steps of the moving average (fewer at the ends), odd; 11 are about one stride of a running
+        HalfCheetah
+    :return: Mean reward and numbers at each step of the first episode, and the step at which the agent has adapted
     :raises ValueError: if ``window`` is even or below 1
-    :raises TypeError: if ``result`` is something else
+    :raises TypeError: if ``result`` has the wrong type
     """
     check_instance("result", result, AdaptationResult, "an AdaptationResult")
     if check_positive_int("window", window) % 2 == 0:
@@ -94,9 +95,11 @@ def online_adaptation(result: AdaptationResult, window: int = 11) -> OnlineAdapt
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
     """
+    Compute a moving average, over fewer values at both ends.
+
     :param values: (H,)
     :param window: Odd number of steps
-    :return: Mean over the ``window`` steps around each step, as many of them as there are, (H,)
+    :return: Mean over the ``window`` steps around each step, (H,)
     """
     half = window // 2
     return np.array([values[max(0, step - half) : step + half + 1].mean() for step in range(len(values))])
@@ -104,18 +107,18 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 def adaptation_step(smoothed: np.ndarray, first_level: float, final_level: float) -> int | None:
     """
-    :param smoothed: Performance at each step, (H,)
-    :param first_level: Where it began
-    :param final_level: Where it ends
+    :param smoothed: Smoothed reward at each step, (H,)
+    :param first_level: Its level at the first step
+    :param final_level: Its level at the end
     :return: See :attr:`OnlineAdaptation.adapted_at`
     """
     if final_level <= first_level:
         return None
-    short = np.flatnonzero(smoothed < final_level - 0.05 * (final_level - first_level))
-    if len(short) == 0:
+    below = np.flatnonzero(smoothed < final_level - 0.05 * (final_level - first_level))
+    if len(below) == 0:
         return 1
-    last = int(short[-1])
-    return None if last == len(smoothed) - 1 else last + 2  # one further, counted from 1
+    last = int(below[-1])
+    return None if last == len(smoothed) - 1 else last + 2  # the next step, counted from 1
 
 
 def plot_online_adaptation(
@@ -125,12 +128,14 @@ def plot_online_adaptation(
     targets: dict[str, float] | None = None,
 ) -> None:
     """
-    :param result: What :func:`online_adaptation` returned
+    Draw reward and numbers of ``info`` at each step of the first episode.
+
+    :param result: Result of :func:`online_adaptation`
     :param path: Picture to write
     :param title: Its title
-    :param targets: Levels to draw as dotted lines by name, for example the mean target velocity of the tasks
-    :raises TypeError: if ``result`` or ``path`` is something else
-    :raises ValueError: if no picture can be written there
+    :param targets: Levels to draw as dotted lines, by name, for example the mean target velocity of the tasks
+    :raises TypeError: if ``result`` or ``path`` has the wrong type
+    :raises ValueError: if no picture can be written to ``path``
     """
     check_instance("result", result, OnlineAdaptation, "an OnlineAdaptation")
     check_picture(path)
@@ -139,50 +144,36 @@ def plot_online_adaptation(
     rows = figure.subplots(len(result.means), 1, sharex=True, squeeze=False)[:, 0]
     steps = np.arange(1, len(result.smoothed) + 1)
     for axes, (name, mean) in zip(rows, result.means.items(), strict=True):
-        axes.plot(steps, mean, color=COLOURS[0], label=f"mean of {result.n_tasks} tasks")
-        axes.fill_between(
-            steps, *result.intervals[name], color=COLOURS[0], alpha=0.2, linewidth=0, label="95 % interval over tasks"
-        )
+        label, band = f"mean of {result.n_tasks} tasks", "95 % interval over tasks"
+        draw_band(axes, steps, mean, result.intervals[name], COLOURS[0], band, label=label)
         if targets is not None and name in targets:
-            axes.axhline(
-                targets[name], color="black", linestyle=":", label=f"mean target, {_with_unit(targets[name], name)}"
-            )
+            label = f"mean target, {_with_unit(targets[name], name)}"
+            axes.axhline(targets[name], color="black", linestyle=":", label=label)
         axes.set_ylabel("reward per step" if name == "reward" else _label(name))
         axes.grid(alpha=0.3)
     _draw_adaptation(rows[0], result)
     for axes in rows:
         axes.legend(fontsize="small", loc="lower right")
     rows[-1].set_xlabel("step of the first episode")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=150)
+    rows[-1].xaxis.get_major_locator().set_params(integer=True)
+    finish(figure, path, title)
 
 
 def _label(name: str) -> str:
-    """
-    :param name: Name of a number of ``info``
-    :return: What its axis is called
-    """
+    """Return the label of an axis."""
     return _NAMES.get(name, name) + (f" ({_UNITS[name]})" if name in _UNITS else "")
 
 
 def _with_unit(value: float, name: str) -> str:
-    """
-    :param value: A value of the number
-    :param name: Its name
-    :return: What a legend says
-    """
     return f"{value:.2f} {_UNITS.get(name, '')}".rstrip()
 
 
 def _draw_adaptation(axes: Axes, result: OnlineAdaptation) -> None:
-    """
-    :param axes: Axes of the reward
-    :param result: What to draw on them: the final level, and the step of adaptation
-    """
+    """Draw the final level and the step of adaptation."""
     label = f"final level {result.final_level:.2f}, mean of the last quarter"
     axes.axhline(result.final_level, color=COLOURS[2], linestyle="--", label=label)
     if result.adapted_at is not None:
-        label = f"within 5 % from step {result.adapted_at} on (smoothed over {result.window} steps)"
+        label = f"within 5 % of it from step {result.adapted_at} on, smoothed over {result.window} steps"
         axes.axvline(result.adapted_at, color=COLOURS[1], label=label)
 
 
@@ -190,15 +181,15 @@ def plot_targets(
     result: AdaptationResult, name: str, path: str | Path, title: str = "Online adaptation", n_shown: int = 5
 ) -> None:
     """
-    How a number of ``info`` comes to what the task asks for, in the first episode of some tasks.
+    Draw how a number of ``info`` approaches the target of the task, in the first episode of some tasks.
 
-    :param result: Evaluation whose tasks are target values of that number, for example HalfCheetahVel's speeds
-    :param name: Name of the number, among ``result.infos``
+    :param result: Evaluation whose tasks are targets for this number, for example the speeds of HalfCheetahVel
+    :param name: Name of the number in ``result.infos``
     :param path: Picture to write
     :param title: Its title
-    :param n_shown: Number of tasks shown, from the lowest target to the highest
-    :raises TypeError: if ``result`` or ``path`` is something else
-    :raises ValueError: if no picture can be written there
+    :param n_shown: Number of tasks to draw, evenly spaced from the lowest to the highest target
+    :raises TypeError: if ``result`` or ``path`` has the wrong type
+    :raises ValueError: if no picture can be written to ``path``
     """
     check_instance("result", result, AdaptationResult, "an AdaptationResult")
     check_picture(path)
@@ -212,12 +203,10 @@ def plot_targets(
     for index, colour in zip(sorted(shown, key=lambda task: result.tasks[task]), COLOURS, strict=False):
         steps = values[index][~np.isnan(values[index])]
         target = float(result.tasks[index])
-        axes.plot(
-            np.arange(1, len(steps) + 1), smooth(steps, 11), color=colour, label=f"target {_with_unit(target, name)}"
-        )
+        label = f"target {_with_unit(target, name)}"
+        axes.plot(np.arange(1, len(steps) + 1), smooth(steps, 11), color=colour, label=label)
         axes.axhline(target, color=colour, linestyle=":", linewidth=1)
     axes.set(xlabel="step of the first episode", ylabel=f"{_label(name)}, mean of 11 steps")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    figure.suptitle(title)
-    figure.savefig(path, dpi=150)
+    finish(figure, path, title)

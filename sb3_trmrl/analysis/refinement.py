@@ -11,26 +11,25 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 
-from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_means, finish
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
+from sb3_trmrl.analysis.vectors import unit_vectors
 from sb3_trmrl.common.checks import check_instance, check_positive_int
 from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
-
-#: Smallest length by which a memory is divided
-_EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
 class Refinement:
     """
-    Layer 0 are the working memories, layer L what the policy head reads.
+    Distance of each layer's memories to those of the last layer and to the actions. Layer 0 holds the working memories,
+    layer L the input of the policy head.
 
-    :param dissimilarity: 1 - cosine similarity between each layer's memory and the last layer's, mean over the steps of
-        each task, (tasks, L + 1)
-    :param action_error: Mean squared error of a linear regression from each layer's memory to the agent's own actions,
+    :param dissimilarity: 1 - cosine similarity between the memories of each layer and of the last layer, mean over the
+        steps of each task, (tasks, L + 1)
+    :param action_error: Mean squared error of a linear regression from the memory of each layer to the agent's actions,
         on each test task, (test tasks, L + 1)
-    :param constant_error: The same for the mean action of the train tasks, which looks at no memory, (test tasks,)
+    :param constant_error: Mean squared error of a constant prediction, the mean action of the train tasks,
+        (test tasks,)
     """
 
     dissimilarity: np.ndarray
@@ -53,32 +52,39 @@ class Refinement:
 
 def refinement(steps: Iterable[TracedSteps], n_train_tasks: int = 20) -> Refinement:
     """
-    :param steps: What the agent did and held in memory; the paper has 30 tasks, 3 episodes of each
-    :param n_train_tasks: How many of the tasks, the first ones, the regression is fitted on; it is tested on the others
-    :return: How far each layer is from the last one, and from the actions
-    :raises TypeError: if ``steps`` are something else
-    :raises ValueError: if there are no steps, or if there is no task to test on
+    Measure how each layer refines the episodic memory.
+
+    :param steps: Traced steps; in the paper, of 3 episodes of each of 30 tasks
+    :param n_train_tasks: Number of tasks, the first ones, to fit the regression on; it is tested on the others
+    :return: Distance of each layer to the last layer and to the actions
+    :raises TypeError: if ``steps`` has the wrong type
+    :raises ValueError: if there are no steps, or no tasks to test on
     """
     check_positive_int("n_train_tasks", n_train_tasks)
     parts = [(step.memories(), step.actions, step.tasks) for step in checked_steps(steps)]
     memories, actions, tasks = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return refinement_of(memories, actions, tasks, n_train_tasks)
+    return measure_refinement(memories, actions, tasks, n_train_tasks)
 
 
-def refinement_of(memories: np.ndarray, actions: np.ndarray, tasks: np.ndarray, n_train_tasks: int = 20) -> Refinement:
+def measure_refinement(
+    memories: np.ndarray, actions: np.ndarray, tasks: np.ndarray, n_train_tasks: int = 20
+) -> Refinement:
     """
+    Measure the refinement of given memories, see :func:`refinement`.
+
     :param memories: Memory of each layer at each step, (M, L + 1, D)
-    :param actions: (M, A)
+    :param actions: Action at each step, (M, A)
     :param tasks: Index of the task of each step, (M,)
-    :param n_train_tasks: See :func:`refinement`
-    :return: Likewise
+    :param n_train_tasks: Number of tasks to fit the regression on
+    :return: Distance of each layer to the last layer and to the actions
+    :raises ValueError: if there are no tasks to test on
     """
     names = np.unique(tasks)
     if check_positive_int("n_train_tasks", n_train_tasks) >= len(names):
         raise ValueError(f"`n_train_tasks` must leave some of the {len(names)} tasks to test on, got {n_train_tasks}")
     memories = memories.astype(np.float64)
-    unit = memories / np.maximum(np.linalg.norm(memories, axis=-1, keepdims=True), _EPSILON)
-    dissimilarity = np.maximum(1 - np.einsum("mld,md->ml", unit, unit[:, -1]), 0)  # which rounding may miss
+    unit = unit_vectors(memories)
+    dissimilarity = np.maximum(1 - np.einsum("mld,md->ml", unit, unit[:, -1]), 0)  # rounding may make it negative
     train = np.isin(tasks, names[:n_train_tasks])
     errors = np.empty_like(dissimilarity)
     for layer in range(memories.shape[1]):
@@ -97,34 +103,33 @@ def plot_refinement(
     result: Refinement, path: str | Path, title: str = "Refinement of the episodic memory through the layers"
 ) -> None:
     """
-    :param result: What :func:`refinement` returned
+    Draw both distances for each layer.
+
+    :param result: Result of :func:`refinement`
     :param path: Picture to write
     :param title: Its title
-    :raises TypeError: if ``result`` or ``path`` is something else
-    :raises ValueError: if no picture can be written there
+    :raises TypeError: if ``result`` or ``path`` has the wrong type
+    :raises ValueError: if no picture can be written to ``path``
     """
     check_instance("result", result, Refinement, "a Refinement")
     check_picture(path)
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     frame = result.to_frame()
     for axes, (name, rows) in zip(figure.subplots(1, 2), frame.groupby("measure", sort=False), strict=True):
-        # Where all tasks agree, rounding may leave the mean outside
-        errors = np.maximum((rows["mean"] - rows["low"], rows["high"] - rows["mean"]), 0)
-        n_tasks = len(getattr(result, str(name)))
-        label = f"mean of {n_tasks} tasks, 95 % interval"
-        axes.errorbar(rows["layer"], rows["mean"], errors, fmt="o-", color=COLOURS[0], capsize=4, label=label)
+        numbers = (rows[column] for column in ("layer", "mean", "low", "high"))
+        label = f"mean of {len(getattr(result, str(name)))} tasks, 95 % interval"
+        draw_means(axes, *numbers, fmt="o-", color=COLOURS[0], capsize=4, label=label)
         axes.set_xlabel("layer (0: working memories)")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     left, right = figure.axes
     left.set(title="representation error", ylabel="1 - cosine similarity to the last layer", ylim=(0, None))
     constant = result.constant_error.mean()
-    # An agent that always acts alike leaves no error, which has no logarithm
+    # The error is 0 for an agent with constant actions
     scale = "log" if constant > 0 and result.action_error.mean(axis=0).min() > 0 else "linear"
     right.set(title="linear regression on the actions", ylabel="mean squared error, test tasks", yscale=scale)
     right.axhline(constant, color=COLOURS[1], linestyle="--", label=f"mean action of the train tasks, {constant:.3g}")
-    right.margins(y=0.35)  # room for the key
+    right.margins(y=0.35)  # room for the legend
     for axes in figure.axes:
         axes.legend(fontsize="small", loc="upper right")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=150)
+    finish(figure, path, title)

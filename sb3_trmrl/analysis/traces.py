@@ -1,4 +1,4 @@
-"""What the agent's transformer holds at each step of some trials: the material of the analyses."""
+"""Memories and attention weights of an agent at each step of some trials, the input of all analyses."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 
 class TracedSteps(NamedTuple):
     """
-    M steps of some trials, and what the actor's transformer held when it acted at each of them.
+    M steps of some trials, with memories and attention weights of the actor's transformer at each of them.
 
     :param trace: Memories, attention weights and values of B windows (or sequences) of N slots
-    :param rows: Which of the B belongs to each step, (M,)
-    :param slots: Its newest slot, whose episodic memory the policy head read, (M,)
+    :param rows: Index of the window of each step, (M,)
+    :param slots: Its newest slot, whose episodic memory is the input of the policy head, (M,)
     :param tasks: Index of the task of each step, (M,)
     :param episodes: Episode of the trial, from 0, (M,)
     :param numbers: Number of the step in its trial, from 0, (M,)
-    :param actions: What the agent did, discrete actions one-hot, (M, A)
+    :param actions: Actions of the agent, discrete actions one-hot, (M, A)
     """
 
     trace: EncoderTrace
@@ -40,29 +40,24 @@ class TracedSteps(NamedTuple):
 
     def memories(self) -> np.ndarray:
         """
-        :return: The newest slot's working memory and its episodic memory of each layer, (M, n_layers + 1, D)
+        :return: Working memory and episodic memory of each layer in the newest slot, (M, n_layers + 1, D)
         """
         return np.stack([memories.cpu().numpy()[self.rows, self.slots] for memories in self.trace.memories], axis=1)
 
     def attention(self) -> np.ndarray:
         """
-        :return: Weights that the newest slot gave to each slot, (M, n_layers, H, N)
+        :return: Attention weights of the newest slot for each slot, (M, n_layers, H, N)
         """
         weights = [attention.cpu().numpy()[self.rows, :, self.slots] for attention in self.trace.attention]
         return np.stack(weights, axis=1)
 
 
 def checked_steps(steps: Any) -> Iterator[TracedSteps]:
-    """
-    :param steps: What the user gave
-    :return: They, one after the other
-    :raises TypeError: if they are something else
-    :raises ValueError: if there are none
-    """
+    """Check the argument ``steps`` of an analysis while they are read."""
     is_empty = True
-    for step in check_instance("steps", steps, Iterable, "what traced_steps returned"):
+    for step in check_instance("steps", steps, Iterable, "the result of traced_steps"):
         is_empty = False
-        yield check_instance("steps", step, TracedSteps, "what traced_steps returned")
+        yield check_instance("steps", step, TracedSteps, "the result of traced_steps")
     if is_empty:
         raise ValueError("`steps` must hold at least one step, got none")
 
@@ -76,16 +71,16 @@ def traced_steps(
     after_task: Callable[[int], None] | None = None,
 ) -> Iterator[TracedSteps]:
     """
-    Let an agent play, and look into its transformer at every step.
+    Play trials, and record memories and attention weights at every step.
 
     :param model: Agent with a TrMRL policy
-    :param trials: What it plays
-    :param deterministic: Whether actions are the likeliest ones or sampled
+    :param trials: Trials to play
+    :param deterministic: Whether to use deterministic or stochastic actions
     :param vec_normalize: Statistics of observations, see :meth:`Trials.play`
-    :param n_envs: Tasks at a time, by default all
+    :param n_envs: Number of tasks to play at the same time, by default all
     :param after_task: Called with the number of finished tasks, for a progress bar
-    :return: All steps, some at a time
-    :raises TypeError: if the model has another policy
+    :return: All steps, in several parts
+    :raises TypeError: if the model does not have a TrMRL policy
     """
     policy = model if isinstance(model, TrMRLPolicy) else getattr(model, "policy", None)
     if not isinstance(policy, TrMRLPolicy):
@@ -112,7 +107,7 @@ def _trace_windows(
 
 
 class _Token(NamedTuple):
-    """One step of one trial, until its sequence is complete."""
+    """One step of a trial, kept until its sequence is complete."""
 
     token: Tokens
     episode: int
@@ -123,7 +118,7 @@ class _Token(NamedTuple):
 def _trace_sequences(
     policy: TrMRLPolicy, action_space: spaces.Space[Any], steps: Iterator[TrialStep]
 ) -> Iterator[TracedSteps]:
-    # Every memory of a sequence is known from one causal pass, so that is made when the memory has been emptied
+    # One causal pass over a sequence computes all its memories, so it is made after the memory has been emptied
     sequences: dict[int, list[_Token]] = {}
     for step in steps:
         for env, task in zip(step.envs, step.tasks.tolist(), strict=True):
@@ -137,12 +132,6 @@ def _trace_sequences(
 
 
 def _trace_sequence(policy: TrMRLPolicy, task: int, sequence: list[_Token]) -> TracedSteps:
-    """
-    :param policy: Policy with the full memory
-    :param task: Index of the task
-    :param sequence: Tokens since the memory was emptied
-    :return: Their steps
-    """
     n_tokens = len(sequence)
     tokens = map_tokens(lambda *each: np.stack(each)[None], *(step.token for step in sequence))
     return TracedSteps(

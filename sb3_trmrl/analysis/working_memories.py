@@ -1,4 +1,4 @@
-"""Working memories in three dimensions, coloured by task (paper, appendix C, figure 8)."""
+"""Working memories on their principal components, coloured by task (paper, appendix C, figure 8)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from sb3_trmrl.analysis.colours import COLOURS
-from sb3_trmrl.analysis.figures import check_picture
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, finish
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
 from sb3_trmrl.common.checks import check_instance, check_positive_int
 
@@ -28,8 +27,8 @@ class WorkingMemories:
     """
     Working memories phi of M steps on their principal components.
 
-    :param coordinates: (M, 3)
-    :param explained: Share of the variance along each component, (3,)
+    :param coordinates: Working memory of each step on the components, (M, 3)
+    :param explained: Share of the variance that each component explains, (3,)
     :param tasks: Index of the task of each step, (M,)
     :param numbers: Number of each step in its trial, from 0, (M,)
     :param labels: The tasks
@@ -44,8 +43,8 @@ class WorkingMemories:
     @property
     def share_between_tasks(self) -> float:
         """
-        Share of the variance in the three components that lies between the tasks' means; clouds around one centre, such
-        as rings of different size, may be told apart without it
+        Share of the variance in the three components that is between the means of the tasks. Clouds with the same
+        centre, such as rings of different size, may be separable although it is 0
         """
         centred = self.coordinates - self.coordinates.mean(axis=0)
         total = (centred**2).sum()
@@ -66,32 +65,36 @@ class WorkingMemories:
 
 def working_memories(steps: Iterable[TracedSteps], labels: Sequence[Any]) -> WorkingMemories:
     """
-    :param steps: What the agent held in memory
+    Project the working memories of an agent to three principal components.
+
+    :param steps: Traced steps
     :param labels: The tasks, ``trials.tasks``
-    :return: Working memories, without the positions of their slots, on three principal components
-    :raises TypeError: if ``steps`` are something else
-    :raises ValueError: if there are none
+    :return: Working memories, without the encoding of their positions, on three principal components
+    :raises TypeError: if ``steps`` or ``labels`` has the wrong type
+    :raises ValueError: if there are no steps, or too few labels
     """
     parts = [(step.memories()[:, 0], step.tasks, step.numbers) for step in checked_steps(steps)]
     memories, tasks, numbers = (np.concatenate(part) for part in zip(*parts, strict=True))
     if len(check_instance("labels", labels, (list, tuple), "a list of tasks")) <= tasks.max():
         raise ValueError(f"`labels` must have an entry for each of {tasks.max() + 1} tasks, got {labels!r}")
-    return working_memories_of(memories, tasks, numbers, labels)
+    return project_memories(memories, tasks, numbers, labels)
 
 
-def working_memories_of(
+def project_memories(
     memories: np.ndarray, tasks: np.ndarray, numbers: np.ndarray, labels: Sequence[Any]
 ) -> WorkingMemories:
     """
+    Project given working memories to three principal components, see :func:`working_memories`.
+
     :param memories: Working memory of each step, (M, D)
-    :param tasks: Index of its task, (M,)
-    :param numbers: Its number in the trial, (M,)
+    :param tasks: Index of the task of each step, (M,)
+    :param numbers: Number of each step in its trial, (M,)
     :param labels: The tasks
-    :return: See :func:`working_memories`
+    :return: Working memories on three principal components
     :raises ValueError: if there are fewer than three steps or dimensions
     """
     if min(memories.shape) < N_COMPONENTS:
-        raise ValueError(f"`memories` must have {N_COMPONENTS} steps and dimensions at least, got {memories.shape}")
+        raise ValueError(f"`memories` must have at least {N_COMPONENTS} steps and dimensions, got {memories.shape}")
     pca = PCA(N_COMPONENTS, svd_solver="full")
     coordinates = pca.fit_transform(memories.astype(np.float64))
     return WorkingMemories(coordinates, pca.explained_variance_ratio_, tasks, numbers, list(labels))
@@ -105,70 +108,48 @@ def plot_working_memories(
     task_unit: str = "",
 ) -> None:
     """
-    :param result: What :func:`working_memories` returned
+    Draw the working memories in three and in two dimensions.
+
+    :param result: Result of :func:`working_memories`
     :param path: Picture to write
     :param title: Its title
     :param max_points: Number of steps to draw, evenly spaced if there are more
     :param task_unit: Unit of the tasks, ``trials.task_unit``
-    :raises TypeError: if ``result`` or ``path`` is something else
-    :raises ValueError: if no picture can be written there
+    :raises TypeError: if ``result`` or ``path`` has the wrong type
+    :raises ValueError: if no picture can be written to ``path``
     """
     check_instance("result", result, WorkingMemories, "the result of working_memories")
     check_picture(path)
     check_positive_int("max_points", max_points)
     figure = Figure(figsize=(9, 4.2))
-    # By hand, as no layout of matplotlib leaves room for the labels of three dimensions
+    # Explicit positions: the layouts of Matplotlib leave no room for the labels of three-dimensional axes
     solid = figure.add_axes((0.0, 0.1, 0.42, 0.78), projection="3d")
     flat = figure.add_axes((0.54, 0.13, 0.33, 0.74))
     shown = np.unique(np.linspace(0, len(result.tasks) - 1, max_points).astype(int))
-    # In any order, so that no task lies on top of the others
+    # In random order, so that no task covers the others
     shown = np.random.default_rng(0).permutation(shown)
-    points, colours = result.coordinates[shown].T, np.array(_colours(result.labels))[result.tasks[shown]]
+    points = result.coordinates[shown].T
+    colours = np.array(_colours(result.labels, flat, task_unit))[result.tasks[shown]]
     solid.scatter(points[0], points[1], zs=points[2], s=5, c=colours, linewidths=0)
     flat.scatter(points[0], points[1], s=5, c=colours, linewidths=0)
     names = [f"component {i + 1} ({100 * share:.0f} %)" for i, share in enumerate(result.explained)]
     solid.set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=True)))
     flat.set(xlabel=names[0], ylabel=names[1])
     flat.grid(alpha=0.3)
-    _draw_key(flat, result.labels, task_unit)
-    figure.suptitle(f"{title} of {len(result.labels)} tasks")
-    figure.savefig(path, dpi=150)
+    finish(figure, path, f"{title} of {len(result.labels)} tasks")
 
 
-def _are_numbers(labels: Sequence[Any]) -> bool:
-    return len(labels) > 2 and all(isinstance(label, (int, float)) for label in labels)
-
-
-def _colours(labels: Sequence[Any]) -> list[Any]:
-    """
-    :param labels: The tasks
-    :return: A colour for each: along a scale if they are numbers or too many to tell apart
-    """
-    if not _are_numbers(labels) and len(labels) <= len(COLOURS):
-        return [to_rgba(colour) for colour in COLOURS[: len(labels)]]
-    return list(_scale(labels).to_rgba(_values(labels)))
-
-
-def _values(labels: Sequence[Any]) -> np.ndarray:
-    return np.array(labels if _are_numbers(labels) else np.arange(len(labels)), dtype=float)
-
-
-def _scale(labels: Sequence[Any]) -> ScalarMappable:
-    values = _values(labels)
-    return ScalarMappable(Normalize(values.min(), values.max()), cmap="viridis")
-
-
-def _draw_key(axes: Axes, labels: Sequence[Any], unit: str) -> None:
-    """
-    :param axes: Where the points are; the key stands to their right
-    :param labels: The tasks
-    :param unit: Their unit
-    """
+def _colours(labels: Sequence[Any], axes: Axes, unit: str) -> list[Any]:
+    """Return a colour for each task, and draw their legend or colour bar to the right of the axes."""
     name = f"task ({unit})" if unit else "task"
-    if _are_numbers(labels) or len(labels) > len(COLOURS):
+    are_numbers = len(labels) > 2 and all(isinstance(label, (int, float)) for label in labels)
+    if are_numbers or len(labels) > len(COLOURS):
+        values = np.array(labels if are_numbers else np.arange(len(labels)), dtype=float)
+        scale = ScalarMappable(Normalize(values.min(), values.max()), cmap="viridis")
         place = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
-        axes.figure.colorbar(_scale(labels), cax=place, label=name if _are_numbers(labels) else "index of the task")
-        return
+        axes.figure.colorbar(scale, cax=place, label=name if are_numbers else "index of the task")
+        return list(scale.to_rgba(values))
     for label, colour in zip(labels, COLOURS, strict=False):
         axes.scatter([], [], color=colour, label=str(label))
     axes.legend(title=name, fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)
+    return [to_rgba(colour) for colour in COLOURS[: len(labels)]]

@@ -9,48 +9,36 @@ from typing import Any
 
 from rl_zoo3 import get_saved_hyperparams
 
-from sb3_trmrl.cli.agents import LoadedAgent, agent_of, agent_parser, argument_errors
+from sb3_trmrl.cli.options import agent_parser, argument_errors, load_agent_from
 from sb3_trmrl.sharing.export import hyperparameters_of
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, plain
 from sb3_trmrl.transformer_ppo import TransformerPPO
-from sb3_trmrl.zoo.runs import Run
-
-#: What :func:`~sb3_trmrl.cli.agents.open_agent` replaces in the model
-_REPLACED = ("learning_rate", "clip_range")
+from sb3_trmrl.zoo.runs import UNUSED_SCHEDULES, Run
 
 
 def export(arguments: Sequence[str]) -> None:
-    """
-    Write an agent as a safetensors file.
-
-    :param arguments: See ``--help``
-    """
+    """Write an agent as a safetensors file."""
     parser = agent_parser(
         "export",
-        "A trained agent as a file that strangers can load without running anything. Loading the run or the zip "
-        "unpickles: export only what you trust.",
+        "Write a trained agent as a file that others can load without running any code. Loading the run or the zip "
+        "unpickles it: export only files that you trust.",
         "logs/trmrl/HalfCheetahVel-v0_1 HalfCheetahVel-v0.safetensors",
         plays=False,
     )
     parser.add_argument("output", type=Path, help="file to write, .safetensors")
     options = parser.parse_args(arguments)
     with argument_errors(parser):
-        agent = agent_of(options)
+        agent = load_agent_from(options)
         if not isinstance(agent.model, TransformerPPO):
             raise ValueError(f"{options.model} must hold a TransformerPPO, got {type(agent.model).__name__}")
-        summary = {"hyperparameters": _hyperparameters(agent, options)}
+        summary = {"hyperparameters": _hyperparameters(agent.model, options)}
         path = agent.model.export(options.output, agent.env_id, agent.env_kwargs, agent.vec_normalize, summary)
     print(f"Wrote {path}: {path.stat().st_size} bytes")
 
 
-def _hyperparameters(agent: LoadedAgent, options: argparse.Namespace) -> dict[str, Any]:
-    """
-    :param agent: Agent
-    :param options: What was asked for
-    :return: What the model says, and over it what the run was started with
-    """
-    assert isinstance(agent.model, TransformerPPO)
-    found = {key: value for key, value in hyperparameters_of(agent.model).items() if key not in _REPLACED}
+def _hyperparameters(model: TransformerPPO, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the hyperparameters of the model, updated by those that the run was started with."""
+    found = {key: value for key, value in hyperparameters_of(model).items() if key not in UNUSED_SCHEDULES}
     path = Path(options.model)
     folder = path if path.is_dir() else path.parent
     if not any(folder.glob("*/config.yml")):

@@ -1,8 +1,8 @@
-"""``render``: a video of one trial, task and episode written over it."""
+"""``render``: a video of one trial, with task, episode and return written over it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +10,32 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_trmrl.cli.agents import DEMO, LoadedAgent, agent_of, agent_parser, argument_errors, positive_int
-from sb3_trmrl.cli.zoo_commands import render_without_display
+from sb3_trmrl.cli.enjoy import render_without_display
+from sb3_trmrl.cli.options import DEMO, agent_parser, argument_errors, load_agent_from, positive_int
+from sb3_trmrl.cli.output import progress
 from sb3_trmrl.common.threads import one_thread
-from sb3_trmrl.evaluation.trials import Trials
+from sb3_trmrl.evaluation.trials import Trials, play_trials
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed
 from sb3_trmrl.trials.multi_episode_trial import trials_of
+from sb3_trmrl.zoo.agents import LoadedAgent
 
-#: Pixels of a video's shorter side at least: the grids are small
+#: Smallest side of a video in pixels; pictures of grids are small
 _SHORT_SIDE = 320
-#: Kinds of video, by what their names end with
+#: Codecs by the suffix of the video
 _CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx"}
 
 
 @one_thread()
 def render(arguments: Sequence[str]) -> None:
-    """
-    Write a video of one trial.
-
-    :param arguments: See ``--help``
-    """
-    parser = agent_parser("render", "A video of one trial on a test task.", f"{DEMO} --output trial.mp4")
+    """Write a video of one trial."""
+    parser = agent_parser("render", "Record a video of one trial on a test task.", f"{DEMO} --output trial.mp4")
     last_task = N_HELD_OUT_TASKS - 1
-    parser.add_argument("--task", type=int, default=0, help=f"which test task, from 0 to {last_task} (default: 0)")
-    parser.add_argument("--n-episodes", type=positive_int, default=2, help="episodes of the trial (default: 2)")
-    parser.add_argument("--sampled", action="store_true", help="sample actions instead of taking the likeliest ones")
+    parser.add_argument("--task", type=int, default=0, help=f"index of the test task, 0 to {last_task} (default: 0)")
+    parser.add_argument(
+        "--n-episodes", type=positive_int, default=2, help="number of episodes in the trial (default: 2)"
+    )
     parser.add_argument("--output", type=Path, default=Path("trial.mp4"), help="file to write (default: trial.mp4)")
     options = parser.parse_args(arguments)
     if not 0 <= options.task <= last_task:
@@ -45,28 +44,27 @@ def render(arguments: Sequence[str]) -> None:
         parser.error(f"--output must end with one of {', '.join(_CODECS)}, got {options.output}")
     render_without_display()
     with argument_errors(parser):
-        agent = agent_of(options)
-        env, seed = trial_on(agent, options.task, options.n_episodes, options.seed)
+        agent = load_agent_from(options)
+        env, seed = make_trial(agent, options.task, options.n_episodes, options.seed)
     try:
-        with th.random.fork_rng():
-            th.manual_seed(seed)  # of sampled actions
-            steps = tqdm(trial(agent, env, seed, not options.sampled), "steps", _n_steps(env, options.n_episodes))
-            frames = (overlaid(frame, text) for frame, text in steps)
-            n_frames = _write(frames, options.output, env.metadata.get("render_fps", 30))
+        with th.random.fork_rng(), progress("steps", _n_steps(env, options.n_episodes)) as after_step:
+            th.manual_seed(seed)  # for stochastic actions
+            frames = (overlaid(frame, text) for frame, text in film(agent, env, seed, not options.sampled))
+            n_frames = _write(frames, options.output, env.metadata.get("render_fps", 30), after_step)
     finally:
         env.close()
     print(f"Wrote {options.output}: {n_frames} frames")
 
 
-def trial_on(agent: LoadedAgent, task: int, n_episodes: int, seed: int) -> tuple[gym.Env, int]:
+def make_trial(agent: LoadedAgent, task: int, n_episodes: int, seed: int) -> tuple[gym.Env, int]:
     """
-    A trial of the evaluation with the default number of tasks.
+    Make an environment for one trial of the evaluation with the default number of tasks.
 
     :param agent: Agent
     :param task: Index of the test task
-    :param n_episodes: Episodes of the trial
+    :param n_episodes: Number of episodes in the trial
     :param seed: Seed of the evaluation
-    :return: Environment that draws its pictures, and the seed to reset it with
+    :return: Environment with render mode ``"rgb_array"``, and the seed of its first reset
     """
     kwargs = {**agent.env_kwargs, "render_mode": "rgb_array"}
     plain = gym.make(agent.env_id, **kwargs)
@@ -82,73 +80,64 @@ def trial_on(agent: LoadedAgent, task: int, n_episodes: int, seed: int) -> tuple
 
 
 def _n_steps(env: gym.Env, n_episodes: int) -> int | None:
-    """
-    :param env: Environment
-    :param n_episodes: Episodes of a trial
-    :return: Steps of a trial without an early end, if that is known
-    """
+    """Return the number of steps in a trial that does not end early, None if unknown."""
     if trials_of(env) is None:
         return env.spec.max_episode_steps if env.spec else None
     return n_episodes * env.get_wrapper_attr("horizon") if env.has_wrapper_attr("horizon") else None
 
 
-def _write(frames: Iterator[np.ndarray], path: Path, fps: float) -> int:
-    """
-    :param frames: Pictures of one size
-    :param path: Video to write
-    :param fps: Pictures per second
-    :return: Number of pictures
-    """
-    # Imported late, it takes a second
+def _write(frames: Iterator[np.ndarray], path: Path, fps: float, after_frame: Callable[[int], None]) -> int:
+    """Write pictures of the same size to a video, and return their number."""
+    # Imported here because it takes a second
     from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
     path.parent.mkdir(parents=True, exist_ok=True)
     first = next(frames)
     height, width, _ = first.shape
+    n_frames = 1
     with FFMPEG_VideoWriter(str(path), (width, height), fps, codec=_CODECS[path.suffix]) as writer:
         writer.write_frame(first)
-        n_frames = 1
-        for frame in frames:
+        for n_frames, frame in enumerate(frames, start=2):
             writer.write_frame(frame)
-            n_frames += 1
+            after_frame(n_frames)
     return n_frames
 
 
-def trial(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> Iterator[tuple[np.ndarray, str]]:
+class _Camera(gym.Wrapper):
+    """Takes a picture before each step."""
+
+    picture: np.ndarray
+
+    def step(self, action: Any) -> Any:
+        picture = self.env.render()
+        assert isinstance(picture, np.ndarray)
+        self.picture = picture
+        return self.env.step(action)
+
+
+def film(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> Iterator[tuple[np.ndarray, str]]:
     """
+    Play one trial and take pictures.
+
     :param agent: Agent
     :param env: Environment with render mode ``"rgb_array"``
-    :param seed: Seed of its initial states
-    :param deterministic: Whether actions are the likeliest ones
-    :return: For each step the picture before it, (height, width, 3), and what to write over it
+    :param seed: Seed of its first reset
+    :param deterministic: Whether to use deterministic or stochastic actions
+    :return: For each step, the picture before it, (height, width, 3), and the text to write over it
     """
-    observation, info = env.reset(seed=seed)
-    heading = f"task {_short(info['task'])}\n" if "task" in info else ""
-    episode, total = 0, 0.0
-    state: Any = None
-    done = False
-    start = np.ones(1, dtype=bool)
-    while not done:
-        picture = env.render()
-        assert isinstance(picture, np.ndarray)
-        yield picture, f"{heading}episode {episode + 1}   return {total:.1f}"
-        batch: Any = np.asarray(observation)[None] if not isinstance(observation, dict) else None
-        if batch is None:
-            batch = {key: np.asarray(value)[None] for key, value in observation.items()}
-        if agent.vec_normalize is not None:
-            batch = agent.vec_normalize.normalize_obs(batch)
-        action, state = agent.model.predict(batch, state=state, episode_start=start, deterministic=deterministic)
-        start = np.zeros(1, dtype=bool)
-        observation, reward, terminated, truncated, info = env.step(action[0])
-        done = terminated or truncated
-        total = 0.0 if info.get("new_episode") else total + float(reward)
-        episode = info.get("episode_index", 0)
+    camera = _Camera(env)
+    venv = DummyVecEnv([lambda: camera])
+    venv.seed(seed)
+    total = 0.0
+    for step in play_trials(agent.model, venv, np.zeros(1, dtype=int), deterministic, agent.vec_normalize):
+        task = venv.reset_infos[0].get("task")
+        heading = f"task {_short(task)}\n" if task is not None else ""
+        yield camera.picture, f"{heading}episode {step.episodes[0] + 1}   return {total:.1f}"
+        total = 0.0 if step.infos[0].get("new_episode") else total + float(step.rewards[0])
 
 
 def _short(task: Any) -> str:
-    """
-    :return: A task in few characters
-    """
+    """Describe a task in few characters."""
     if isinstance(task, float):
         return f"{task:.2f}"
     if isinstance(task, (tuple, list)):
@@ -158,9 +147,11 @@ def _short(task: Any) -> str:
 
 def overlaid(frame: np.ndarray, text: str) -> np.ndarray:
     """
-    :param frame: RGB picture
-    :param text: Lines to write in its upper left corner
-    :return: A new picture, enlarged if it is small, with even sides as video codecs want them
+    Write text over a picture.
+
+    :param frame: RGB picture, (height, width, 3)
+    :param text: Lines for its upper left corner
+    :return: A new picture, enlarged if it is small; both sides are even, as video codecs require
     """
     picture = Image.fromarray(frame)
     scale = max(1, -(-_SHORT_SIDE // min(picture.size)))

@@ -152,7 +152,7 @@ class Trials:
                 tasks = np.arange(start, min(start + n_envs, len(self.tasks)))
                 venv = self._make_vec_env(tasks)
                 try:
-                    yield from _play(model, venv, tasks, deterministic, vec_normalize)
+                    yield from play_trials(model, venv, tasks, deterministic, vec_normalize)
                 finally:
                     venv.close()
                 if after_task is not None:
@@ -196,10 +196,19 @@ def _check_observations(model: Agent, space: spaces.Space[Any]) -> None:
         raise ValueError(f"`env` has the observations {sizes}, the model was trained with {needed}: look at env_kwargs")
 
 
-def _play(
+def play_trials(
     model: Agent, venv: DummyVecEnv, tasks: np.ndarray, deterministic: bool, vec_normalize: VecNormalize | None
 ) -> Iterator[TrialStep]:
-    """Play one trial in each environment; ``tasks`` are the indices of their tasks."""
+    """
+    Play one trial in each environment; an environment without trials plays one episode.
+
+    :param model: Agent
+    :param venv: Environments
+    :param tasks: Index of the task of each of them
+    :param deterministic: See :meth:`Trials.play`
+    :param vec_normalize: Statistics for observations
+    :return: The steps of one trial in each environment
+    """
     observation: Any = venv.reset()
     state, starts = None, np.ones(venv.num_envs, dtype=bool)
     episodes = np.zeros(venv.num_envs, dtype=int)
@@ -212,6 +221,6 @@ def _play(
         observation, rewards, starts, infos = venv.step(actions)
         envs = np.flatnonzero(running)
         yield TrialStep(envs, tasks[envs], episodes.copy(), number, state, actions, rewards, infos)
-        episodes += [info["new_episode"] for info in infos]
+        episodes += [info.get("new_episode", False) for info in infos]
         running &= ~starts
         number += 1

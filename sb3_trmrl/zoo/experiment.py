@@ -1,4 +1,4 @@
-"""rl-zoo3's experiment manager, for meta-RL: our hyperparameters, Dict observations, held-out tasks, resumed runs."""
+"""rl-zoo3's experiment manager for meta-RL: our hyperparameters, Dict observations, held-out tasks, resumed runs."""
 
 import glob
 import json
@@ -23,11 +23,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int, check_whole_number
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
-from sb3_trmrl.resuming.checkpoint_files import find_checkpoint
 from sb3_trmrl.resuming.training_checkpoint import TrainingCheckpoint
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
-from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, is_of_users_code
+from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, raised_by_user_code
 from sb3_trmrl.zoo.report import write_report
 from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, INITIAL_MODEL
 from sb3_trmrl.zoo.schedules import schedule_from_string
@@ -35,7 +34,7 @@ from sb3_trmrl.zoo.schedules import schedule_from_string
 
 def hyperparams_folder() -> Path:
     """
-    :return: Folder of our yml files: inside the installed package, or at the top of a checkout
+    :return: Folder of our yml files: inside the installed package, or at the root of a checkout
     """
     package = Path(__file__).parents[1]
     installed = package / "hyperparams"
@@ -44,11 +43,12 @@ def hyperparams_folder() -> Path:
 
 def find_config(algo: str, env_id: str, conf_file: str | None) -> str | None:
     """
+    Find the hyperparameter file: the user's if there is one, then ours if it has the environment or a default.
+
     :param algo: Name of the algorithm
     :param env_id: Registered id
-    :param conf_file: What the user gave as ``--conf-file``
-    :return: The user's file (one of ours also from outside a checkout, by its name), else ours if it holds the
-        environment or a default, else None: the zoo's
+    :param conf_file: Value of ``--conf-file``. The name of one of our files is enough, also outside a checkout
+    :return: The file; None for rl-zoo3's own
     """
     folder = hyperparams_folder()
     if conf_file is not None:
@@ -63,32 +63,31 @@ def find_config(algo: str, env_id: str, conf_file: str | None) -> str | None:
 
 
 class BadExperiment(ValueError):
-    """What the user asked for cannot be trained: an option, a file or a hyperparameter is wrong."""
+    """The experiment cannot be trained: an option, a file or a hyperparameter is wrong."""
 
 
 class TrMRLExperimentManager(ExperimentManager):
     """
-    What it does otherwise than the zoo's, for every algorithm:
+    Experiment manager for every algorithm. It differs from rl-zoo3's in these points:
 
     * without ``--conf-file``, hyperparameters come from our yml file if that has the environment or a default
-    * Dict observations select the ``MultiInput`` policy, others the ``Mlp`` policy instead of it
-    * VecNormalize leaves flags and one-hot actions alone
+    * Dict observations select the ``MultiInput`` policy, other observations replace it by the ``Mlp`` policy
+    * VecNormalize does not normalise flags and one-hot actions
     * learning rates and clip ranges may be any string of :func:`schedule_from_string`
-    * what cannot be trained is a :class:`BadExperiment`, that names the hyperparameter, option or file
-    * ``env_kwargs`` of yml and command line are merged and reach evaluation, ``enjoy`` and ``record_video`` too
-    * environments with held-out tasks are evaluated on those for validation; the evaluation environment has a seed of
-      its own
-    * 0 evaluation episodes or environments are as many as there are such tasks, so that each is visited once
-    * runs that start at the same moment get folders of their own
-    * the best model has its VecNormalize statistics beside it
-    * evaluations and training returns are also logged by the episode of a trial
-    * ``-i`` goes on with the run's own hyperparameters and step count
-    * TransformerPPO writes checkpoints, from which a run that has died goes on exactly
+    * wrong settings raise :class:`BadExperiment`, which names the hyperparameter, option or file
+    * ``env_kwargs`` of yml and command line are merged, and also used in evaluation, ``enjoy`` and ``record_video``
+    * environments with held-out tasks are evaluated on the validation tasks; evaluation has a seed of its own
+    * 0 evaluation episodes or environments stand for the number of these tasks, so that each is visited once
+    * runs that start at the same time get different folders
+    * the VecNormalize statistics of the best model are saved beside it
+    * evaluations and training returns are also logged for each episode of a trial
+    * ``-i`` continues with the run's own hyperparameters and step count
+    * TransformerPPO writes checkpoints, from which an interrupted run is resumed exactly
 
     :param report: Compare the model before and after training on the test tasks, see :func:`write_report`
-    :param checkpoint_freq: Steps between two checkpoints, 0 for none
-    :param resume: Folder of an interrupted run to go on with
-    :param command_line: What the user gave, kept for resuming
+    :param checkpoint_freq: Environment steps between two checkpoints, 0 for none
+    :param resume: Checkpoint of an interrupted run, in its folder of checkpoints; the run is resumed
+    :param command_line: Arguments given by the user, saved for resuming
     """
 
     def __init__(
@@ -109,16 +108,16 @@ class TrMRLExperimentManager(ExperimentManager):
         self.resume = resume
         self._made_folder = False
         if resume is not None:
-            self.save_path = str(resume)
+            self.save_path = str(resume.parents[1])
             self.params_path = f"{self.save_path}/{self.env_name}"
         self.user_env_kwargs: dict[str, Any] = arguments.env_kwargs or {}
         self.has_splits = has_splits(env_id)
         if self.optimize_hyperparameters:
-            # Not among the runs, where enjoy would take the folder for the newest one and find no model in it
+            # Outside the folder of runs, where enjoy would take it for the newest run
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
-        # Makes the zoo call `_load_pretrained_agent` in place of the constructor
+        # Makes rl-zoo3 call `_load_pretrained_agent` instead of the constructor
         self.continue_training = self.continue_training or self.resume is not None
         try:
             return super().setup_experiment()
@@ -129,14 +128,14 @@ class TrMRLExperimentManager(ExperimentManager):
             raise BadExperiment(error_text(error)) from error
 
     def _remove_unused_folder(self) -> None:
-        # It would be the newest run to enjoy. Its parameters are what the zoo writes last before training
+        # enjoy would take it for the newest run. args.yml is the last file that rl-zoo3 writes before training
         if self._made_folder and not os.path.exists(os.path.join(self.params_path, "args.yml")):
             shutil.rmtree(self.save_path)
 
     def create_log_folder(self) -> None:
         if self.resume is not None:
             return
-        # Runs that start at the same moment have all found the same number free.
+        # Runs that start at the same time have all found the same number free
         folder, name = os.path.dirname(self.save_path), self.env_name
         while True:
             try:
@@ -150,9 +149,9 @@ class TrMRLExperimentManager(ExperimentManager):
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.resume is not None or self.continue_training:
-            folder = self.resume or Path(self.trained_agent).parent
-            self.custom_hyperparams = {**self._hyperparams_of_run(folder), **(self.custom_hyperparams or {})}
-        # The zoo would replace the file's env_kwargs by those of the command line.
+            folder = Path(self.trained_agent).parent if self.resume is None else Path(self.save_path)
+            self.custom_hyperparams = {**self._run_hyperparams(folder), **(self.custom_hyperparams or {})}
+        # rl-zoo3 would replace the env_kwargs of the file by those of the command line
         self.env_kwargs = {}
         hyperparams, saved_hyperparams = self._read_file()
         env_kwargs = {**check_keywords("env_kwargs", hyperparams.get("env_kwargs")), **self.user_env_kwargs}
@@ -161,20 +160,17 @@ class TrMRLExperimentManager(ExperimentManager):
         return hyperparams, saved_hyperparams
 
     def _read_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """
-        :return: Hyperparameters, and those to be saved
-        :raises ValueError: naming the file, if it holds no hyperparameters for this environment
-        """
+        """Return the hyperparameters and those to be saved; errors name the file."""
         try:
             hyperparams, saved_hyperparams = super().read_hyperparameters()
         except (OSError, ImportError) as error:
-            if is_of_users_code(error):  # a module of hyperparameters
+            if raised_by_user_code(error):  # a Python module of hyperparameters
                 raise
             raise ValueError(
                 f"--conf-file must be a yml file or a Python module, got {self.config!r}: {error}"
             ) from error
         except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-            if is_of_users_code(error):
+            if raised_by_user_code(error):
                 raise
             allowed = f"hyperparameters by environment, {self.env_name.gym_id} or default among them"
             raise ValueError(f"{self.config!r} must hold {allowed}: {error_text(error)}") from error
@@ -186,8 +182,8 @@ class TrMRLExperimentManager(ExperimentManager):
         check_positive_int("n_envs", hyperparams.get("n_envs", 1))
         return hyperparams, saved_hyperparams
 
-    def _hyperparams_of_run(self, folder: Path) -> dict[str, Any]:
-        # Where the zoo has written what the run used. Same trust as for its zip, which unpickles as well.
+    def _run_hyperparams(self, folder: Path) -> dict[str, Any]:
+        # rl-zoo3's record of the run. It needs the same trust as the zip of the model, which is unpickled as well
         path = folder / self.env_name / "config.yml"
         if not path.is_file():
             return {}
@@ -215,7 +211,7 @@ class TrMRLExperimentManager(ExperimentManager):
             if isinstance(hyperparams.get(key), str):
                 hyperparams[key] = _evaluated(key, hyperparams[key])
         result = super()._preprocess_hyperparams(hyperparams)
-        # enjoy and record_video read this entry of args.yml; the latter nothing else.
+        # enjoy and record_video read this entry of args.yml
         self.args.env_kwargs = self.env_kwargs or None
         split = {"split": "validation"} if self.has_splits else {}
         self.eval_env_kwargs = {**self.env_kwargs, **split, **(self._eval_env_kwargs_args or {})}
@@ -224,7 +220,7 @@ class TrMRLExperimentManager(ExperimentManager):
     def _preprocess_action_noise(
         self, hyperparams: dict[str, Any], saved_hyperparams: dict[str, Any], env: VecEnv
     ) -> dict[str, Any]:
-        # Called with the finished environment, so this is where its observations are known.
+        # Called with the finished environment, so its observations are known here
         policy = hyperparams.get("policy")
         if isinstance(policy, str):
             if isinstance(env.observation_space, spaces.Dict):
@@ -242,7 +238,7 @@ class TrMRLExperimentManager(ExperimentManager):
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         space = env.observation_space
         if self.normalize and isinstance(space, spaces.Dict):
-            # A rare flag or a one-hot action would be blown up.
+            # Standardising would enlarge a rare flag or a one-hot action
             names = [name for name in space.spaces if name not in ("prev_action", "prev_done")]
             keys = [name for name in names if _is_vector(space.spaces[name])]
             self.normalize_kwargs.setdefault("norm_obs_keys", keys)
@@ -253,7 +249,7 @@ class TrMRLExperimentManager(ExperimentManager):
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         if not eval_env:
-            if self.resume is not None:  # its monitor.csv are not begun anew
+            if self.resume is not None:  # append to its monitor.csv files
                 self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
             return super().create_envs(n_envs, eval_env, no_log)
         seed, self.seed = self.seed, evaluation_seed(self.seed, "validation")
@@ -269,19 +265,18 @@ class TrMRLExperimentManager(ExperimentManager):
             self.n_eval_episodes = self.args.eval_episodes = self.n_eval_episodes or n_tasks
             self.n_eval_envs = self.args.n_eval_envs = self.n_eval_envs or n_tasks
         super().create_callbacks()  # type: ignore[no-untyped-call]
-        self.callbacks = [self._by_episode(each) if type(each) is EvalCallback else each for each in self.callbacks]
+        self.callbacks = [
+            self._adaptation_callback(each) if type(each) is EvalCallback else each for each in self.callbacks
+        ]
         self.callbacks.append(InnerEpisodeCallback())
         if self.checkpoint_freq and not self.optimize_hyperparameters:
             folder = os.path.join(self.save_path, CHECKPOINTS)
             logs = [os.path.join(glob.escape(self.save_path), "*.monitor.csv")]
             self.callbacks.append(TrainingCheckpoint(folder, self.checkpoint_freq, log_files=logs))
 
-    def _by_episode(self, callback: EvalCallback) -> AdaptationEvalCallback:
-        """
-        :param callback: The zoo's
-        :return: The same evaluation, that looks at the episodes of trials
-        """
-        # Of the zoo's copy, in the folder of the run's parameters, the end of training leaves nothing
+    def _adaptation_callback(self, callback: EvalCallback) -> AdaptationEvalCallback:
+        """Return the same evaluation as rl-zoo3's, with results for each episode of a trial."""
+        # rl-zoo3 saves them in the folder of the run's parameters, where the end of training overwrites them
         beside_model = SaveVecNormalizeCallback(save_freq=1, save_path=self.save_path)
         assert callback.callback_on_new_best is not None
         return AdaptationEvalCallback(
@@ -297,10 +292,9 @@ class TrMRLExperimentManager(ExperimentManager):
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         if self.resume is None:
             return super()._load_pretrained_agent(hyperparams, env)
-        checkpoint = find_checkpoint(self.resume / CHECKPOINTS)
-        print(f"Going on from {checkpoint}")
+        print(f"Resuming from {self.resume}")
         return TransformerPPO.resume(
-            checkpoint, env, tensorboard_log=self.tensorboard_log, verbose=self.verbose, device=self.device
+            self.resume, env, tensorboard_log=self.tensorboard_log, verbose=self.verbose, device=self.device
         )
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
@@ -324,33 +318,20 @@ class TrMRLExperimentManager(ExperimentManager):
 
 
 def _evaluated(key: str, value: str) -> Any:
-    """
-    :param key: Name of a hyperparameter
-    :param value: Its value as Python code, with the names that the zoo knows
-    :return: The value
-    :raises ValueError: if it cannot be evaluated
-    """
+    """Evaluate the Python expression of a hyperparameter with the names that rl-zoo3 imports."""
     try:
         return eval(value, dict(vars(rl_zoo3.exp_manager)))
-    except Exception as error:  # Python code may fail in any way
-        raise ValueError(f"`{key}` must be code of Python, got {value!r}: {error}") from error
+    except Exception as error:  # the expression may raise anything
+        raise ValueError(f"`{key}` must be a Python expression, got {value!r}: {error}") from error
 
 
 def _is_vector(space: spaces.Space[Any]) -> bool:
-    """
-    :param space: Observation space, or that of a key
-    :return: Whether VecNormalize can standardise it: real numbers, not images or numbers of classes
-    """
+    """Return whether VecNormalize can standardise the observations: real numbers, not images or classes."""
     return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
 class _ContinuedRun:
-    """
-    Lets the zoo's ``learn`` go on counting from the steps that the loaded model has made. Schedules go on too: with
-    the steps that were left, a resumed run decays as the uninterrupted one would have.
-
-    :param model: Model loaded from a zip
-    """
+    """Model loaded from a zip, whose ``learn`` continues its step count and its schedules."""
 
     def __init__(self, model: BaseAlgorithm) -> None:
         self.model = model
@@ -359,8 +340,5 @@ class _ContinuedRun:
         return getattr(self.model, name)
 
     def learn(self, total_timesteps: int, **kwargs: Any) -> None:
-        """
-        :param total_timesteps: Steps to make in addition
-        :param kwargs: Further arguments of the model's ``learn``
-        """
+        """Make this number of further steps."""
         self.model.learn(total_timesteps, reset_num_timesteps=False, **kwargs)

@@ -1,4 +1,4 @@
-"""What Optuna may change about ``trmrl`` in rl-zoo3's ``--optimize-hyperparameters``."""
+"""Search space of ``trmrl`` for rl-zoo3's ``--optimize-hyperparameters``."""
 
 from typing import Any
 
@@ -7,11 +7,10 @@ import optuna
 
 def convert_trmrl_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     """
-    The zoo stores what was sampled; this turns it into arguments of ``TransformerPPO``, also when a trial is loaded
-    again. ``policy_kwargs`` is left out on purpose: the zoo would replace the yml's entry as a whole, and with it
-    ``context_length`` and the rest of the architecture.
+    Convert sampled values, which rl-zoo3 stores and loads, to arguments of ``TransformerPPO``. ``policy_kwargs`` is
+    left out on purpose: rl-zoo3 would replace the whole entry of the yml file, and with it the architecture.
 
-    :param sampled_params: Values by the names that :func:`sample_trmrl_params` gave them
+    :param sampled_params: Values by the names that :func:`sample_trmrl_params` uses
     :return: Arguments of ``TransformerPPO``
     """
     hyperparams = sampled_params.copy()
@@ -25,11 +24,11 @@ def sample_trmrl_params(
     trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
     """
-    Sampler for TransformerPPO. ``n_steps`` and ``n_envs`` stay as in the yml, where they make whole trials; the ranges
-    reach down to the short horizons (gamma 0.9, lambda 0.8) that meta-RL on locomotion needs.
+    Sample hyperparameters of TransformerPPO. ``n_steps`` and ``n_envs`` stay as in the yml file, where they make whole
+    trials. The ranges include the short horizons (gamma 0.9, lambda 0.8) that meta-RL on locomotion needs.
 
     :param trial: Optuna's trial
-    :param n_actions: Unused, part of the zoo's signature
+    :param n_actions: Unused, part of rl-zoo3's signature
     :param n_envs: Unused
     :param additional_args: Unused
     :return: Arguments of ``TransformerPPO``

@@ -1,13 +1,16 @@
-"""The only place that changes rl-zoo3: it has no plug-in mechanism, so its tables and one name are filled in here."""
+"""The only place that changes rl-zoo3. It has no plug-in mechanism, so its tables and two names are replaced here."""
 
 from typing import Any
 
+import rl_zoo3.enjoy
 import rl_zoo3.train
+import rl_zoo3.utils
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
 from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
+from sb3_trmrl.zoo.named_values import StoreValues
 
 #: Name of the algorithm on the command line
 ALGO = "trmrl"
@@ -15,7 +18,7 @@ ALGO = "trmrl"
 
 def register(**manager_kwargs: Any) -> None:
     """
-    Make rl-zoo3 know ``--algo trmrl``. Every one of its scripts builds its choices from these tables when it is called.
+    Register TransformerPPO as ``--algo trmrl``. All scripts of rl-zoo3 read these tables when they are called.
 
     :param manager_kwargs: Further arguments of :class:`TrMRLExperimentManager`
     """
@@ -26,5 +29,7 @@ def register(**manager_kwargs: Any) -> None:
     def make_manager(*args: Any, **kwargs: Any) -> TrMRLExperimentManager:
         return TrMRLExperimentManager(*args, **kwargs, **manager_kwargs)
 
-    # `rl_zoo3.train.train` looks this name up in its module when it is called.
+    # The scripts look these names up in their modules when they are called; record_video imports from `utils`
     rl_zoo3.train.ExperimentManager = make_manager  # type: ignore[assignment, attr-defined]
+    for module in (rl_zoo3.train, rl_zoo3.enjoy, rl_zoo3.utils):
+        module.StoreDict = StoreValues  # type: ignore[attr-defined]

@@ -7,43 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rl_zoo3 import ALGOS, create_test_env, get_saved_hyperparams
-from stable_baselines3.common.base_class import BaseAlgorithm
+from rl_zoo3 import create_test_env, get_saved_hyperparams
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_trmrl.analysis.learning_curve import LearningCurve, plot_learning_curve
 from sb3_trmrl.trials.held_out import evaluation_seed, share_tasks
-from sb3_trmrl.zoo.runs import INITIAL_MODEL, Run, file_errors
+from sb3_trmrl.zoo.runs import Run, load_model
 
 #: Files of a report, in the folder of the run
 FIGURES = "report.json"
 PICTURE = "learning_curve.png"
+_BEFORE = "before training"
 
 
 def _models(run: Run) -> dict[str, Path]:
-    """
-    :param run: The run
-    :return: The models to compare by what they are called, those that exist
-    """
-    initial = run.folder / INITIAL_MODEL
+    """Return the existing models to compare, by their name in the report."""
     trained = {"best on validation": run.best_model} if run.best_model else {"at the end of training": run.last_model}
-    candidates = {"before training": initial if initial.is_file() else None, **trained}
+    candidates = {_BEFORE: run.initial_model, **trained}
     return {name: path for name, path in candidates.items() if path is not None}
 
 
 def _test_env(run: Run, model: Path, **env_kwargs: Any) -> VecEnv:
-    """
-    :param run: The run
-    :param model: Zip of the model to be tested, with whose statistics VecNormalize acts, if it is used
-    :param env_kwargs: On top of those of the run
-    :return: As many copies as there are test tasks, one task each; without splits, copies with their own seeds
-    """
+    """Make one environment for each test task, with the VecNormalize statistics of the model."""
     hyperparams, stats_path = get_saved_hyperparams(str(run.stats_path), test_mode=True)
     split = {"split": "test"} if run.has_splits else {}
-    statistics = run.statistics_of(model)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints where statistics come from, between the figures
+    statistics = run.statistics_file(model)
+    with contextlib.redirect_stdout(io.StringIO()):  # rl-zoo3 prints the path of the statistics
         env = create_test_env(
             run.env_id,
             n_envs=run.n_test_tasks,
@@ -57,15 +48,8 @@ def _test_env(run: Run, model: Path, **env_kwargs: Any) -> VecEnv:
     return share_tasks(env) if run.has_splits else env
 
 
-def _test(run: Run, path: Path, before_training: bool, **env_kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
-    """
-    :param run: The run
-    :param path: Zip of the model
-    :param before_training: Whether statistics of VecNormalize, if any, are to be left out: they are those of training
-    :param env_kwargs: Further arguments of the environment
-    :return: Return of one episode (trial) on each test task, deterministic actions, not normalised, (tasks,); and
-        whether there was success in each of its episodes, (tasks, episodes), empty where the environment does not tell
-    """
+def _test(run: Run, name: str, path: Path, **env_kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unnormalised return on each test task, (tasks,), and success, (tasks, episodes) or empty."""
     successes = []
 
     def remember_success(locals_: dict[str, Any], _: dict[str, Any]) -> None:
@@ -74,13 +58,10 @@ def _test(run: Run, path: Path, before_training: bool, **env_kwargs: Any) -> tup
 
     env = _test_env(run, path, **env_kwargs)
     try:
-        if before_training and isinstance(env, VecNormalize) and env.norm_obs:
-            fresh = VecNormalize(env.venv, norm_obs_keys=env.norm_obs_keys)
-            env.obs_rms = fresh.obs_rms
-        # Optimiser and buffers are not needed, and schedules may be of a class that is gone.
-        custom_objects = {"learning_rate": 0.0, "clip_range": 0.0}
-        with file_errors(path, f"a model of {run.algo}"):
-            model: BaseAlgorithm = ALGOS[run.algo].load(path, device="cpu", custom_objects=custom_objects)
+        if name == _BEFORE and isinstance(env, VecNormalize) and env.norm_obs:
+            # The statistics in the folder are those of training
+            env.obs_rms = VecNormalize(env.venv, norm_obs_keys=env.norm_obs_keys).obs_rms
+        model = load_model(run.algo, path)
         returns, _ = evaluate_policy(
             model, env, env.num_envs, deterministic=True, callback=remember_success, return_episode_rewards=True
         )
@@ -89,67 +70,59 @@ def _test(run: Run, path: Path, before_training: bool, **env_kwargs: Any) -> tup
         env.close()
 
 
-def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """
-    :param values: Returns
-    :return: Mean and its standard error
-    """
-    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+def _episodes_per_trial(run: Run, model: Path) -> int:
+    if not run.has_splits:
+        return 1
+    env = _test_env(run, model)
+    episodes: int = env.get_attr("episodes_per_trial", indices=0)[0]
+    env.close()
+    return episodes
 
 
 def write_report(folder: str | Path) -> dict[str, Any]:
     """
-    Evaluate the models of a run on each test task (deterministic actions), print the mean returns with their
-    standard errors, and write them and the learning curve into the folder of the run. Everything is read from that
-    folder, so it also works for a run that was interrupted. Environments without held-out tasks get 20 episodes of
-    seeds not used in training.
+    Evaluate the models of a run on each test task with deterministic actions. Print the mean returns with their
+    standard errors, and write them and the learning curve into the folder of the run. Only this folder is read, so
+    interrupted runs have a report too. Environments without held-out tasks are evaluated in 20 episodes with seeds that
+    training does not use.
 
     :param folder: Folder of the run
-    :return: What ``report.json`` holds
+    :return: Content of ``report.json``
     :raises FileNotFoundError: if the folder is not that of a run, or holds no model
     """
     run = Run(folder)
     models = _models(run)
     if not models:
         raise FileNotFoundError(f"{str(folder)!r} holds no model to report on")
-    # The first episode is the headline; for the whole trial, the mean over its episodes has the same scale.
-    episodes = 1
-    if run.has_splits:
-        env = _test_env(run, next(iter(models.values())))
-        episodes = env.get_attr("episodes_per_trial", indices=0)[0]
-        env.close()
-    rows: dict[str, dict[str, Any]] = {"first episode" if run.has_splits else "episode": {"episodes_per_trial": 1}}
+    episodes = _episodes_per_trial(run, next(iter(models.values())))
+    # Number of episodes of each row. Returns of whole trials are divided by it, so that all rows have the same scale
+    rows = {"first episode" if run.has_splits else "episode": 1}
     if episodes > 1:
-        rows[f"mean of all {episodes} episodes of a trial"] = {"episodes_per_trial": episodes}
+        rows[f"mean of all {episodes} episodes of a trial"] = episodes
 
     figures: dict[str, Any] = {"env": run.env_id, "algo": run.algo, "held_out_tasks": run.has_splits}
-    figures |= {"returns": {}, "models": {}}
+    figures |= {"returns": {name: {} for name in models}, "models": {name: str(path) for name, path in models.items()}}
+    levels: dict[str, float] = {}
     subject = "test tasks" if run.has_splits else "episodes with seeds of their own"
     print(f"\nReturns on {run.n_test_tasks} {subject}, deterministic actions, mean +- standard error:")
     for name, path in models.items():
-        figures["models"][name] = str(path)
-        for row, env_kwargs in rows.items():
-            if not run.has_splits:
-                env_kwargs = {}
-            returns, successes = _test(run, path, name == "before training", **env_kwargs)
-            returns /= env_kwargs.get("episodes_per_trial", 1)
-            mean, error = _mean_and_error(returns)
+        for row, n_episodes in rows.items():
+            env_kwargs = {"episodes_per_trial": n_episodes} if run.has_splits else {}
+            returns, successes = _test(run, name, path, **env_kwargs)
+            returns /= n_episodes
+            mean, error = float(np.mean(returns)), float(np.std(returns, ddof=1) / np.sqrt(len(returns)))
             entry = {"mean": mean, "standard_error": error, "each": returns.tolist()}
             line = f"  {name + ', ' + row:<60}{mean:10.1f} +- {error:.1f}"
             if successes.size:
                 entry["success_rates"] = successes.mean(axis=0).tolist()
                 line += f", success {successes.mean():.0%}"
-            figures["returns"].setdefault(name, {})[row] = entry
+            figures["returns"][name][row] = entry
             print(line)
+            if row == next(iter(rows)):
+                levels[f"test, {row}: {name} ({mean:.0f} ± {error:.0f})"] = mean
 
     (run.folder / FIGURES).write_text(json.dumps(figures, indent=2))
-    rows_shown = {name: next(iter(rows.items())) for name, rows in figures["returns"].items()}
-    levels = {
-        f"test, {row}: {name} ({entry['mean']:.0f} ± {entry['standard_error']:.0f})": entry["mean"]
-        for name, (row, entry) in rows_shown.items()
-    }
-    title = f"{run.algo} on {run.env_id}"
-    plot_learning_curve(_learning_curve(run, episodes), levels, run.folder / PICTURE, title)
+    plot_learning_curve(_learning_curve(run, episodes), levels, run.folder / PICTURE, f"{run.algo} on {run.env_id}")
     print(f"Learning curve: {run.folder / PICTURE}")
     print(f"All figures:    {run.folder / FIGURES}")
     for name, path in models.items():
@@ -158,11 +131,7 @@ def write_report(folder: str | Path) -> dict[str, Any]:
 
 
 def _learning_curve(run: Run, episodes: int) -> LearningCurve:
-    """
-    :param run: The run
-    :param episodes: Episodes per trial; returns of trials are divided by it
-    :return: Training returns from ``*.monitor.csv``, and the evaluations
-    """
+    """Read training returns from ``*.monitor.csv`` and the evaluations, all per episode."""
     training = load_results(str(run.folder))
     timesteps, returns = run.evaluations() or (np.zeros(0), np.zeros((0, 0)))
     return LearningCurve(

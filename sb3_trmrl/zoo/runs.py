@@ -1,4 +1,4 @@
-"""What rl-zoo3 leaves in the folder of a run: models, statistics, arguments, evaluations."""
+"""What rl-zoo3 leaves in the folder of a run: models, statistics, arguments and evaluations."""
 
 from __future__ import annotations
 
@@ -11,52 +11,57 @@ from typing import Any
 
 import numpy as np
 import yaml
+from rl_zoo3 import ALGOS
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_trmrl.evaluation.callbacks import HISTORY
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, has_splits, n_tasks_in_turn
-from sb3_trmrl.zoo.error_origin import is_of_users_code
+from sb3_trmrl.zoo.error_origin import raised_by_user_code
 
 #: Files of a run
 INITIAL_MODEL = "initial_model.zip"
 BEST_MODEL = "best_model.zip"
 STATISTICS = "vecnormalize.pkl"
-#: What an interrupted run goes on from: a folder of checkpoints, and what the user gave on the command line
+#: What an interrupted run is resumed from: the folder of checkpoints and the arguments given by the user
 CHECKPOINTS = "checkpoints"
 COMMAND_LINE = "command_line.json"
-#: What the option for modules that register environments needs, with a place for one that is not there
-NEEDS_PACKAGES = "--gym-packages must be modules that can be imported, got {!r}"
+#: Placeholders for the schedules of a loaded model, which does not train and whose schedule classes may be missing
+UNUSED_SCHEDULES = {"learning_rate": 0.0, "clip_range": 0.0}
 
 
 @contextmanager
 def file_errors(path: str | Path, content: str) -> Iterator[None]:
-    """
-    Files that are damaged, or hold something else, fail in many ways.
-
-    :param path: File that is read
-    :param content: What it has to hold
-    :raises ValueError: naming the file, if it cannot be read as that
-    """
+    """Turn any error of reading a file into a ``ValueError`` that names it and the content that it must hold."""
     try:
         yield
     except Exception as error:
-        if is_of_users_code(error):  # a class of the user's that is loaded from it
+        if raised_by_user_code(error):  # a class of the user that the file refers to
             raise
         raise ValueError(f"{str(path)!r} must hold {content}, it cannot be read: {error!r}") from error
 
 
-def import_packages(names: Iterable[str], message: str) -> None:
-    """
-    :param names: Modules that register environments
-    :param message: Of the error, with a place for the module's name
-    :raises ImportError: if there is no such module; one that fails in itself raises what it will
-    """
+def import_packages(
+    names: Iterable[str], message: str = "--gym-packages must be modules that can be imported, got {!r}"
+) -> None:
+    """Import modules that register environments. Errors inside a module are raised unchanged."""
     for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            if is_of_users_code(error):
+            if raised_by_user_code(error):
                 raise
             raise ImportError(f"{message.format(name)}: {error}") from error
+
+
+def load_model(algo: str, path: Path) -> BaseAlgorithm:
+    """Load a trained model on the CPU, without its schedules. This unpickles: only load files that you trust."""
+    with file_errors(path, f"a model of {algo}"):
+        model: BaseAlgorithm = ALGOS[algo].load(path, device="cpu", custom_objects=dict(UNUSED_SCHEDULES))
+    return model
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 class Run:
@@ -66,7 +71,7 @@ class Run:
     :param folder: For example ``logs/trmrl/HalfCheetahVel-v0_1``
     :raises FileNotFoundError: if it is not the folder of a run
     :raises ValueError: if its arguments cannot be read
-    :raises ImportError: if a module that it was trained with is not there
+    :raises ImportError: if a module that it was trained with is missing
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -76,7 +81,7 @@ class Run:
             raise FileNotFoundError(f"{str(folder)!r} is not the folder of a run: there is no */args.yml in it")
         self.stats_path = found[0].parent
         with file_errors(found[0], "the arguments of a run: algo, env, seed and env_kwargs"):
-            # The zoo writes Python objects and reads them like this.
+            # rl-zoo3 writes Python objects and reads them like this
             arguments = yaml.load(found[0].read_text(), Loader=yaml.UnsafeLoader)
             self.algo: str = arguments["algo"]
             self.env_id: str = arguments["env"]
@@ -88,50 +93,52 @@ class Run:
 
     @cached_property
     def n_test_tasks(self) -> int:
-        """Number of the environment's test tasks; without splits, of episodes. Counted in an environment made for it"""
+        """Number of test tasks, counted in an environment made for it; without splits, number of episodes"""
         return (
             n_tasks_in_turn(self.env_id, {**self.env_kwargs, "split": "test"}) if self.has_splits else N_HELD_OUT_TASKS
         )
 
     @property
+    def initial_model(self) -> Path | None:
+        """Model before training; None without ``--report``"""
+        return _existing(self.folder / INITIAL_MODEL)
+
+    @property
     def best_model(self) -> Path | None:
-        """The model chosen on validation tasks, if evaluation was on"""
-        path = self.folder / BEST_MODEL
-        return path if path.is_file() else None
+        """Model selected on validation tasks; None if the run was not evaluated"""
+        return _existing(self.folder / BEST_MODEL)
 
     @property
     def last_model(self) -> Path | None:
-        """The model at the end of training, if it came to that"""
-        path = Path(f"{self.stats_path}.zip")
-        return path if path.is_file() else None
+        """Model at the end of training; None if training did not finish"""
+        return _existing(Path(f"{self.stats_path}.zip"))
 
-    def statistics_of(self, model: Path) -> Path | None:
+    def statistics_file(self, model: Path) -> Path | None:
         """
         :param model: Zip of one of the run's models
-        :return: The file with the statistics of VecNormalize that it acted with, if it is used
+        :return: File with the VecNormalize statistics that the model was saved with; None if it does not use any
         """
-        beside_best, of_run = self.folder / STATISTICS, self.stats_path / STATISTICS
-        if model.name == BEST_MODEL and beside_best.is_file():
-            return beside_best
-        return of_run if of_run.is_file() else None
+        beside_best = _existing(self.folder / STATISTICS) if model.name == BEST_MODEL else None
+        return beside_best or _existing(self.stats_path / STATISTICS)
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray] | None:
         """
-        :return: Steps of the evaluations during training, (K,), and the returns of their episodes, (K, n), if any
+        :return: Environment steps of the evaluations during training, (K,), and the returns of their episodes, (K, n);
+            None if there were no evaluations
         """
-        path = self.folder / "evaluations.npz"
-        if not path.is_file():
+        path = _existing(self.folder / "evaluations.npz")
+        if path is None:
             return None
         with file_errors(path, "evaluations: timesteps and results"), np.load(path) as data:
             return data["timesteps"], data["results"]
 
     def successes(self) -> np.ndarray | None:
         """
-        :return: Whether there was success in each episode of the trials of these evaluations, (K, n, episodes), if the
-            environment tells
+        :return: Success in each episode of the trials of these evaluations, (K, n, episodes); None if the environment
+            does not report success
         """
-        path = self.folder / HISTORY
-        if not path.is_file():
+        path = _existing(self.folder / HISTORY)
+        if path is None:
             return None
         with file_errors(path, "evaluations by episode"), np.load(path) as data:
             successes: np.ndarray | None = data.get("successes")

@@ -1,4 +1,6 @@
-"""Learning rate schedules that a yml file can spell."""
+"""Learning rate schedules for yml files."""
+
+from dataclasses import dataclass
 
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
@@ -8,57 +10,53 @@ from sb3_trmrl.common.checks import check_instance, check_non_negative, check_nu
 _SYNTAX = "expected a number, 'lin_<from>' or 'exp_<from>_<factor>[_<start>[_<end>]]'"
 
 
+@dataclass(frozen=True)
 class ExponentialSchedule:
     """
-    Constant, then an exponential decay, then constant again: the schedule of TrMRL's released commands (there from
-    update 100 to 750, by a factor of 0.1). An instance is small and picklable, so it goes into the zip.
+    Constant value, exponential decay, constant value: the schedule of TrMRL's released commands (there from update 100
+    to 750, by a factor of 0.1). Instances can be pickled, so they are saved with the model.
 
-    :param initial_value: Value until ``start``
-    :param final_factor: ``initial_value * final_factor`` is the value from ``end`` on
-    :param start: Where the decay begins, as a fraction of training in [0, 1)
-    :param end: Where it ends, in (start, 1]
+    :param initial_value: Value before ``start``
+    :param final_factor: ``initial_value * final_factor`` is the value after ``end``
+    :param start: Begin of the decay as a fraction of training, in [0, 1)
+    :param end: End of the decay as a fraction of training, in (start, 1]
     :raises TypeError: if an argument is not a number
     :raises ValueError: if a value or factor is not positive or the fractions are not ordered within [0, 1]
     """
 
-    def __init__(self, initial_value: float, final_factor: float, start: float = 0.0, end: float = 1.0) -> None:
-        check_positive("initial_value", initial_value)
-        check_positive("final_factor", final_factor)
-        if not 0 <= check_number("start", start) < check_number("end", end) <= 1:
-            raise ValueError(f"`start` and `end` must satisfy 0 <= start < end <= 1, got {start} and {end}")
-        self.initial_value = initial_value
-        self.final_factor = final_factor
-        self.start = start
-        self.end = end
+    initial_value: float
+    final_factor: float
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("initial_value", self.initial_value)
+        check_positive("final_factor", self.final_factor)
+        if not 0 <= check_number("start", self.start) < check_number("end", self.end) <= 1:
+            raise ValueError(f"`start` and `end` must satisfy 0 <= start < end <= 1, got {self.start} and {self.end}")
 
     def __call__(self, progress_remaining: float) -> float:
         """
         :param progress_remaining: From 1 (beginning of training) to 0 (end), as SB3 passes it
-        :return: Value at that point
+        :return: Value at this point of training
         """
         fraction = (1.0 - progress_remaining - self.start) / (self.end - self.start)
         return float(self.initial_value * self.final_factor ** min(max(fraction, 0.0), 1.0))
 
-    def __repr__(self) -> str:
-        return (
-            f"ExponentialSchedule(initial_value={self.initial_value}, final_factor={self.final_factor}, "
-            f"start={self.start}, end={self.end})"
-        )
-
 
 def schedule_from_string(text: str) -> Schedule:
     """
-    The one place that knows the syntax of schedules in hyperparameter files:
+    Parse a schedule of a hyperparameter file:
 
     * ``"3e-4"``: constant
-    * ``"lin_3e-4"``: linear from 3e-4 to zero (rl-zoo3's own)
-    * ``"exp_3e-5_0.1"``: exponential from 3e-5 to 3e-6, over the whole of training
-    * ``"exp_3e-5_0.1_0.04_0.3"``: the same decay, between 4 % and 30 % of training and constant before and after
+    * ``"lin_3e-4"``: linear from 3e-4 to zero (also in rl-zoo3)
+    * ``"exp_3e-5_0.1"``: exponential from 3e-5 to 3e-6 over all of training
+    * ``"exp_3e-5_0.1_0.04_0.3"``: the same decay between 4 % and 30 % of training, constant before and after
 
-    :param text: A schedule in that syntax
-    :return: A function of the progress remaining
-    :raises TypeError: if it is no string
-    :raises ValueError: if the string is none of these, or its numbers are negative or not finite
+    :param text: A schedule in this syntax
+    :return: Function of the remaining progress
+    :raises TypeError: if ``text`` is not a string
+    :raises ValueError: if the syntax is wrong, or a number is negative or not finite
     """
     check_instance("text", text, str, "a schedule in a string")
     kind, _, rest = text.partition("_")

@@ -1,8 +1,9 @@
-"""The paper's analyses: right where the answer is known, and from a small untrained agent to pictures and tables."""
+"""The paper's analyses: known answers, and pictures and tables of a small untrained agent."""
 
-import json
 import math
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +11,6 @@ import pandas as pd
 import pytest
 import torch as th
 from matplotlib.axes import Axes
-from matplotlib.image import imread
 from matplotlib.text import Text
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -19,19 +19,19 @@ from sb3_trmrl.__main__ import main
 from sb3_trmrl.analysis.attention import attention_map, plot_attention
 from sb3_trmrl.analysis.consensus import FORMS, Consensus, bayes_risks, consensus, plot_consensus
 from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation, plot_targets
-from sb3_trmrl.analysis.refinement import plot_refinement, refinement, refinement_of
+from sb3_trmrl.analysis.refinement import measure_refinement, plot_refinement, refinement
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
-from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories, working_memories_of
+from sb3_trmrl.analysis.working_memories import plot_working_memories, project_memories, working_memories
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult, bootstrap_interval
 from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.memory.encoder import EncoderTrace
 from sb3_trmrl.memory.working_memory import map_tokens
-from sb3_trmrl.zoo import ablations
 from tests.helpers.agents import tiny_model
+from tests.helpers.zoo import assert_picture
 
 ENV = "GridNavi-v0"
-#: Goals in reach of 7 steps are enough for the traces
+#: 7 steps are enough for the traces
 ENV_KWARGS = {"horizon": 7}
 MEMORIES = {
     "window": dict(context_length=4),
@@ -44,8 +44,8 @@ MEMORIES = {
 
 
 @pytest.fixture(scope="module")
-def make_model():
-    def make(**policy_kwargs):
+def make_model() -> Any:
+    def make(**policy_kwargs: Any) -> Any:
         kwargs = {"n_layers": 2, **policy_kwargs}
         return tiny_model(gym.make(ENV, **ENV_KWARGS), kwargs)
 
@@ -53,39 +53,27 @@ def make_model():
 
 
 @pytest.fixture(scope="module")
-def model(make_model):
+def model(make_model: Any) -> Any:
     return make_model()
 
 
 @pytest.fixture(scope="module")
-def trials():
+def trials() -> Trials:
     return Trials(ENV, n_tasks=3, n_episodes=2, env_kwargs=ENV_KWARGS)
 
 
-def assert_picture(path):
-    """There is a picture, wide enough to read, and there is something on it."""
-    picture = imread(path)[..., :3]
-    assert picture.shape[1] >= 800
-    inked = (picture < 0.95).any(axis=-1)
-    assert inked.mean() > 0.01
-    assert inked.any(axis=0).mean() > 0.5 and inked.any(axis=1).mean() > 0.3
-
-
 @pytest.fixture
-def drawn_texts(monkeypatch):
-    """What is written on the pictures that are drawn."""
+def drawn_texts(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """All texts in the pictures of a test"""
     texts, draw = set(), Text.draw
     monkeypatch.setattr(Text, "draw", lambda self, renderer: texts.add(self.get_text()) or draw(self, renderer))
     return texts
 
 
-def steps_of(attention, values=None, memories=None, slots=None, **kwargs):
-    """Steps of one task with given weights (B, H, N, N), read at the newest slot."""
+def traced(attention: np.ndarray, values: Any = None, slots: Any = None, **kwargs: Any) -> TracedSteps:
+    """Return steps of one task with these attention weights, (B, H, N, N), read at the newest slot."""
     n_windows, _, n_slots, _ = attention.shape
-    as_tensors = [[th.as_tensor(x)] for x in (memories, attention, values) if x is not None]
-    trace = EncoderTrace(
-        *(as_tensors if memories is not None else [[], *as_tensors]), *([] if values is not None else [[]])
-    )
+    trace = EncoderTrace([], [th.as_tensor(attention)], [] if values is None else [th.as_tensor(values)])
     fields = dict(
         rows=np.arange(n_windows),
         slots=np.full(n_windows, n_slots - 1) if slots is None else np.array(slots),
@@ -101,8 +89,8 @@ def steps_of(attention, values=None, memories=None, slots=None, **kwargs):
 
 
 @pytest.mark.parametrize("policy_kwargs", MEMORIES.values(), ids=MEMORIES.keys())
-def test_the_trace_is_what_the_agent_acted_on(make_model, policy_kwargs):
-    """A loop over `predict` on single environments: the same actions, and the memory its policy head read."""
+def test_the_trace_is_what_the_agent_acted_on(make_model: Any, policy_kwargs: dict[str, Any]) -> None:
+    """As in a loop over `predict` with single environments: actions, and the memory that the policy head reads."""
     agent = make_model(**policy_kwargs)
     trials = Trials(ENV, n_tasks=3, n_episodes=2, env_kwargs=ENV_KWARGS)
     found = {}
@@ -135,7 +123,7 @@ def test_the_trace_is_what_the_agent_acted_on(make_model, policy_kwargs):
     assert not found
 
 
-def test_values_weighed_by_attention_make_the_next_memory(make_model):
+def test_values_weighed_by_attention_make_the_next_memory(make_model: Any) -> None:
     """Equation 5 and the residuals, for each layer: memory + W_o concat(alpha v), then the position-wise network."""
     agent = make_model(positional_encoding="none")
     for steps in traced_steps(agent, Trials(ENV, n_tasks=2, env_kwargs=ENV_KWARGS)):
@@ -152,8 +140,8 @@ def test_values_weighed_by_attention_make_the_next_memory(make_model):
                 th.testing.assert_close(after, x + parts.feedforward(x), atol=1e-5, rtol=1e-5)
 
 
-def test_tasks_one_by_one_are_the_same_as_together(model, trials):
-    def by_step(n_envs):
+def test_tasks_one_by_one_are_the_same_as_together(model: Any, trials: Trials) -> None:
+    def by_step(n_envs: int | None) -> dict[tuple[int, int], np.ndarray]:
         found = {}
         for steps in traced_steps(model, trials, n_envs=n_envs):
             for key in zip(steps.tasks, steps.numbers, steps.memories(), strict=True):
@@ -166,8 +154,8 @@ def test_tasks_one_by_one_are_the_same_as_together(model, trials):
         np.testing.assert_allclose(memories, one_by_one[key], atol=1e-5)
 
 
-def test_playing_leaves_the_random_generators_alone_and_samples_by_its_seed(model):
-    def actions(seed):
+def test_playing_leaves_the_random_generators_alone_and_samples_by_its_seed(model: Any) -> None:
+    def actions(seed: int) -> np.ndarray:
         trials = Trials(ENV, n_tasks=2, seed=seed, env_kwargs=ENV_KWARGS)
         return np.concatenate([steps.actions for steps in traced_steps(model, trials, deterministic=False)])
 
@@ -180,7 +168,7 @@ def test_playing_leaves_the_random_generators_alone_and_samples_by_its_seed(mode
     assert (first != actions(1)).any()
 
 
-def test_observations_are_normalised_as_in_training():
+def test_observations_are_normalised_as_in_training() -> None:
     venv = VecNormalize(DummyVecEnv([partial(gym.make, "SparsePointRobot-v0")]), norm_obs_keys=["observation"])
     venv.obs_rms["observation"].mean[:] = 5.0
     agent = tiny_model(venv)
@@ -193,7 +181,7 @@ def test_observations_are_normalised_as_in_training():
     assert np.abs(own - none).max() > 0.1
 
 
-def test_what_cannot_be_traced_is_refused(make_model, trials):
+def test_what_cannot_be_traced_is_refused(make_model: Any, trials: Trials) -> None:
     agent = make_model(memory="full")
     observation = {key: value[None] for key, value in trials.make().reset(seed=0)[0].items()}
     _, state = agent.predict(observation, episode_start=np.array([True]))
@@ -204,41 +192,41 @@ def test_what_cannot_be_traced_is_refused(make_model, trials):
 # --- online adaptation --------------------------------------------------------------------------------------------
 
 
-def result_of(rewards, **infos):
+def result_with(rewards: Any, **infos: Any) -> AdaptationResult:
     rewards = np.asarray(rewards, dtype=float)
     return AdaptationResult("Env-v0", list(range(len(rewards))), rewards[:, None], infos=infos)
 
 
 @pytest.mark.parametrize("time_constant", [2.0, 7.5, 20.0])
-def test_adaptation_step_of_an_exponential(time_constant):
-    """-exp(-t / tau) comes within 5 % of the way to 0 after tau ln 20 steps; its last quarter is all but there."""
+def test_adaptation_step_of_an_exponential(time_constant: float) -> None:
+    """-exp(-t / tau) is within 5 % of the final level 0 after tau ln 20 steps."""
     rewards = np.tile(-np.exp(-np.arange(400) / time_constant), (4, 1))
-    found = online_adaptation(result_of(rewards), window=1)
+    found = online_adaptation(result_with(rewards), window=1)
     assert found.final_level == pytest.approx(0, abs=1e-5)
     assert found.adapted_at == 1 + math.ceil(time_constant * math.log(20))
     np.testing.assert_allclose(found.means["reward"], rewards[0])
 
 
-def test_adaptation_step_is_where_the_level_is_reached_for_good():
+def test_adaptation_step_is_where_the_level_is_reached_for_good() -> None:
     rewards = np.array([0, 1, 1, 1, 0, 1, 1, 2, 1, 0.96, 1, 1], dtype=float)
-    assert online_adaptation(result_of([rewards]), window=1).adapted_at == 6  # after the dip; above it is within
+    assert online_adaptation(result_with([rewards]), window=1).adapted_at == 6  # after the dip
     rewards[9] = 0.9
-    assert online_adaptation(result_of([rewards]), window=1).adapted_at == 11
+    assert online_adaptation(result_with([rewards]), window=1).adapted_at == 11
     rewards[:] = 1
-    assert online_adaptation(result_of([rewards]), window=1).adapted_at is None  # nothing was gained
+    assert online_adaptation(result_with([rewards]), window=1).adapted_at is None  # no increase
     rewards[-4:] = (1, 1, 9, 0)
-    assert online_adaptation(result_of([rewards]), window=1).adapted_at is None  # nor is the end there
-    # The first step alone is below the final level, and smoothing lifts it above
-    assert online_adaptation(result_of([[0, 3, 3, 1, 1, 1, 1, 1]]), window=3).adapted_at == 1
+    assert online_adaptation(result_with([rewards]), window=1).adapted_at is None  # the last step is below
+    # Only the first step is below the final level, and smoothing lifts it above
+    assert online_adaptation(result_with([[0, 3, 3, 1, 1, 1, 1, 1]]), window=3).adapted_at == 1
 
 
-def test_an_agent_that_gains_nothing_is_drawn_and_told(tmp_path):
-    found = online_adaptation(result_of(np.ones((3, 8))), window=1)
+def test_an_agent_without_adaptation_is_drawn(tmp_path: Path) -> None:
+    found = online_adaptation(result_with(np.ones((3, 8))), window=1)
     plot_online_adaptation(found, tmp_path / "online.png")
     assert_picture(tmp_path / "online.png")
 
 
-def test_smoothing_and_intervals_by_hand():
+def test_smoothing_and_intervals_by_hand() -> None:
     rng = np.random.default_rng(0)
     rewards, speeds = rng.normal(size=(2, 6, 1, 9))
     rewards[2, 0, 7:] = speeds[2, 0, 7:] = np.nan  # an early end
@@ -256,14 +244,14 @@ def test_smoothing_and_intervals_by_hand():
     assert list(found.to_frame()["name"]) == ["reward"] * 9 + ["x_velocity"] * 9
 
 
-def test_online_adaptation_takes_any_agent(tmp_path):
+def test_online_adaptation_takes_any_agent(tmp_path: Path) -> None:
     agent = PPO("MultiInputPolicy", gym.make("HalfCheetahVel-v0"), n_steps=8, batch_size=8)
     result = evaluate_adaptation(agent, "HalfCheetahVel-v0", 3, 1, env_kwargs={"horizon": 12}, info_keys=["x_velocity"])
     plot_online_adaptation(online_adaptation(result), tmp_path / "online.png", targets={"x_velocity": 1.5})
     assert_picture(tmp_path / "online.png")
 
 
-def test_pictures_tell_the_unit_of_tasks(tmp_path, drawn_texts):
+def test_pictures_tell_the_unit_of_tasks(tmp_path: Path, drawn_texts: set[str]) -> None:
     speeds = np.ones((3, 1, 12))
     result = AdaptationResult("Env-v0", [0.05, 1.5, 3.0], speeds, infos={"x_velocity": speeds, "height": speeds})
     plot_targets(result, "x_velocity", tmp_path / "targets.png")
@@ -276,7 +264,7 @@ def test_pictures_tell_the_unit_of_tasks(tmp_path, drawn_texts):
     unit = Trials("HalfCheetahVel-v0", n_tasks=1, env_kwargs={"horizon": 1}).task_unit
     assert unit == "m/s" and Trials("HalfCheetahDir-v0", n_tasks=1, env_kwargs={"horizon": 1}).task_unit == ""
     points = np.random.default_rng(0).normal(size=(9, 4))
-    seen = working_memories_of(points, np.arange(9) % 3, np.arange(9), result.tasks)
+    seen = project_memories(points, np.arange(9) % 3, np.arange(9), result.tasks)
     plot_working_memories(seen, tmp_path / "memories.png")
     assert "task" in drawn_texts and "task (m/s)" not in drawn_texts
     plot_working_memories(seen, tmp_path / "memories.png", task_unit=unit)
@@ -286,8 +274,8 @@ def test_pictures_tell_the_unit_of_tasks(tmp_path, drawn_texts):
 # --- refinement ---------------------------------------------------------------------------------------------------
 
 
-def test_refinement_of_memories_with_known_angles():
-    """At right angles, at 45 degrees, longer in the same direction, and the last layer itself."""
+def test_measure_refinement_memories_with_known_angles() -> None:
+    """Orthogonal, at 45 degrees, longer in the same direction, and the last layer itself"""
     rng = np.random.default_rng(0)
     tasks = np.repeat(np.arange(5), 40)
     last = np.zeros((200, 6))
@@ -296,19 +284,19 @@ def test_refinement_of_memories_with_known_angles():
     across *= (np.linalg.norm(last, axis=1) / np.linalg.norm(across, axis=1))[:, None]
     memories = np.stack([across, last + across, 7 * last, last], axis=1)
     actions = last[:, :3] @ rng.normal(size=(3, 2)) + [1.0, -2.0]
-    found = refinement_of(memories, actions, tasks, n_train_tasks=3)
+    found = measure_refinement(memories, actions, tasks, n_train_tasks=3)
     assert found.dissimilarity.shape == (5, 4) and found.action_error.shape == (2, 4)
     np.testing.assert_allclose(found.dissimilarity, np.tile([1, 1 - math.sqrt(0.5), 0, 0], (5, 1)), atol=1e-12)
-    np.testing.assert_allclose(found.action_error, 0, atol=1e-20)  # all hold what the actions are made of
+    np.testing.assert_allclose(found.action_error, 0, atol=1e-20)  # the actions are linear in all layers
 
 
-def test_regression_is_fitted_on_the_first_tasks_only():
-    """Least squares with a constant, by numpy, on memories that tell only a part of the actions."""
+def test_regression_is_fitted_on_the_first_tasks_only() -> None:
+    """Least squares with a constant by NumPy, on memories that determine only a part of the actions"""
     rng = np.random.default_rng(1)
     tasks = rng.permutation(np.repeat(np.arange(6), 30))
     memories = rng.normal(size=(180, 2, 3))
     actions = memories[:, 1, :1] * [[1.0, 2.0]] + rng.normal(size=(180, 2))
-    found = refinement_of(memories, actions, tasks, n_train_tasks=4)
+    found = measure_refinement(memories, actions, tasks, n_train_tasks=4)
     train = tasks < 4
     for layer in range(2):
         design = np.column_stack([memories[:, layer], np.ones(180)])
@@ -324,39 +312,39 @@ def test_regression_is_fitted_on_the_first_tasks_only():
 
 
 @pytest.mark.parametrize("n_train_tasks", [0, 3, 20])
-def test_refinement_needs_tasks_to_train_and_to_test_on(n_train_tasks):
+def test_refinement_needs_tasks_to_train_and_to_test_on(n_train_tasks: int) -> None:
     with pytest.raises(ValueError, match=f"`n_train_tasks` must .*, got {n_train_tasks}"):
-        refinement_of(np.ones((6, 2, 3)), np.ones((6, 1)), np.repeat(np.arange(3), 2), n_train_tasks)
+        measure_refinement(np.ones((6, 2, 3)), np.ones((6, 1)), np.repeat(np.arange(3), 2), n_train_tasks)
 
 
 # --- working memories ---------------------------------------------------------------------------------------------
 
 
-def test_components_of_a_known_plane():
-    """Corners of a 6 x 2 rectangle somewhere in six dimensions: 9 to 1 of the variance, distances as they were."""
+def test_components_of_a_known_plane() -> None:
+    """Corners of a 6 x 2 rectangle in six dimensions: 9 to 1 of the variance, and the same distances"""
     rng = np.random.default_rng(0)
     axes, _ = np.linalg.qr(rng.normal(size=(6, 6)))
     corners = np.array([[3, 1], [3, -1], [-3, 1], [-3, -1]], dtype=float)
     memories = corners @ axes[:2] + rng.normal(size=6)
-    found = working_memories_of(memories, np.array([0, 0, 1, 1]), np.arange(4), ["right", "left"])
+    found = project_memories(memories, np.array([0, 0, 1, 1]), np.arange(4), ["right", "left"])
     np.testing.assert_allclose(found.explained, [0.9, 0.1, 0], atol=1e-12)
     np.testing.assert_allclose(np.abs(found.coordinates), np.tile([3, 1, 0], (4, 1)), atol=1e-12)
-    assert found.share_between_tasks == pytest.approx(0.9)  # the long side lies between the tasks, the short one within
+    assert found.share_between_tasks == pytest.approx(0.9)  # the long side is between the tasks
     assert list(found.to_frame()["task"]) == ["right", "right", "left", "left"]
-    crossed = working_memories_of(memories, np.array([0, 1, 1, 0]), np.arange(4), ["a", "b"])
+    crossed = project_memories(memories, np.array([0, 1, 1, 0]), np.arange(4), ["a", "b"])
     assert crossed.share_between_tasks == pytest.approx(0, abs=1e-12)
 
 
-def test_components_need_three_dimensions():
-    with pytest.raises(ValueError, match=r"3 steps and dimensions at least, got \(9, 2\)"):
-        working_memories_of(np.ones((9, 2)), np.zeros(9), np.arange(9), ["task"])
+def test_components_need_three_dimensions() -> None:
+    with pytest.raises(ValueError, match=r"at least 3 steps and dimensions, got \(9, 2\)"):
+        project_memories(np.ones((9, 2)), np.zeros(9), np.arange(9), ["task"])
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], [0.5, 1.0, 1.5], [(0, i) for i in range(12)]], ids=str)
-def test_tasks_are_told_apart_by_colour(labels, tmp_path):
+def test_tasks_have_colours(labels: list[Any], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tasks = np.repeat(np.arange(len(labels)), 10)
-    found = working_memories_of(rng.normal(size=(len(tasks), 4)) + tasks[:, None], tasks, np.arange(len(tasks)), labels)
+    found = project_memories(rng.normal(size=(len(tasks), 4)) + tasks[:, None], tasks, np.arange(len(tasks)), labels)
     plot_working_memories(found, tmp_path / "memories.png", max_points=50)
     assert_picture(tmp_path / "memories.png")
 
@@ -364,15 +352,15 @@ def test_tasks_are_told_apart_by_colour(labels, tmp_path):
 # --- attention ----------------------------------------------------------------------------------------------------
 
 
-def test_attention_is_sorted_by_age():
-    """Two windows of three slots that are filled one after the other, then slide; a second episode begins."""
+def test_attention_is_sorted_by_age() -> None:
+    """Windows of three slots: filled one after the other, then shifted, then emptied by a second episode"""
     weights = np.zeros((5, 1, 3, 3))
     weights[0, 0, 0] = [1, 0, 0]
     weights[1, 0, 1] = [0.25, 0.75, 0]
     weights[2, 0, 2] = [0.125, 0.25, 0.625]
     weights[3, 0, 2] = [0.5, 0.25, 0.25]
     weights[4, 0, 0] = [1, 0, 0]
-    found = attention_map([steps_of(weights, slots=[0, 1, 2, 2, 0], episodes=np.array([0, 0, 0, 0, 1]))])
+    found = attention_map([traced(weights, slots=[0, 1, 2, 2, 0], episodes=np.array([0, 0, 0, 0, 1]))])
     nan = np.nan
     expected = [[1, nan, nan], [0.75, 0.25, nan], [0.625, 0.25, 0.125], [0.25, 0.25, 0.5], [1, nan, nan]]
     np.testing.assert_array_equal(found.weights[0, 0], expected)
@@ -384,12 +372,12 @@ def test_attention_is_sorted_by_age():
     np.testing.assert_allclose(frame["mean_weight"], [3.625 / 5, 0.75 / 3, 0.625 / 2])
 
 
-def test_attention_is_of_one_trial(model, trials):
-    with pytest.raises(ValueError, match="`steps` must be of one trial"):
+def test_attention_needs_one_trial(model: Any, trials: Trials) -> None:
+    with pytest.raises(ValueError, match="`steps` must belong to one trial"):
         attention_map(traced_steps(model, trials))
 
 
-def test_the_full_memory_looks_back_no_further_than_its_band(make_model, tmp_path):
+def test_the_full_memory_looks_back_no_further_than_its_band(make_model: Any, tmp_path: Path) -> None:
     agent = make_model(memory="full", context_length=3, reset_memory_on="trial")
     found = attention_map(traced_steps(agent, Trials(ENV, n_tasks=1, n_episodes=2, env_kwargs=ENV_KWARGS)))
     assert found.weights.shape == (2, 2, 14, 3)
@@ -403,29 +391,29 @@ def test_the_full_memory_looks_back_no_further_than_its_band(make_model, tmp_pat
 # --- consensus ----------------------------------------------------------------------------------------------------
 
 
-def test_where_the_inequality_of_the_theorem_needs_its_normalisation():
+def test_where_the_inequality_of_the_theorem_needs_its_normalisation() -> None:
     """
-    Orthogonal unit vectors with weights .9 and .1: the mean is (.9, .1), its inner product with itself .82, that of the
-    first candidate .9, so the mean is not the better choice. As a direction it is: .9055 = sqrt(.82) against .9.
+    Orthogonal unit vectors with weights .9 and .1 have the mean (.9, .1). Its inner product with itself is .82, with
+    the first candidate .9, so the candidate has the lower risk. By the cosine, the mean has: sqrt(.82) = .9055.
     """
     output, minimum = bayes_risks(np.array([[0.9, 0.1]]), np.eye(2))
     np.testing.assert_allclose(output[:, 0], [-0.82, -0.82, -math.sqrt(0.82), -math.sqrt(0.82)])
     np.testing.assert_allclose(minimum[:, 0], -0.9)
-    # One candidate ten times longer takes the mean with it: the cosine of raw memories fails too
+    # One long candidate dominates the mean: the cosine of raw memories fails too
     output, minimum = bayes_risks(np.array([[0.9, 0.1]]), np.diag([1.0, 100.0]))
     assert output[2, 0] > minimum[2, 0] + 0.1
     assert output[3, 0] == pytest.approx(-math.sqrt(0.82))
 
 
-def test_risks_equal_loops_over_candidates():
+def test_risks_equal_loops_over_candidates() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4, 3))
     weights = np.zeros((2, 4))
     weights[0] = rng.dirichlet(np.ones(4))
-    weights[1, :3] = rng.dirichlet(np.ones(3))  # the last one cannot be seen
+    weights[1, :3] = rng.dirichlet(np.ones(3))  # the last one is not visible
     output, minimum = bayes_risks(weights, values)
 
-    def cosine(a, b):
+    def cosine(a: np.ndarray, b: np.ndarray) -> Any:
         return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
     for form, (loss, memories) in enumerate(FORMS):
@@ -441,11 +429,11 @@ def test_risks_equal_loops_over_candidates():
             assert output[form, query] == pytest.approx(risk(mean))
             risks = {i: risk(vectors[i]) for i in seen}
             assert minimum[form, query] == pytest.approx(min(risks.values()))
-            if loss == "inner product":  # so the output's risk is the candidates' average, never below their minimum
+            if loss == "inner product":  # the risk is the average of the candidates' risks
                 assert output[form, query] == pytest.approx(sum(alpha[i] * risks[i] for i in seen))
 
 
-def test_the_cosine_of_unit_memories_always_holds():
+def test_the_cosine_of_unit_memories_always_holds() -> None:
     rng = np.random.default_rng(0)
     weights, values = rng.dirichlet(np.full(6, 0.3), size=(500, 1)), rng.normal(size=(500, 6, 4))
     output, minimum = bayes_risks(weights, values)
@@ -454,43 +442,43 @@ def test_the_cosine_of_unit_memories_always_holds():
     assert (holds[:3] < 1).all()  # the other three do not follow
 
 
-def test_consensus_averages_heads_then_steps_then_tasks():
-    """Two heads, one of them with the counterexample; a step with a single memory does not count."""
+def test_consensus_averages_heads_then_steps_then_tasks() -> None:
+    """Two heads, one of them with the counterexample; the step with a single memory is left out"""
     weights = np.zeros((3, 2, 2, 2))
     weights[:, :, 0, 0] = 1
     weights[:, 0, 1] = [0.9, 0.1]
     weights[:, 1, 1] = [0.5, 0.5]
     values = np.tile(np.eye(2), (3, 2, 1, 1))
-    found = consensus([steps_of(weights, values, slots=[1, 0, 1], tasks=np.array([0, 0, 1]))])
+    found = consensus([traced(weights, values, slots=[1, 0, 1], tasks=np.array([0, 0, 1]))])
     assert found.holds.shape == (2, 4, 1)
     np.testing.assert_allclose(found.holds[..., 0], np.tile([0.5, 0.5, 1, 1], (2, 1)))
     np.testing.assert_allclose(found.output_risk[:, 0, 0], -(0.82 + 0.5) / 2)
     np.testing.assert_allclose(found.minimum_risk[:, 0, 0], -(0.9 + 0.5) / 2)
     with pytest.raises(ValueError, match="context_length 1"):
-        consensus([steps_of(weights, values, slots=[0, 0, 0])])
+        consensus([traced(weights, values, slots=[0, 0, 0])])
 
 
-def test_a_single_memory_is_no_consensus():
-    """The slot's number does not tell how far it can see: here the second and the third one see themselves only."""
+def test_a_single_memory_is_no_consensus() -> None:
+    """The number of visible memories is not the number of the slot: here, the last two slots see only themselves."""
     weights, values = np.zeros((2, 2, 3, 3)), np.tile(np.eye(3), (2, 2, 1, 1))
     weights[:, :, 0, 0] = weights[:, :, 1, 1] = weights[:, :, 2, 2] = 1
     with pytest.raises(ValueError, match="context_length 1"):
-        consensus([steps_of(weights, values, slots=[1, 2])])
-    # One of its heads looks at one memory, the other at two: this step can see two
+        consensus([traced(weights, values, slots=[1, 2])])
+    # One head attends to one memory, the other to two: two are visible
     weights[0, 1, 1] = [0.9, 0.1, 0]
-    found = consensus([steps_of(weights, values, slots=[1, 2])])
+    found = consensus([traced(weights, values, slots=[1, 2])])
     np.testing.assert_allclose(found.output_risk[0, 0, 0], -(1 + 0.82) / 2)
     np.testing.assert_allclose(found.holds[0, :, 0], [0.5, 0.5, 1, 1])
 
 
 @pytest.mark.parametrize("memory", ["window", "full"])
-def test_without_a_second_memory_there_is_no_consensus(make_model, trials, memory):
+def test_without_a_second_memory_there_is_no_consensus(make_model: Any, trials: Trials, memory: str) -> None:
     agent = make_model(memory=memory, context_length=1)
     with pytest.raises(ValueError, match="context_length 1"):
         consensus(traced_steps(agent, trials))
 
 
-def test_the_picture_does_not_round_up_to_all(tmp_path, monkeypatch):
+def test_the_picture_does_not_round_up_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = []
     monkeypatch.setattr(Axes, "annotate", lambda self, text, *args, **kwargs: texts.append(text))
     risks, holds = -np.ones((2, 4, 1)), np.tile([[0.0], [0.5], [0.9963], [1.0]], (2, 1, 1))
@@ -502,7 +490,7 @@ def test_the_picture_does_not_round_up_to_all(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("memory", ["window", "full"])
-def test_every_analysis_of_a_small_agent(make_model, trials, memory, tmp_path):
+def test_every_analysis_of_a_small_agent(make_model: Any, trials: Trials, memory: str, tmp_path: Path) -> None:
     agent = make_model(memory=memory)
     refined = refinement(traced_steps(agent, trials), n_train_tasks=2)
     assert refined.dissimilarity.shape == (3, 3) and np.allclose(refined.dissimilarity[:, -1], 0)
@@ -520,7 +508,7 @@ def test_every_analysis_of_a_small_agent(make_model, trials, memory, tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 4
 
 
-def test_the_command_writes_tables_and_pictures(model, tmp_path, capsys):
+def test_the_command_writes_tables_and_pictures(model: Any, tmp_path: Path, capsys: Any) -> None:
     model.save(tmp_path / "agent.zip")
     output = tmp_path / "analysis"
     arguments = [str(tmp_path / "agent.zip"), "--env", ENV, "--env-kwargs", "horizon:7", "--output", str(output)]
@@ -533,97 +521,20 @@ def test_the_command_writes_tables_and_pictures(model, tmp_path, capsys):
     assert (output / "attention.npz").is_file()
 
 
-def test_the_command_takes_any_agent_for_online_adaptation_only(tmp_path, capsys):
+def test_the_command_takes_any_agent_for_online_adaptation_only(tmp_path: Path, capsys: Any) -> None:
     PPO("MultiInputPolicy", gym.make(ENV), n_steps=8, batch_size=8).save(tmp_path / "ppo.zip")
     arguments = [str(tmp_path / "ppo.zip"), "--env", ENV, "--algo", "ppo", "--output", str(tmp_path)]
     assert main(["analyze", "online", *arguments, "--n-tasks", "2"]) == 0
     assert_picture(tmp_path / "online.png")
     with pytest.raises(SystemExit):
         main(["analyze", "consensus", *arguments])
-    assert "looks into a TransformerPPO, got a PPO" in capsys.readouterr().err
+    assert "needs a TransformerPPO, got a PPO" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["", "online", "refinement", "memories", "attention", "consensus", "all", "ablations"])
-def test_help_ends_with_an_example(kind, capsys):
+def test_help_ends_with_an_example(kind: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["analyze", *([kind] if kind else []), "--help"])
     assert stop.value.code == 0
     last = capsys.readouterr().out.rstrip().split("example:")[-1].strip()
     assert last.startswith("python -m sb3_trmrl analyze")
-
-
-# --- ablations ----------------------------------------------------------------------------------------------------
-
-GRID = {"n_layers": (1, 2), "initialization": ("tfixup", "default")}
-
-
-class Trainer:
-    """Writes the evaluations of a run that learns n_layers + seed in place of a training."""
-
-    def __init__(self, dies_at=None):
-        self.names = []
-        self.dies_at = dies_at
-
-    def __call__(self, folder, options):
-        if len(self.names) == self.dies_at:
-            raise KeyboardInterrupt
-        self.names.append("/".join(folder.parts[-2:]))
-        kwargs = eval(options[options.index("--hyperparams") + 1].removeprefix("policy_kwargs:"))
-        level = kwargs["n_layers"] + int(options[options.index("--seed") + 1])
-        results = np.array([[0, 0], [level - 1, level + 1]])
-        (folder / "trmrl" / "Env-v0_1").mkdir(parents=True)
-        np.savez(folder / "trmrl" / "Env-v0_1" / "evaluations.npz", timesteps=[50, 100], results=results)
-
-
-def test_the_grid_is_trained_once_and_drawn(tmp_path):
-    runs = ablations.ablation_runs("HalfCheetahVel-v0", tmp_path, [0, 1], GRID)
-    assert len(runs) == 2 * 4
-    assert {run.policy_kwargs["context_length"] for run in runs} == {5}  # the recommended one
-    died = Trainer(dies_at=2)
-    with pytest.raises(KeyboardInterrupt):
-        list(ablations.train_ablations(runs, "HalfCheetahVel-v0", 100, 2, train=died))
-    again = Trainer()
-    done = list(ablations.train_ablations(runs, "HalfCheetahVel-v0", 100, 2, train=again))
-    assert done == runs
-    # two layers and T-Fixup are the base, so these are the same run
-    assert died.names == ["n_layers=1/seed_0", "base/seed_0"]
-    assert again.names == [
-        "initialization=default/seed_0",
-        "n_layers=1/seed_1",
-        "base/seed_1",
-        "initialization=default/seed_1",
-    ]
-    found = ablations.read_ablations(runs, "HalfCheetahVel-v0")
-    np.testing.assert_array_equal(found.curves["n_layers"][1], [[0, 1], [0, 2]])
-    np.testing.assert_array_equal(found.curves["initialization"]["tfixup"], [[0, 2], [0, 3]])
-    row = found.to_frame().query("setting == 'n_layers' and value == '1' and timesteps == 100").iloc[0]
-    assert (row["mean"], row["low"], row["high"], row["seeds"]) == (1.5, 1, 2, 2)
-    ablations.plot_ablations(found, tmp_path / "ablations.png")
-    assert_picture(tmp_path / "ablations.png")
-    with pytest.raises(ValueError, match=r"holds a run with .*100. instead of .*200."):
-        list(ablations.train_ablations(runs, "HalfCheetahVel-v0", 200, 2, train=again))
-
-
-def test_a_wrong_grid_is_refused(tmp_path):
-    of_env = partial(ablations.ablation_runs, "HalfCheetahVel-v0", tmp_path, [0])
-    with pytest.raises(ValueError, match="`n_heads` must divide d_model=64, got n_heads=5"):
-        of_env(grid={"n_heads": (4, 5)})
-    heads = ablations.ablation_runs("HalfCheetahVel-v0", tmp_path, [0])
-    assert {run.setting for run in heads} == {"initialization", "context_length", "n_layers", "n_heads"}
-
-
-def test_the_ablation_command_trains_what_is_missing(tmp_path, capsys):
-    sizes = ["--hyperparams", "n_envs:4", "n_steps:10", "batch_size:40", "n_epochs:1"]
-    arguments = ["--env", "BernoulliBandit-v0", "--n-timesteps", "80", "--n-evaluations", "2", "--seeds", "0"]
-    arguments += ["--grid", "n_layers:(1,)", "--output", str(tmp_path), "--num-threads", "1", *sizes]
-    assert main(["analyze", "ablations", *arguments]) == 0
-    (marker,) = tmp_path.glob("runs/n_layers=1/seed_0/finished.json")
-    about = json.loads(marker.read_text())
-    assert about["policy_kwargs"]["n_layers"] == 1 and about["policy_kwargs"]["d_model"] == 32
-    config = next(marker.parent.glob("trmrl/*/*/config.yml")).read_text()
-    assert "n_steps" in config and "n_layers" in config
-    assert_picture(tmp_path / "ablations.png")
-    assert main(["analyze", "ablations", *arguments]) == 0
-    assert json.loads(marker.read_text()) == about
-    with pytest.raises(RuntimeError, match="training ended with status"):
-        main(["analyze", "ablations", *arguments, "--no-such-option", "--output", str(tmp_path / "other")])

@@ -1,4 +1,4 @@
-"""Wrong uses of the analyses: what they look at, what they draw and where."""
+"""Wrong uses of the analyses: steps, results to draw and paths of pictures."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 from stable_baselines3 import PPO
 
 from sb3_trmrl.analysis import (
+    ablations,
     adaptation,
     attention,
     comparison,
@@ -22,14 +23,13 @@ from sb3_trmrl.analysis import (
 )
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.trials import Trials
-from sb3_trmrl.zoo import ablations
 from tests.evaluation.test_wrong_evaluations import ENV, PLAY, RESULT
 from tests.helpers.agents import tiny_model
 from tests.helpers.wrong_use import Wrong, assert_covered, name_of, rows, wrong_integer, wrong_keywords, wrong_option
 
 STEPS = [
-    *rows("steps", (5, None), TypeError, "what traced_steps returned"),
-    Wrong("steps", [5], TypeError, "what traced_steps returned", quoted="5"),
+    *rows("steps", (5, None), TypeError, "the result of traced_steps"),
+    Wrong("steps", [5], TypeError, "the result of traced_steps", quoted="5"),
     Wrong("steps", [], ValueError, "at least one", quoted="none"),
 ]
 SEED_OF_BOOTSTRAP = wrong_integer("seed", low=0)
@@ -44,17 +44,17 @@ ONLINE = online.online_adaptation(RESULT, 1)
 
 
 def wrong_result(argument: str, allowed: str) -> list[Wrong]:
-    """:return: Wrong uses of what a picture is drawn of, and of its path"""
+    """Wrong uses of the result to draw, and of the path of its picture"""
     return [
         *rows(argument, (5, None, "result.npz"), TypeError, allowed),
         *rows("path", (5, None), TypeError, "a file"),
         *rows("path", ("picture.xyz", "picture.csv"), ValueError, ".png"),
-        Wrong("path", "no/such/folder/picture.png", ValueError, "a folder that is there"),
+        Wrong("path", "no/such/folder/picture.png", ValueError, "an existing folder"),
     ]
 
 
 def wrong_results(argument: str, kind: str) -> list[Wrong]:
-    """:return: The same of several by name"""
+    """Wrong uses of several results by name, and of the path of their picture"""
     return [
         *wrong_result(argument, kind),
         Wrong(argument, {}, ValueError, f"at least one {kind}"),
@@ -62,15 +62,6 @@ def wrong_results(argument: str, kind: str) -> list[Wrong]:
     ]
 
 
-GRID = [
-    Wrong("env_id", "Mistyped-v0", ValueError, "registered"),
-    Wrong("grid", {}, ValueError, "not be empty"),
-    Wrong("grid", {"depth": (1,)}, ValueError, "TrMRLPolicy", quoted="'depth'"),
-    Wrong("grid", {"n_layers": 2}, TypeError, "a list of values", quoted="2"),
-    Wrong("seeds", [], ValueError, "not be empty"),
-    Wrong("seeds", [-1], ValueError, "at least 0", quoted="-1"),
-    Wrong("seeds", ["a"], TypeError, "integer", quoted="'a'"),
-]
 #: Function, its other arguments, its rows, and the arguments that need none with the reason
 ANALYSES: list[tuple[Callable[..., Any], dict[str, Any], list[Wrong], dict[str, str]]] = [
     (
@@ -84,7 +75,7 @@ ANALYSES: list[tuple[Callable[..., Any], dict[str, Any], list[Wrong], dict[str, 
         {},
     ),
     (refinement.refinement, {"steps": []}, [*STEPS, *wrong_integer("n_train_tasks")], {}),
-    (working_memories.working_memories, {"labels": ["a"]}, STEPS, {"labels": "looked at once there are steps"}),
+    (working_memories.working_memories, {"labels": ["a"]}, STEPS, {"labels": "checked when there are steps"}),
     (attention.attention_map, {}, STEPS, {}),
     (consensus.consensus, {}, STEPS, {}),
     (
@@ -147,13 +138,6 @@ ANALYSES: list[tuple[Callable[..., Any], dict[str, Any], list[Wrong], dict[str, 
         {},
     ),
     (
-        ablations.train_ablations,
-        {"runs": [], "env_id": ENV, "n_timesteps": 10},
-        [*wrong_integer("n_timesteps"), *wrong_integer("n_evaluations")],
-        dict.fromkeys(("runs", "env_id"), "what ablation_runs returned and was given")
-        | {"arguments": "looked at by `trmrl train`", "train": "a function of the tests' own"},
-    ),
-    (
         comparison.common_steps,
         {},
         [
@@ -174,12 +158,6 @@ ANALYSES: list[tuple[Callable[..., Any], dict[str, Any], list[Wrong], dict[str, 
         {name: np.zeros((3, 2)) for name in ("agent", "lower", "upper")},
         SEED_OF_BOOTSTRAP,
         dict.fromkeys(("agent", "lower", "upper"), ARRAYS),
-    ),
-    (
-        ablations.ablation_runs,
-        {"env_id": ENV, "folder": "runs", "seeds": [0]},
-        GRID,
-        {"folder": "made when the runs are"},
     ),
 ]
 ANALYSIS_ROWS = [(function, right, row) for function, right, table, _ in ANALYSES for row in table]

@@ -13,34 +13,24 @@ from matplotlib import pyplot as plt
 
 import sb3_trmrl
 from sb3_trmrl.__main__ import COMMANDS, main
-from tests.helpers.zoo import TINY
+from tests.helpers.zoo import ENV, TINY, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(sb3_trmrl.__file__).parents[1]
-ENV = "BernoulliBandit-v0"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Path:
-    """
-    :return: Log folder with a run in it, trained by ``train.py`` in subprocess environments with everything switched on
-    """
+    """Log folder with a run of ``train.py`` in subprocess environments, with many options"""
     folder = tmp_path_factory.mktemp("logs")
     command = ["--algo", "trmrl", "--env", ENV, "-f", str(folder), "-n", "80", "--eval-freq", "40"]
     extras = ["--eval-episodes", "4", "--save-freq", "40", "--vec-env", "subproc", "-P"]
     settings = ["-tb", str(folder / "tensorboard"), "--env-kwargs", "n_pulls:5", "-params", *TINY]
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *command, *extras, *settings],
-        cwd=ROOT,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    program = [sys.executable, str(ROOT / "train.py"), *command, *extras, *settings]
+    done = subprocess.run(program, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    # The progress bar
-    assert "80/80" in done.stdout
+    assert "80/80" in done.stdout  # the progress bar
     return folder
 
 
@@ -71,8 +61,8 @@ def test_help_of_a_command_shows_our_option_and_the_zoos(capsys: Any) -> None:
 
 
 def test_without_the_zoo_the_extra_is_named(capsys: Any, monkeypatch: Any) -> None:
-    monkeypatch.delitem(sys.modules, "sb3_trmrl.cli.zoo_commands")
-    monkeypatch.delattr("sb3_trmrl.cli.zoo_commands")
+    monkeypatch.delitem(sys.modules, "sb3_trmrl.cli.train")
+    monkeypatch.delattr("sb3_trmrl.cli.train")
     for name in [name for name in sys.modules if name.split(".")[0] == "rl_zoo3"]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("registration", "experiment", "report", "hyperparams_opt"):
@@ -96,7 +86,7 @@ def test_python_m_does_the_same(folder: Path) -> None:
         arguments = command if "-m" in program else command[1:]
         done = subprocess.run([*program, *arguments], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        # Twenty pulls are four episodes of the five pulls that it was trained with.
+        # Training had episodes of five pulls, so twenty pulls are four episodes
         assert "4 Episodes" in done.stdout
 
 
@@ -116,7 +106,7 @@ def test_enjoy_looks_where_train_writes(folder: Path, capsys: Any, monkeypatch: 
 
 
 def test_enjoy_lets_the_zoo_download_its_agents(tmp_path: Path, monkeypatch: Any) -> None:
-    """Only the zoo's own folder of agents may lack the one that is asked for."""
+    """Only in rl-zoo3's own folder of agents, the agent need not exist."""
     import rl_zoo3.enjoy
 
     class Asked(Exception):
@@ -139,9 +129,8 @@ def test_record_video(folder: Path) -> None:
 
 
 def test_plots(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    # The zoo compares runs, so it needs two of them.
-    second = ["train", "--env", ENV, "-f", str(folder), "-n", "80", "--eval-freq", "40", "--eval-episodes", "4"]
-    main([*second, "-params", *TINY])
+    # rl-zoo3 compares runs, so it needs two of them
+    train(folder, "-n", "80", "--eval-freq", "40", "--eval-episodes", "4")
     monkeypatch.setattr(plt, "show", lambda: None)
     plt.close("all")
     runs = ["-e", ENV, "-f", str(folder)]

@@ -1,8 +1,9 @@
-"""Modules of the user's own on the command line: environments and callbacks, where they are and what fails in them."""
+"""The user's own modules on the command line: where they are found, and errors inside them."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import gymnasium as gym
@@ -11,24 +12,24 @@ import yaml
 
 from tests.helpers.agents import tiny_model
 from tests.helpers.families import early_end
-from tests.helpers.zoo import TINY, train
+from tests.helpers.zoo import ENV, TINY, error_of, train
 
 pytest.importorskip("rl_zoo3")
 
 from sb3_trmrl.__main__ import main
-from sb3_trmrl.cli.agents import open_agent
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.runs import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ENV = "BernoulliBandit-v0"
 SHORT = ["-n", "40", "--eval-freq", "-1", "--verbose", "0", "--checkpoint-freq", "0"]
-#: One mistake each, none of them in what the command line says
+#: A module with several mistakes; the command line has none
 FAULTY = """
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from sb3_trmrl import MultiEpisodeTrial
+from sb3_trmrl.envs.bandit import BernoulliBanditEnv
 
 class Steps(BaseCallback):
     def __init__(self, **settings):
@@ -38,35 +39,22 @@ class Steps(BaseCallback):
     def _on_step(self):
         return True
 
-class Family(gym.Env):
-    metadata = {"render_modes": ["rgb_array"]}
-    observation_space = gym.spaces.Box(-1, 1, (2,))
-    action_space = gym.spaces.Discrete(2)
-
+class Family(BernoulliBanditEnv):
     def __init__(self, mistake=None):
+        super().__init__()
         self.mistake = mistake
         if mistake == "made":
             len(3)
 
-    def sample_tasks(self, n):
-        return list(range(n))
-
-    def set_task(self, task):
-        self.task = task
-
-    def get_task(self):
-        return self.task
-
     def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
         if self.mistake == "reset":
             np.zeros(2).reshape(3)
-        return np.zeros(2, np.float32), {}
+        return super().reset(seed=seed, options=options)
 
     def step(self, action):
         if self.mistake == "step":
             int("three")
-        return np.zeros(2, np.float32), 0.0, True, False, {}
+        return super().step(action)
 
 def trials(episodes_per_trial=1, render_mode=None, **kwargs):
     return MultiEpisodeTrial(Family(**kwargs), episodes_per_trial=episodes_per_trial)
@@ -77,7 +65,7 @@ gym.register("Faulty-v0", trials)
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """:return: Function that writes a module which can be imported, and forgets it at the end"""
+    """Function that writes an importable module"""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     written: list[str] = []
@@ -95,14 +83,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def innermost(error: BaseException) -> str:
-    """:return: Module of the line that failed, or whose call into a library did"""
-    traceback = error.__traceback__
-    assert traceback is not None
-    names = []
-    while traceback is not None:
-        names.append(traceback.tb_frame.f_globals["__name__"])
-        traceback = traceback.tb_next
-    return names[-1]
+    """Return the module of the line that raised the error."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals["__name__"])
 
 
 def test_a_callback_that_fails_shows_its_traceback(module: Callable[[str, str], str]) -> None:
@@ -131,13 +114,13 @@ def test_a_module_that_fails_shows_its_traceback(module: Callable[[str, str], st
     with pytest.raises(ModuleNotFoundError, match="no_such_module") as caught:
         main(["train", "--env", ENV, *SHORT, "--gym-packages", name])
     assert caught.value.name == "no_such_module"
-    of_params = module("own_params", "hyperparams = {}['missing']\n")
+    params = module("own_params", "hyperparams = {}['missing']\n")
     with pytest.raises(KeyError, match="missing"):
-        main(["train", "--env", ENV, *SHORT, "--conf-file", of_params])
+        main(["train", "--env", ENV, *SHORT, "--conf-file", params])
 
 
 def test_what_fails_before_training_leaves_no_folder(module: Callable[[str, str], str], capsys: Any) -> None:
-    """``enjoy`` would take it for the newest run."""
+    """``enjoy`` would take it for the newest run"""
     name = module("faulty", FAULTY)
     kept = train(Path("logs"), *SHORT)
     for wrong, error in (
@@ -179,10 +162,7 @@ def test_a_run_whose_module_is_not_there(module: Callable[[str, str], str], tmp_
     with pytest.raises(ImportError, match="module 'beach', which cannot be imported"):
         Run(run)
     for command in (["train", "--resume", str(run)], ["evaluate", str(run)], ["report", str(run)]):
-        with pytest.raises(SystemExit) as stop:
-            main(command)
-        assert stop.value.code == 2
-        assert "the run needs the module 'beach', which cannot be imported from here" in capsys.readouterr().err
+        assert "the run needs the module 'beach', which cannot be imported from here" in error_of(command, capsys)
 
 
 def test_gym_packages_of_an_exported_agent(module: Callable[[str, str], str], capsys: Any) -> None:
@@ -191,24 +171,20 @@ def test_gym_packages_of_an_exported_agent(module: Callable[[str, str], str], ca
     del gym.registry["Beach-v0"]
     module("beach", FAMILY)
     counts = ["--n-tasks", "2", "--n-episodes", "1"]
-    with pytest.raises(SystemExit):
-        main(["evaluate", "agent.safetensors", *counts])
+    error_of(["evaluate", "agent.safetensors", *counts], capsys)
     assert main(["evaluate", "agent.safetensors", *counts, "--gym-packages", "beach"]) == 0
     assert AdaptationResult.load("adaptation_test_agent.npz").returns.shape == (2, 1)
     for command in (["evaluate", "agent.safetensors"], ["push", "agent.safetensors", "me/agent"]):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([*command, "--gym-packages", "no_such_module"])
-        assert stop.value.code == 2
-        assert "--gym-packages must be modules that can be imported, got 'no_such_module'" in capsys.readouterr().err
+        error = error_of([*command, "--gym-packages", "no_such_module"], capsys)
+        assert "--gym-packages must be modules that can be imported, got 'no_such_module'" in error
 
 
 def test_the_module_before_an_id_does_not_change_the_environment(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     run = train(Path("logs"), *SHORT, "--env-kwargs", "n_pulls:5", "episodes_per_trial:1")
     tiny_model(gym.make(ENV, n_pulls=5, episodes_per_trial=1)).export("agent")
-    of_run = yaml.unsafe_load((run / ENV / "args.yml").read_text())["env_kwargs"]
-    for path, kwargs in ((run, of_run), (Path("agent.safetensors"), {"n_pulls": 5, "episodes_per_trial": 1})):
+    run_kwargs = yaml.unsafe_load((run / ENV / "args.yml").read_text())["env_kwargs"]
+    for path, kwargs in ((run, run_kwargs), (Path("agent.safetensors"), {"n_pulls": 5, "episodes_per_trial": 1})):
         for env in (None, ENV, f"sb3_trmrl:{ENV}"):
             assert open_agent(path, env).env_kwargs == kwargs
         assert open_agent(path, "GridNavi-v0").env_kwargs == {}

@@ -1,6 +1,6 @@
 """
 Wrong uses of the command line, of hyperparameter files and of the files of a run: exit status 2, and an error that
-names option or file, what was given and what is allowed, without a traceback.
+names the option or file, the given and the allowed value, without a traceback.
 """
 
 import shutil
@@ -15,24 +15,23 @@ import yaml
 
 from tests.helpers.agents import tiny_model
 from tests.helpers.wrong_use import assert_says
-from tests.helpers.zoo import train
+from tests.helpers.zoo import DEMO, ENV, error_of, train
 
 pytest.importorskip("rl_zoo3")
 
 from sb3_trmrl.__main__ import COMMANDS, main
-from sb3_trmrl.cli.agents import open_agent
 from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.runs import CHECKPOINTS, Run
 
-#: An exported agent, and the folder of a run, which a fixture puts here
-EXPORTED = Path(__file__).parents[2] / "docs" / "demo" / "HalfCheetahVel-v0.safetensors"
+#: An exported agent, and the folder of a run, which a fixture links here
+EXPORTED = Path(DEMO)
 RUN = Path("runs", "HalfCheetahVel-v0_1")
-ENV = "BernoulliBandit-v0"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of a few steps: that of a robot is like one that died, without a model of the end of training."""
+    """Short runs; that of a robot has no model at the end of training, as if it was interrupted"""
     folder = tmp_path_factory.mktemp("runs")
     robot = train(folder, *SHORT, "--eval-episodes", "2", "--n-eval-envs", "2", env="HalfCheetahVel-v0")
     (robot / "HalfCheetahVel-v0.zip").unlink()
@@ -44,17 +43,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / RUN.parent).symlink_to(runs)
-
-
-def error_of(arguments: list[Any], capsys: Any) -> str:
-    """:return: What a command says when it refuses its arguments, which it must"""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return " ".join(error.split("error:")[-1].split())
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "trmrl").symlink_to(runs)
 
 
 SHORT = ("-n", "80", "--eval-freq", "40", "--env-kwargs", "episodes_per_trial:1", "--verbose", "0")
@@ -63,8 +53,8 @@ SEED = "must be an integer, 0 or more"
 SPLIT = "'validation'"
 
 
-def of_one_agent(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
-    """:return: Wrong uses of what all commands about one agent have in common"""
+def wrong_agent(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
+    """Wrong uses of the arguments of all commands for one agent"""
     right = [*command, RUN]
     return [
         ([*command], ("model", "required")),
@@ -84,8 +74,8 @@ def of_one_agent(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
     ]
 
 
-def of_exported(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
-    """:return: Wrong uses of an exported agent by commands that play"""
+def wrong_exported(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
+    """Wrong uses of an exported agent by commands that play"""
     return [
         ([*command, EXPORTED, "--last"], ("last", "is for runs", EXPORTED.name)),
         ([*command, EXPORTED, "--algo", "ppo"], ("algo", "'ppo'", "is for zips", EXPORTED.name)),
@@ -94,8 +84,8 @@ def of_exported(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
     ]
 
 
-def of_counts(*command: Any) -> list[tuple[list[Any], tuple[str, ...]]]:
-    """:return: Wrong uses of numbers of tasks and episodes, and of the split"""
+def wrong_counts(*command: Any) -> list[tuple[list[Any], tuple[str, ...]]]:
+    """Wrong numbers of tasks and episodes, and wrong splits"""
     return [
         *(
             ([*command, option, value], (option, repr(value), POSITIVE))
@@ -107,21 +97,21 @@ def of_counts(*command: Any) -> list[tuple[list[Any], tuple[str, ...]]]:
 
 
 LINES: list[tuple[list[Any], tuple[str, ...]]] = [
-    *of_one_agent("evaluate"),
-    *of_counts("evaluate", RUN),
+    *wrong_agent("evaluate"),
+    *wrong_counts("evaluate", RUN),
     (["evaluate", RUN, "--protocol", "rl2"], ("--protocol", "'rl2'", "metaworld")),
     (["evaluate", RUN, "--protocol", "metaworld"], ("env_id", "'HalfCheetahVel-v0'", "MetaWorld")),
     (["evaluate", RUN, "--protocol", "metaworld", "--n-episodes", "3"], ("--n-episodes", "3", "above 3")),
     (["evaluate", RUN, "--output", __file__], ("--output", repr(__file__), "a folder")),
-    *of_one_agent("render"),
+    *wrong_agent("render"),
     *((["render", RUN, "--task", value], ("--task", value, "0 to 19")) for value in ("20", "-1")),
     (["render", RUN, "--task", "x"], ("--task", "'x'", "int")),
     (["render", RUN, "--n-episodes", "0"], ("--n-episodes", "'0'", POSITIVE)),
     (["render", RUN, "--output", "trial.txt"], ("--output", "trial.txt", ".webm")),
     (["analyze", "everything"], ("KIND", "'everything'", "'online'")),
-    *of_one_agent("analyze", "online"),
-    *of_one_agent("analyze", "attention"),
-    *of_counts("analyze", "refinement", RUN),
+    *wrong_agent("analyze", "online"),
+    *wrong_agent("analyze", "attention"),
+    *wrong_counts("analyze", "refinement", RUN),
     (["analyze", "refinement", RUN, "--n-tasks", "1"], ("--n-tasks", "1", "2 or more")),
     *((["analyze", "all", RUN, "--window", value], ("--window", value, "odd")) for value in ("4", "0", "-1")),
     (["analyze", "online", RUN, "--window", "x"], ("--window", "'x'", "int")),
@@ -137,7 +127,7 @@ LINES: list[tuple[list[Any], tuple[str, ...]]] = [
     (["analyze", "ablations", "--n-evaluations", "0"], ("--n-evaluations", "'0'", POSITIVE)),
     (["analyze", "ablations", "--env", "Mistyped-v0"], ("env_id", "'Mistyped-v0'", "registered")),
     (["analyze", "ablations", "--output", __file__], ("--output", repr(__file__), "a folder")),
-    *(line for command in (["evaluate"], ["render"], ["analyze", "online"]) for line in of_exported(*command)),
+    *(line for command in (["evaluate"], ["render"], ["analyze", "online"]) for line in wrong_exported(*command)),
     (["export"], ("model", "output", "required")),
     (["export", RUN], ("output", "required")),
     (["export", "nowhere", "agent"], ("model", "'nowhere'", "folder of a run, a zip or an exported agent")),
@@ -148,12 +138,12 @@ LINES: list[tuple[list[Any], tuple[str, ...]]] = [
     (["export", EXPORTED, "agent"], ("TransformerPPO", "ExportedAgent")),
     (["push"], ("file", "repo_id", "required")),
     (["push", "mistyped.safetensors", "me/agent"], ("mistyped.safetensors", "no file")),
-    *of_counts("push", EXPORTED, "me/agent")[:4],
-    *of_counts("compare", f"A={RUN}"),
+    *wrong_counts("push", EXPORTED, "me/agent")[:4],
+    *wrong_counts("compare", f"A={RUN}"),
     (["compare"], ("NAME=FOLDERS", "required")),
     (["compare", "TrMRL"], ("NAME=FOLDERS", "'TrMRL'")),
     (["compare", "TrMRL=nowhere/*"], ("NAME=FOLDERS", "'TrMRL=nowhere/*'")),
-    (["compare", f"A={RUN}", f"A={RUN}"], ("name of its own", "'A'")),
+    (["compare", f"A={RUN}", f"A={RUN}"], ("different name", "'A'")),
     (["compare", f"A={RUN.parent}"], (str(RUN.parent), "not the folder of a run")),
     (["compare", "--lower", "A", f"A={RUN}"], ("--lower", "--oracle", "together")),
     (["compare", "--lower", "A", "--oracle", "A", f"A={RUN}"], ("--lower", "--oracle", "'A'", "two agents")),
@@ -169,9 +159,9 @@ LINES: list[tuple[list[Any], tuple[str, ...]]] = [
     (["plot", "everything"], ("kind", "'everything'", "'from_file'")),
 ]
 TRAIN: list[tuple[list[Any], tuple[str, ...]]] = [
-    (["--checkpoint-freq", "-1"], ("--checkpoint-freq", "-1", "0 or more")),
+    (["--checkpoint-freq", "-1"], ("--checkpoint-freq", "-1", SEED)),
     (["--log-interval", "0"], ("--log-interval", "0", "1 or more")),
-    (["--checkpoint-freq", "x"], ("--checkpoint-freq", "'x'", "int")),
+    (["--checkpoint-freq", "x"], ("--checkpoint-freq", "'x'", SEED)),
     (["--resume", "nowhere"], ("--resume", "nowhere", "folder of a run")),
     (["--resume", "."], ("--resume", ".", "folder of a run")),
     (["--resume", f"runs/{ENV}_1"], ("--resume", f"runs/{ENV}_1/{CHECKPOINTS}", "folder of checkpoints")),
@@ -221,7 +211,10 @@ def test_train(arguments: list[Any], parts: tuple[str, ...], capsys: Any) -> Non
         (["--env", ENV, "-f", "nowhere"], ("--folder", "'nowhere'", "run", ENV)),
         (["--env", ENV, "--algo", "sarsa"], ("--algo", "'sarsa'", "'trmrl'")),
         (["--env", ENV, "--exp-id", "x"], ("--exp-id", "'x'", "int")),
-        (["--env", ENV, "--env-kwargs", "n_arms:many"], ("--env-kwargs", "'n_arms:many'", "NAME:VALUE")),
+        (
+            ["--env", ENV, "-f", "agents", "--env-kwargs", "n_arms:many"],
+            ("--env-kwargs", "'n_arms:many'", "NAME:VALUE"),
+        ),
     ],
     ids=lambda value: " ".join(value)[:60],
 )
@@ -284,7 +277,7 @@ def test_yml(content: Any, parts: tuple[str, ...], capsys: Any) -> None:
 
 @pytest.fixture(scope="module")
 def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model's zip that is whole"""
+    """An intact zip of a model"""
     path = tmp_path_factory.mktemp("whole") / "model.zip"
     tiny_model("CartPole-v1").save(path)
     return path
@@ -295,7 +288,7 @@ def empty(path: Path) -> None:
 
 
 def text(path: Path) -> None:
-    path.write_text("not what it should be: [")
+    path.write_text("wrong content: [")
 
 
 def truncated(path: Path) -> None:
@@ -307,20 +300,20 @@ def other_zip(path: Path) -> None:
         file.writestr("readme.txt", "another zip")
 
 
-def without_weights(path: Path) -> None:
+def rewrite(path: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> None:
     with zipfile.ZipFile(path) as file:
-        parts = {name: file.read(name) for name in file.namelist() if not name.endswith(".pth")}
+        members = {name: file.read(name) for name in file.namelist()}
     with zipfile.ZipFile(path, "w") as file:
-        for name, content in parts.items():
+        for name, content in change(members).items():
             file.writestr(name, content)
+
+
+def without_weights(path: Path) -> None:
+    rewrite(path, lambda members: {name: members[name] for name in members if not name.endswith(".pth")})
 
 
 def broken_data(path: Path) -> None:
-    with zipfile.ZipFile(path) as file:
-        parts = {name: file.read(name) for name in file.namelist()}
-    with zipfile.ZipFile(path, "w") as file:
-        for name, content in {**parts, "data": b"{"}.items():
-            file.writestr(name, content)
+    rewrite(path, lambda members: {**members, "data": b"{"})
 
 
 DAMAGE = [empty, text, truncated, other_zip, without_weights, broken_data]
@@ -328,7 +321,7 @@ DAMAGE = [empty, text, truncated, other_zip, without_weights, broken_data]
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_model(damage: Callable[[Path], None], zipped: Path, capsys: Any) -> None:
-    """Of ``load``, and of the commands that load a model."""
+    """Given to ``load`` and to a command"""
     path = Path(shutil.copy(zipped, "model.zip"))
     damage(path)
     with pytest.raises(ValueError) as caught:
@@ -337,19 +330,18 @@ def test_damaged_model(damage: Callable[[Path], None], zipped: Path, capsys: Any
     assert_says(error_of(["evaluate", path, "--env", ENV], capsys), "'model.zip'", "a model of trmrl")
 
 
-def test_what_is_no_file(zipped: Path) -> None:
-    with pytest.raises(FileNotFoundError) as caught:
-        TransformerPPO.load("missing")
-    assert_says(str(caught.value), "missing")
+def test_missing_files_and_folders(zipped: Path) -> None:
     Path("folder.zip").mkdir()
-    with pytest.raises(OSError) as of_folder:
-        TransformerPPO.load("folder.zip")
-    assert_says(str(of_folder.value), "folder.zip")
-    for path in (5, None):
-        with pytest.raises(TypeError) as wrong:
-            TransformerPPO.load(path)  # type: ignore[arg-type]
-        assert_says(str(wrong.value), "path", repr(path), "a file")
-    # What is wrong with other arguments is not blamed on the file
+    wrong: list[tuple[Any, type[Exception], list[str]]] = [
+        ("missing", FileNotFoundError, ["missing"]),
+        ("folder.zip", OSError, ["folder.zip"]),
+        *((path, TypeError, ["path", repr(path), "a file"]) for path in (5, None)),
+    ]
+    for path, error, parts in wrong:
+        with pytest.raises(error) as caught:
+            TransformerPPO.load(path)
+        assert_says(str(caught.value), *parts)
+    # Errors about other arguments do not name the file
     with pytest.raises(ValueError) as refused:
         TransformerPPO.load(zipped, gamma=2)
     assert_says(str(refused.value), "gamma", "2", "[0, 1]")
@@ -358,13 +350,11 @@ def test_what_is_no_file(zipped: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A copy of the run, to be damaged"""
-    path = tmp_path / RUN.name
-    shutil.copytree(RUN, path)
-    return path
+    """Copy of the run, to be damaged"""
+    return Path(shutil.copytree(RUN, tmp_path / RUN.name))
 
 
-def of_other_arrays(path: Path) -> None:
+def other_arrays(path: Path) -> None:
     np.savez(path, numbers=np.zeros(3))
 
 
@@ -381,7 +371,7 @@ FILES = [
     *(("HalfCheetahVel-v0/args.yml", damage, "algo, env, seed") for damage in (empty, text, a_list, without_env)),
     *(("vecnormalize.pkl", damage, "VecNormalize") for damage in (empty, text, truncated)),
 ]
-EVALUATIONS = [("evaluations.npz", damage, "timesteps") for damage in (empty, text, truncated, of_other_arrays)]
+EVALUATIONS = [("evaluations.npz", damage, "timesteps") for damage in (empty, text, truncated, other_arrays)]
 
 
 def cases(files: list[Any]) -> dict[str, Any]:

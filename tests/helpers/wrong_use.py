@@ -1,6 +1,6 @@
 """
-What the tables of wrong uses share. A row names a callable and one argument of it, gives a wrong value, and says what
-the error is: its type, and that its message holds the argument's name, the value and what is allowed.
+Tables of wrong uses. A row gives a wrong value for one argument of a function, and the expected error: its type, and a
+message with the name of the argument, the value and the allowed values.
 """
 
 import inspect
@@ -18,16 +18,7 @@ NOT_KEYWORDS = (5, "width", {1: 2})
 
 
 class Wrong(NamedTuple):
-    """
-    One wrong use.
-
-    :param argument: Name of the argument
-    :param value: What is given for it
-    :param error: Type of the error
-    :param allowed: What the message says is allowed
-    :param quoted: What the message says of the value, by default its ``repr``
-    :param given: Further arguments
-    """
+    """One wrong use. ``quoted`` is the value in the message, by default its ``repr``."""
 
     argument: str
     value: Any
@@ -37,10 +28,7 @@ class Wrong(NamedTuple):
     given: dict[str, Any] = {}  # noqa: RUF012
 
     def check(self, function: Callable[..., Any], arguments: dict[str, Any] | None = None) -> None:
-        """
-        :param function: What is called
-        :param arguments: Its other arguments, which are right
-        """
+        """Call the function with its other arguments, which are right, and check the error."""
         with pytest.raises(self.error) as caught:
             function(**{**(arguments or {}), **self.given, self.argument: self.value})
         quoted = repr(self.value) if self.quoted is None else self.quoted
@@ -48,10 +36,7 @@ class Wrong(NamedTuple):
 
 
 def assert_says(message: str, *parts: str) -> None:
-    """
-    :param message: Of an error
-    :param parts: What it must hold; a word must not be part of a longer one
-    """
+    """The message has these parts; words are not parts of longer words."""
     for part in parts:
         pattern = rf"(?<![\w-]){re.escape(part)}(?![\w])" if re.fullmatch(r"[\w-]+", part) else re.escape(part)
         assert re.search(pattern, message), f"{part!r} is not in the message {message!r}"
@@ -60,12 +45,12 @@ def assert_says(message: str, *parts: str) -> None:
 def rows(
     argument: str, values: Iterable[Any], error: type[Exception] | tuple[type[Exception], ...], allowed: str
 ) -> list[Wrong]:
-    """:return: A row for each value"""
+    """Return a row for each value."""
     return [Wrong(argument, value, error, allowed) for value in values]
 
 
 def wrong_integer(argument: str, low: int = 1, or_none: bool = False, high: int | None = None) -> list[Wrong]:
-    """:return: Wrong uses of an integer from ``low`` (to ``high``) on"""
+    """Wrong uses of an integer of at least ``low`` and at most ``high``"""
     kinds = [value for value in NOT_INTEGERS if not (or_none and value is None)]
     made = rows(argument, kinds, TypeError, "integer")
     made += [Wrong(argument, value, ValueError, f"at least {low}") for value in (low - 1, low - 10)]
@@ -73,45 +58,39 @@ def wrong_integer(argument: str, low: int = 1, or_none: bool = False, high: int 
 
 
 def wrong_number(argument: str, values: Iterable[Any], allowed: str, or_none: bool = False) -> list[Wrong]:
-    """:return: Wrong uses of a number, ``values`` being those out of range"""
+    """Wrong uses of a number; ``values`` are out of range"""
     kinds = [value for value in NOT_NUMBERS if not (or_none and value is None)]
     return rows(argument, kinds, TypeError, "number") + rows(argument, values, ValueError, allowed)
 
 
 def wrong_bool(argument: str) -> list[Wrong]:
-    """:return: Wrong uses of a flag"""
+    """Wrong uses of a flag"""
     return rows(argument, NOT_BOOLS, TypeError, "True or False")
 
 
 def wrong_option(argument: str, one_of: str, or_none: bool = False) -> list[Wrong]:
-    """:return: Wrong uses of a string, ``one_of`` being one that is allowed"""
+    """Wrong uses of a string; ``one_of`` is an allowed one"""
     values = ["no such", "", 1, [one_of], *([] if or_none else [None])]
     return rows(argument, values, ValueError, repr(one_of))
 
 
 def wrong_keywords(argument: str) -> list[Wrong]:
-    """:return: Wrong uses of keyword arguments"""
+    """Wrong uses of keyword arguments"""
     return rows(argument, NOT_KEYWORDS, TypeError, "dictionary")
 
 
 def assert_covered(function: Callable[..., Any], table: Iterable[Wrong], without: Iterable[str] = ()) -> None:
-    """
-    Every argument has a row, so that a new one cannot be forgotten.
-
-    :param function: What the table is of
-    :param table: Its rows
-    :param without: Arguments that need none
-    """
+    """Every argument of the function has a row, except those in ``without``, so that new ones are not forgotten."""
     named = {name for name, each in inspect.signature(function).parameters.items() if each.kind is not each.VAR_KEYWORD}
     named -= {"self", *(name for name in named if name.startswith("_"))}
     covered = {row.argument for row in table}
-    assert not covered & set(without), "what has a row is no exception"
+    assert not covered & set(without), "arguments with a row are no exceptions"
     assert named - covered - set(without) == set(), f"arguments of {function} without a row"
     assert set(without) <= named, f"exceptions that {function} does not have"
 
 
 def name_of(value: Any) -> str | None:
-    """:return: Name of a row, for pytest's ``ids``: the same in each process"""
+    """Return the name of a row for pytest's ``ids``, the same in each process."""
     return (
         f"{value.argument}={re.sub(' at 0x[0-9a-f]+', '', str(value.value))[:30]}"
         if isinstance(value, Wrong)

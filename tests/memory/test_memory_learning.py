@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pytest
 
-from sb3_trmrl.cli.agents import open_agent
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
+from sb3_trmrl.zoo.agents import open_agent
 from tests.helpers.zoo import train
 
 pytestmark = pytest.mark.slow

@@ -108,8 +108,8 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
-    # This looks for a run before rl-zoo3's parser is called
-    monkeypatch.setattr("sb3_trmrl.cli.zoo_commands._check_saved_agent", lambda *_: None)
+    # It looks for a run before the zoo's parser is called
+    monkeypatch.setattr("sb3_trmrl.cli.enjoy.check_saved_agent", lambda *_: None)
 
 
 def check_options(options: dict[str, Any]) -> None:

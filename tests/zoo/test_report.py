@@ -21,9 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _returns_by_hand(model: TransformerPPO, n_episodes: int, **env_kwargs: Any) -> list[float]:
-    """
-    :return: Mean return of an episode on each test task, one environment and one step at a time
-    """
+    """Return the mean return of an episode on each test task, played one step at a time."""
     env = gym.make("HalfCheetahVel-v0", split="test", episodes_per_trial=n_episodes, **env_kwargs)
     returns = []
     for _ in range(N_HELD_OUT_TASKS):
@@ -50,7 +48,7 @@ def test_report_compares_before_and_after_on_the_test_tasks(tmp_path: Path, caps
         for row, n_episodes in (("first episode", 1), ("mean of all 2 episodes of a trial", 2)):
             by_hand = _returns_by_hand(model, n_episodes, horizon=10)
             entry = returns[name][row]
-            # Tasks and models are the same, initial states are not: in ten steps that makes little difference.
+            # Tasks and models are the same; other initial states make little difference in ten steps
             assert entry["mean"] == pytest.approx(np.mean(by_hand), abs=1.0)
             assert entry["mean"] == pytest.approx(np.mean(entry["each"]))
             assert entry["standard_error"] == pytest.approx(np.std(entry["each"], ddof=1) / np.sqrt(20))
@@ -69,7 +67,7 @@ def test_report_on_a_plain_environment_with_normalisation(tmp_path: Path) -> Non
     returns = json.loads((run / "report.json").read_text())["returns"]
     assert set(returns) == {"before training", "best on validation"}
     assert all(set(rows) == {"episode"} and len(rows["episode"]["each"]) == 20 for rows in returns.values())
-    # Not normalised: CartPole pays 1 for each step.
+    # Not normalised: the reward of CartPole is 1 at each step
     assert all(value == int(value) >= 1 for rows in returns.values() for value in rows["episode"]["each"])
     assert (run / "learning_curve.png").is_file()
 
@@ -85,14 +83,14 @@ def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, 
     loaded, load = [], VecNormalize.load
     monkeypatch.setattr(VecNormalize, "load", lambda path, env: loaded.append(Path(path).parent) or load(path, env))
     assert main(["report", str(run)]) == 0
-    assert loaded == [run]  # there is no model before training without --report
+    assert loaded == [run]  # without --report, there is no model from before training
     (run / "best_model.zip").unlink()
     assert main(["report", str(run)]) == 0
     assert loaded == [run, run / env_id]
 
 
 class KnownSuccess(TaskEnv):
-    """Episodes of three steps; success in the second one is that of tasks below 7."""
+    """Episodes of three steps with success at the second one for tasks below 7"""
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)

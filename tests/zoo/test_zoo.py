@@ -1,4 +1,4 @@
-"""rl-zoo3 with our hyperparameters, environments and schedules. Runs are a few dozen steps, in this process."""
+"""rl-zoo3 with our hyperparameters, environments and schedules, in runs of a few dozen steps."""
 
 import argparse
 import pickle
@@ -29,24 +29,19 @@ from sb3_trmrl.zoo.experiment import TrMRLExperimentManager, find_config, hyperp
 from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.schedules import ExponentialSchedule, schedule_from_string
-from tests.helpers.zoo import TINY, train
+from tests.helpers.zoo import ENV, TINY, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-OUR_ENVS = ["HalfCheetahVel-v0", "HalfCheetahDir-v0", "AntDir-v0", "BernoulliBandit-v0", "TabularMDP-v0"]
+OUR_ENVS = ["HalfCheetahVel-v0", "HalfCheetahDir-v0", "AntDir-v0", ENV, "TabularMDP-v0"]
+SMALL: dict[str, Any] = dict(n_envs=2, n_steps=20, batch_size=20)
 
 
 def make_manager(folder: Path, algo: str, env_id: str, **kwargs: Any) -> TrMRLExperimentManager:
     register()
     env_kwargs = kwargs.pop("env_kwargs", None)
-    kwargs = {
-        "hyperparams": dict(n_envs=2, n_steps=20, batch_size=20),
-        "n_timesteps": 40,
-        "eval_freq": 20,
-        "log_interval": -1,
-        **kwargs,
-    }
+    defaults = dict(hyperparams=dict(SMALL), n_timesteps=40, eval_freq=20, log_interval=-1)
     args = argparse.Namespace(env_kwargs=env_kwargs, algo=algo, env=env_id, seed=0)
-    return TrMRLExperimentManager(args, algo, env_id, str(folder), env_kwargs=env_kwargs, **kwargs)
+    return TrMRLExperimentManager(args, algo, env_id, str(folder), env_kwargs=env_kwargs, **{**defaults, **kwargs})
 
 
 def evaluation_env(manager: TrMRLExperimentManager) -> Any:
@@ -83,16 +78,13 @@ def test_schedule_strings() -> None:
 
 
 def test_runs_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:
-    managers = [make_manager(tmp_path, "trmrl", "BernoulliBandit-v0") for _ in range(3)]
+    managers = [make_manager(tmp_path, "trmrl", ENV) for _ in range(3)]
     assert len({manager.save_path for manager in managers}) == 1
     for manager in managers:
         manager.create_log_folder()
     folders = [tmp_path / "trmrl" / f"BernoulliBandit-v0_{number}" for number in (1, 2, 3)]
     assert [Path(manager.save_path) for manager in managers] == folders
-    assert all(
-        Path(manager.params_path) == folder / "BernoulliBandit-v0"
-        for manager, folder in zip(managers, folders, strict=True)
-    )
+    assert all(Path(manager.params_path) == folder / ENV for manager, folder in zip(managers, folders, strict=True))
     assert all(Path(manager.params_path).is_dir() for manager in managers)
 
 
@@ -128,7 +120,7 @@ def test_every_entry_trains(file: str, entry: str, tmp_path: Path, request: pyte
         algo,
         "CartPole-v1" if entry == "default" else entry,
         config=str(hyperparams_folder() / file),
-        hyperparams=dict(n_envs=2, n_steps=20, batch_size=20, n_epochs=1),
+        hyperparams=dict(SMALL, n_epochs=1),
         eval_freq=-1,
     )
     model, saved = manager.setup_experiment()  # type: ignore[misc]
@@ -172,7 +164,7 @@ def test_vf_learning_rate_strings_reach_the_optimiser(tmp_path: Path) -> None:
     rates = ["learning_rate:'exp_1e-3_0.01'", "vf_learning_rate:'lin_2e-3'"]
     run = train(tmp_path, "-n", "80", "--eval-freq", "-1", params=[*TINY, *rates])
     model = TransformerPPO.load(run / "BernoulliBandit-v0.zip")
-    # The last of two updates began when everything was collected: progress remaining 0.
+    # The second update began after all steps were collected, with a remaining progress of 0
     assert [group["lr"] for group in model.policy.optimizer.param_groups] == pytest.approx([1e-5, 0.0])
     assert model.vf_lr_schedule(0.5) == pytest.approx(1e-3)  # type: ignore[misc]
 
@@ -182,10 +174,10 @@ def test_vf_learning_rate_strings_reach_the_optimiser(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_eval_envs", [1, 3, 20, 25])
 def test_every_validation_task_is_visited_once(n_eval_envs: int, tmp_path: Path) -> None:
-    manager = make_manager(tmp_path, "trmrl", "BernoulliBandit-v0", n_eval_envs=n_eval_envs, n_eval_episodes=20)
+    manager = make_manager(tmp_path, "trmrl", ENV, n_eval_envs=n_eval_envs, n_eval_episodes=20)
     model, _ = manager.setup_experiment()  # type: ignore[misc]
     env = evaluation_env(manager)
-    expected = gym.make("BernoulliBandit-v0", split="validation").get_wrapper_attr("tasks")
+    expected = gym.make(ENV, split="validation").get_wrapper_attr("tasks")
     for _ in range(2):
         visited: list[Any] = []
 
@@ -200,8 +192,8 @@ def test_every_validation_task_is_visited_once(n_eval_envs: int, tmp_path: Path)
 
 
 def test_env_kwargs_are_merged_and_reach_evaluation_and_args(tmp_path: Path) -> None:
-    hyperparams = dict(n_envs=2, n_steps=20, batch_size=20, env_kwargs=dict(n_arms=3, n_pulls=4))
-    manager = make_manager(tmp_path, "ppo", "BernoulliBandit-v0", hyperparams=hyperparams, env_kwargs=dict(n_pulls=6))
+    hyperparams = dict(SMALL, env_kwargs=dict(n_arms=3, n_pulls=4))
+    manager = make_manager(tmp_path, "ppo", ENV, hyperparams=hyperparams, env_kwargs=dict(n_pulls=6))
     model, saved = manager.setup_experiment()  # type: ignore[misc]
     assert saved["env_kwargs"] == manager.args.env_kwargs == dict(n_arms=3, n_pulls=6)
     env = evaluation_env(manager)
@@ -211,10 +203,10 @@ def test_env_kwargs_are_merged_and_reach_evaluation_and_args(tmp_path: Path) -> 
     assert env.get_attr("tasks")[0] is not None and model.env.get_attr("tasks") == [None, None]
     env.close()
 
-    manager = make_manager(tmp_path, "ppo", "BernoulliBandit-v0", eval_env_kwargs=dict(split="test", n_arms=2))
+    manager = make_manager(tmp_path, "ppo", ENV, eval_env_kwargs=dict(split="test", n_arms=2))
     manager.setup_experiment()
     env = evaluation_env(manager)
-    expected = gym.make("BernoulliBandit-v0", split="test", n_arms=2).get_wrapper_attr("tasks")
+    expected = gym.make(ENV, split="test", n_arms=2).get_wrapper_attr("tasks")
     assert env.get_attr("tasks")[0] == expected
     env.close()
 
@@ -237,7 +229,7 @@ def test_evaluation_has_a_seed_of_its_own(tmp_path: Path) -> None:
 def test_which_environments_have_splits() -> None:
     assert all(has_splits(env_id) for env_id in OUR_ENVS)
     assert not any(has_splits(env_id) for env_id in ("CartPole-v1", "CartPoleNoVel-v1", "HalfCheetah-v5"))
-    # As in gym.make, a module to import first may stand before the id
+    # As in gym.make, the id may include a module to import
     assert has_splits("sb3_trmrl:HalfCheetahVel-v0") and not has_splits("gymnasium:CartPole-v1")
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         has_splits("no_such_module:HalfCheetahVel-v0")
@@ -254,7 +246,7 @@ def test_which_environments_have_splits() -> None:
         ("ppo", "HalfCheetahVel-v0", "MultiInputPolicy"),
         ("ppo_lstm", "TabularMDP-v0", "MultiInputLstmPolicy"),
         ("sac", "HalfCheetahDir-v0", "MultiInputPolicy"),
-        ("dqn", "BernoulliBandit-v0", "MultiInputPolicy"),
+        ("dqn", ENV, "MultiInputPolicy"),
     ],
 )
 def test_stock_algorithms_train_on_our_environments(algo: str, env_id: str, policy: str, tmp_path: Path) -> None:
@@ -270,7 +262,7 @@ def test_stock_algorithms_train_on_our_environments(algo: str, env_id: str, poli
 
 
 @pytest.mark.parametrize(("algo", "policy"), [("ppo", "MlpPolicy"), ("ppo_lstm", "MlpLstmPolicy")])
-def test_the_lower_reference_trains_with_our_settings(algo: str, policy: str, tmp_path: Path) -> None:
+def test_the_agent_without_task_information_trains_with_our_settings(algo: str, policy: str, tmp_path: Path) -> None:
     arguments = ["--algo", algo, "-n", "40", "--eval-freq", "20", "--env-kwargs", "previous_transition:False"]
     run = train(tmp_path, *arguments, env="HalfCheetahVel-v0")
     model = ALGOS[algo].load(run / "best_model.zip")
@@ -279,7 +271,7 @@ def test_the_lower_reference_trains_with_our_settings(algo: str, policy: str, tm
 
 
 def test_ars_trains(tmp_path: Path) -> None:
-    """It steps its own environments: callbacks are called without ``infos``."""
+    """ARS steps its own environments and calls callbacks without ``infos``."""
     params = ["policy:'LinearPolicy'", "n_delta:2", "n_envs:1", "normalize:False"]
     run = train(tmp_path, "--algo", "ars", "-n", "800", "--eval-freq", "-1", params=params, env="CartPole-v1")
     assert ALGOS["ars"].load(run / "CartPole-v1.zip").num_timesteps >= 800
@@ -292,7 +284,7 @@ def test_stock_algorithms_elsewhere_use_the_zoos_settings(tmp_path: Path, capfd:
 
 
 def test_vec_normalize_leaves_flags_and_actions_alone(tmp_path: Path) -> None:
-    hyperparams = dict(n_envs=2, n_steps=20, batch_size=20, normalize=True)
+    hyperparams = dict(SMALL, normalize=True)
     for env_id, keys in (("HalfCheetahVel-v0", ["observation", "prev_reward"]), ("TabularMDP-v0", ["prev_reward"])):
         manager = make_manager(tmp_path, "trmrl", env_id, hyperparams=dict(hyperparams))
         model, _ = manager.setup_experiment()  # type: ignore[misc]
@@ -303,7 +295,7 @@ def test_vec_normalize_leaves_flags_and_actions_alone(tmp_path: Path) -> None:
 
 
 def test_the_default_entry_normalizes_what_can_be(tmp_path: Path) -> None:
-    """Rewards always; observations that are real numbers, not numbers of classes as FrozenLake's"""
+    """Rewards always; observations if they are real numbers, not classes as in FrozenLake"""
     for env_id, norm_obs in (("CartPole-v1", True), ("FrozenLake-v1", False)):
         arguments = ["-n", "40", "--eval-freq", "20", "--checkpoint-freq", "0", "--report"]
         run = train(tmp_path, "--algo", "trmrl", *arguments, env=env_id)
@@ -311,7 +303,7 @@ def test_the_default_entry_normalizes_what_can_be(tmp_path: Path) -> None:
         assert (env.norm_obs, env.norm_reward) == (norm_obs, True)
 
 
-# Runs that go on, die, or search
+# Continued and interrupted runs, and hyperparameter search
 
 
 def test_a_resumed_run_decays_as_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -320,7 +312,7 @@ def test_a_resumed_run_decays_as_the_uninterrupted_one(tmp_path: Path) -> None:
     arguments = ["--eval-freq", "-1", "--save-freq", "40", "--env-kwargs", "n_arms:3"]
     whole = train(tmp_path, "-n", "160", *arguments, params=params)
     checkpoint = whole / "rl_model_80_steps.zip"
-    # Only what is left to do is said: the rest is the run's.
+    # Only the remaining steps are given, all other settings are those of the run
     resumed = train(tmp_path, "-n", "80", "--eval-freq", "-1", "-i", str(checkpoint), params=["n_epochs:2"])
     model = TransformerPPO.load(resumed / "BernoulliBandit-v0.zip")
     reference = TransformerPPO.load(whole / "BernoulliBandit-v0.zip")
@@ -329,18 +321,16 @@ def test_a_resumed_run_decays_as_the_uninterrupted_one(tmp_path: Path) -> None:
     assert model.gamma == 0.5 and model.n_epochs == 2 and model.n_envs == 2
     rates = [[group["lr"] for group in m.policy.optimizer.param_groups] for m in (model, reference)]
     assert rates[0] == pytest.approx(rates[1])
-    # Once more, but it stops halfway through what is left: a quarter of the rate remains.
+    # Once more, with a checkpoint halfway through the remaining steps: a quarter of the rate is left
     arguments = ["-n", "240", "--eval-freq", "-1", "--save-freq", "40", "-i", str(checkpoint)]
     third = train(tmp_path, *arguments, params=["n_epochs:1"])
     model = TransformerPPO.load(third / "rl_model_240_steps.zip")
-    # 240 of 320 steps were made when this checkpoint was; the update before it began after 200
+    # The checkpoint was written after 240 of 320 steps; the update before it began after 200
     assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (1 - 200 / 320))
 
 
 class DiesAt(BaseCallback):
-    """
-    :param steps: When the power goes off
-    """
+    """Raises an error after this number of steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -388,7 +378,7 @@ def test_search_keeps_the_architecture_and_leaves_no_empty_run(tmp_path: Path, m
 
     monkeypatch.setattr("sb3_trmrl.zoo.registration.TransformerPPO", Recording)
     settings = dict(context_length=3, d_model=8, n_heads=2)
-    common = ["--env", "BernoulliBandit-v0", "-f", str(tmp_path), "-n", "80", "--eval-episodes", "2"]
+    common = ["--env", ENV, "-f", str(tmp_path), "-n", "80", "--eval-episodes", "2"]
     search = ["--optimize-hyperparameters", "--n-trials", "2", "--n-evaluations", "2", "--sampler", "random"]
     params = ["--no-optim-plots", "-params", *TINY, f"policy_kwargs:{settings}"]
     assert main(["train", *common, *search, *params]) == 0

@@ -1,0 +1,146 @@
+"""Options that several commands share, their types and their errors."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+from sb3_trmrl.trials.held_out import SPLITS
+from sb3_trmrl.zoo.agents import LoadedAgent, open_agent
+from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments
+from sb3_trmrl.zoo.named_values import StoreValues
+from sb3_trmrl.zoo.runs import import_packages
+
+#: An existing trained agent, for the examples in help texts
+DEMO = "docs/demo/HalfCheetahVel-v0.safetensors"
+#: Number of tasks that are played at the same time; the progress bar moves after each batch
+N_ENVS = 10
+
+
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer, 1 or more, got {text!r}")
+    return int(text)
+
+
+def non_negative_int(text: str) -> int:
+    """Parse an integer of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer, 0 or more, got {text!r}")
+    return int(text)
+
+
+def output_folder(text: str) -> Path:
+    """Parse the path of a folder, which need not exist."""
+    path = Path(text)
+    if any(part.exists() and not part.is_dir() for part in (path, *path.parents)):
+        raise argparse.ArgumentTypeError(f"must be a folder, got {text!r}: there is a file of that name")
+    return path
+
+
+@contextmanager
+def argument_errors(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[None]:
+    """Report wrong arguments as errors of the parser. Only errors in the user's own code keep their traceback."""
+    try:
+        yield
+    except Exception as error:
+        if not is_about_arguments(error):
+            raise
+        parser.error(prefix + error_text(error))
+
+
+def command_parser(command: str, description: str, example: str, heading: str = "example") -> argparse.ArgumentParser:
+    """Return a parser whose help ends with an example, given as the arguments of a command that runs."""
+    return argparse.ArgumentParser(
+        prog=f"trmrl {command}",
+        description=description,
+        epilog=f"{heading}:\n  python -m sb3_trmrl {command} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def agent_parser(command: str, description: str, example: str, plays: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with the arguments of all commands for one agent; those that let it play have a seed."""
+    parser = command_parser(command, description, example)
+    parser.add_argument("model", help=f"exported agent, for example {DEMO}, folder of a run, or zip of a model")
+    parser.add_argument("--env", help="environment id (default: the environment of training)")
+    parser.add_argument("--algo", help="algorithm of a zip (default: that of the run, or trmrl)")
+    add_env_kwargs(parser, "arguments of the environment")
+    add_gym_packages(parser)
+    parser.add_argument(
+        "--last", action="store_true", help="use the model at the end of a run instead of the best model"
+    )
+    if plays:
+        add_seed(parser)
+        parser.add_argument("--sampled", action="store_true", help="use stochastic instead of deterministic actions")
+    return parser
+
+
+def add_env_kwargs(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the option ``--env-kwargs`` with this help text."""
+    parser.add_argument("--env-kwargs", nargs="+", action=StoreValues, default={}, metavar="NAME:VALUE", help=text)
+
+
+def add_gym_packages(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--gym-packages`` of rl-zoo3's scripts."""
+    parser.add_argument(
+        "--gym-packages", nargs="+", default=[], metavar="MODULE", help="modules to import that register environments"
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--seed``."""
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="seed of the evaluation (default: 0)")
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--split``."""
+    parser.add_argument("--split", choices=SPLITS, default="test", help="split of the tasks (default: test)")
+
+
+def add_n_tasks(parser: argparse.ArgumentParser, default: int | None, text: str = "") -> None:
+    """Add the option ``--n-tasks``, with a description of the default if it is not a number."""
+    text = text or str(default)
+    parser.add_argument("--n-tasks", type=positive_int, default=default, help=f"number of tasks (default: {text})")
+
+
+def add_n_episodes(parser: argparse.ArgumentParser, default: int | None, text: str = "") -> None:
+    """Add the option ``--n-episodes``, with a description of the default if it is not a number."""
+    text = f"number of episodes for each task (default: {text or default})"
+    parser.add_argument("--n-episodes", type=positive_int, default=default, help=text)
+
+
+def add_output(parser: argparse.ArgumentParser, default: str | None, text: str = "") -> None:
+    """Add the option ``--output`` for a folder, with a description of the default if it depends on the agent."""
+    folder = Path(default) if default is not None else None
+    text = f"folder for the files (default: {text or default})"
+    parser.add_argument("--output", type=output_folder, default=folder, help=text)
+
+
+def load_agent_from(options: argparse.Namespace) -> LoadedAgent:
+    """Load the agent of a command whose options were parsed by :func:`agent_parser`."""
+    import_packages(options.gym_packages)
+    return open_agent(options.model, options.env, options.env_kwargs, options.algo, options.last)
+
+
+def evaluation_arguments(agent: LoadedAgent, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments that ``evaluate_adaptation`` and ``metaworld_protocol`` have in common."""
+    return {
+        "model": agent.model,
+        "env_kwargs": agent.env_kwargs,
+        "vec_normalize": agent.vec_normalize,
+        "seed": options.seed,
+        "split": options.split,
+    }
+
+
+def evaluate_agent(agent: LoadedAgent, options: argparse.Namespace, **further: Any) -> AdaptationResult:
+    """Call ``evaluate_adaptation`` with the options of a command and further arguments."""
+    counts = {"n_eval_tasks": options.n_tasks, "n_eval_episodes": options.n_episodes}
+    return evaluate_adaptation(env=agent.env_id, **counts, **evaluation_arguments(agent, options), **further)

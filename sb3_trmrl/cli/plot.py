@@ -1,0 +1,44 @@
+"""``plot``: rl-zoo3's plots, with an option to save them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sb3_trmrl.zoo.registration import register
+from sb3_trmrl.zoo.scripts import run_script
+
+
+def plot(arguments: Sequence[str]) -> None:
+    """
+    Run one of rl-zoo3's plots: ``train`` (training returns), ``all`` (evaluations of several runs) or ``from_file``
+    (results that ``all`` saved).
+    """
+    parser = argparse.ArgumentParser(
+        prog="trmrl plot", description="The plots of rl-zoo3. `trmrl plot train --help` shows the options of one plot."
+    )
+    parser.add_argument("kind", choices=["train", "all", "from_file"])
+    parser.add_argument("--save", metavar="FILE", help="write the picture instead of showing it")
+    kind = parser.parse_known_args(arguments[:1])[0].kind  # --help after the kind is for rl-zoo3
+    saver = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    saver.add_argument("--save", type=Path)
+    options, rest = saver.parse_known_args(arguments[1:])
+
+    import matplotlib
+
+    if options.save is not None:
+        matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from rl_zoo3 import plots
+
+    register()
+    scripts = {"train": plots.plot_train, "all": plots.all_plots, "from_file": plots.plot_from_file}
+    run_script(f"plot {kind}", scripts[kind], rest)
+    if options.save is not None:
+        numbers = plt.get_fignums()
+        for number in numbers:
+            # Some plots have several figures
+            path = options.save if len(numbers) == 1 else options.save.with_stem(f"{options.save.stem}_{number}")
+            plt.figure(number).savefig(path, dpi=150)
+            print(f"Saved {path}")

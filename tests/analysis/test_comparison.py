@@ -1,0 +1,104 @@
+"""Statistics over several agents and seeds."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from rliable import library, metrics
+
+from sb3_trmrl.analysis.adaptation import plot_adaptation
+from sb3_trmrl.analysis.comparison import (
+    Group,
+    common_steps,
+    interquartile_mean,
+    plot_comparison,
+    share_above,
+    share_of_gap,
+)
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+
+
+def test_interquartile_mean_over_runs() -> None:
+    scores = np.random.default_rng(0).normal(size=(8, 3))
+    middle, interval = interquartile_mean(scores)
+    for column in range(3):
+        assert middle[column] == pytest.approx(np.sort(scores[:, column])[2:6].mean())
+        assert middle[column] == pytest.approx(metrics.aggregate_iqm(scores[:, [column]]))
+    assert (interval[0] < middle).all() and (middle < interval[1]).all()
+    assert np.isnan(interquartile_mean(scores[:1])[1]).all()
+
+
+def test_intervals_are_reproducible_and_leave_numpys_generator_alone() -> None:
+    scores = np.random.default_rng(0).normal(size=(5, 3))
+    before = np.random.get_state()[1].tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first, second = interquartile_mean(scores), interquartile_mean(scores)
+    assert np.array_equal(first[1], second[1]) and before == np.random.get_state()[1].tolist()
+
+
+def test_the_profile_shows_a_run_that_fails() -> None:
+    returns = np.ones((5, 4))
+    returns[2] = -1.0
+    shares, (low, high) = share_above(returns, np.array([-2.0, 0.0, 2.0]))
+    assert shares == pytest.approx([1.0, 0.8, 0.0])
+    # Of 5 runs drawn with 0.8 each, 95 % hold 2 to 5
+    assert (low[1], high[1]) == pytest.approx((0.4, 1.0))
+    assert np.isnan(share_above(returns[:1], np.array([0.0]))[1]).all()
+
+
+def test_the_profile_is_rliables() -> None:
+    returns, thresholds = np.random.default_rng(0).normal(size=(6, 7)), np.linspace(-2, 2, 9)
+    expected = [library.run_score_deviation(returns, threshold) for threshold in thresholds]
+    assert share_above(returns, thresholds)[0] == pytest.approx(expected)
+
+
+def test_share_of_gap() -> None:
+    rng = np.random.default_rng(0)
+    of_task = rng.normal(scale=5.0, size=20)  # the same for all agents, so it cancels
+    lower, agent, upper = (level + of_task + rng.normal(scale=0.1, size=(3, 20)) for level in (-100.0, -40.0, -20.0))
+    share, (low, high) = share_of_gap(agent, lower, upper)
+    assert share == pytest.approx(0.75, abs=0.005)
+    assert str(share_of_gap(upper, upper, lower)[0]) == "0.0"
+    same = np.ones((2, 3))
+    assert np.isnan(share_of_gap(same, same, same)[0])
+    assert low < share < high and high - low < 0.01
+    with pytest.raises(ValueError, match="same tasks"):
+        share_of_gap(agent[:, :5], lower, upper)
+
+
+def test_area_under_curve() -> None:
+    steps = np.array([0, 10, 30])
+    group = Group(steps, np.array([[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]]), {})
+    assert group.areas() == pytest.approx([(5 + 20) / 30, 2.0])
+    once = Group(np.array([7]), np.array([[3.0], [4.0]]), {})  # a single evaluation
+    assert once.areas().tolist() == [3.0, 4.0]
+
+
+def test_areas_go_over_what_all_agents_reached() -> None:
+    def line(*steps: float) -> Group:
+        return Group(np.array(steps), np.array([steps]), {})  # return = step
+
+    groups = [line(10.0, 25.0, 40.0), line(0.0, 15.0, 30.0, 100.0), line(5.0, 32.0)]
+    first, last = common_steps(groups)
+    assert (first, last) == (10.0, 32.0)
+    for group in groups:
+        assert group.between(first, last).areas() == pytest.approx([21.0])
+    with pytest.raises(ValueError, match=r"starts at 50.0, one ends at 32.0"):
+        common_steps([*groups, line(50.0, 60.0)])
+
+
+def test_one_episode_has_one_tick(tmp_path: Path, monkeypatch: Any) -> None:
+    result = AdaptationResult("Env-v0", [0.0, 1.0, 2.0], np.arange(6.0).reshape(3, 1, 2))
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    plot_adaptation({"Env-v0": result}, tmp_path / "a.png")
+    plot_comparison(
+        {"A": Group(np.array([1.0]), np.ones((1, 1)), {"selected": [result]})}, tmp_path / "b.png", "Env-v0"
+    )
+    for axes in (figures[0].axes[0], figures[1].axes[1]):
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
