@@ -1,4 +1,4 @@
-"""How many threads PyTorch uses."""
+"""The number of threads that PyTorch uses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,8 +10,10 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 @contextmanager
 def one_thread() -> Iterator[None]:
     """
-    Let PyTorch compute with one thread: for the few observations of a step more of them bring nothing, and where other
-    programs use the cores they wait for each other.
+    Let PyTorch compute with one thread.
+
+    More threads do not speed up the forward pass of a few observations, and they wait for each other when other
+    programs use the cores.
     """
     threads = th.get_num_threads()
     th.set_num_threads(1)
@@ -24,8 +26,10 @@ def one_thread() -> Iterator[None]:
 @contextmanager
 def one_thread_beside_workers(env: VecEnv) -> Iterator[None]:
     """
-    Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores: its others would not
-    rest between two actions but wait in a loop. Other environments leave the threads as they are.
+    Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores.
+
+    PyTorch's other threads would not sleep between two actions, but wait in a busy loop. With any other kind of
+    environment the number of threads is left unchanged.
 
     :param env: Training environment
     """

@@ -7,8 +7,10 @@ from importlib import metadata
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
     """
+    Return the versions of Python and of packages.
+
     :param packages: Names of packages
-    :return: Python's version and theirs by name; without what runs from its folder, without an installation
+    :return: Version by name; packages that are not installed are left out
     """
     versions = {"python": platform.python_version()}
     for package in packages:

@@ -18,7 +18,7 @@ from sb3_trmrl.common.checks import (
     check_option,
     check_positive_int,
 )
-from sb3_trmrl.common.plain_state import attributes_besides, plain_state, set_plain_state
+from sb3_trmrl.common.plain_state import opaque_attributes, plain_state, set_plain_state
 from sb3_trmrl.trials.wrappers import MultiEpisodeTrial, PreviousTransitionObservation
 
 #: Number of tasks in each held-out split, where a family says no other
@@ -98,7 +98,7 @@ class TaskEnv(gym.Env):
         """
         if type(self).state_dict is TaskEnv.state_dict:
             task = self.get_task()
-            if attributes_besides(self, (spaces.Space, EnvSpec, type(task))):
+            if opaque_attributes(self, (spaces.Space, EnvSpec, type(task))):
                 return None
         return self._plain_state()
 

@@ -16,7 +16,6 @@ from sb3_trmrl.common.checks import check_finite
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer, SequenceRolloutBuffer
 from sb3_trmrl.memory.full_memory import FullMemory
-from sb3_trmrl.resuming.training_state import TrainingState, set_training_state
 from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 
 
@@ -31,8 +30,8 @@ class MemoryRollouts(PPO):
     rollout_buffer: MemoryRolloutBuffer
     # Memory of the training environments before `_last_obs` is written to it
     _last_memory: Memory
-    # Where the next rollout goes on, after `resume`
-    _interrupted: TrainingState | None = None
+    #: Where the next `learn` continues an interrupted one, made by `sb3_trmrl.resuming`
+    start_from: Any = None
 
     def collect_rollouts(
         self,
@@ -140,9 +139,9 @@ class MemoryRollouts(PPO):
         :param rollout_buffer: Buffer to fill
         :param callback: The callback that the model calls; checkpoints are written here
         """
-        if self._interrupted is not None:
-            self._go_on(self._interrupted, callback)
-            self._interrupted = None
+        if self.start_from is not None:
+            self.start_from.begin_rollout(self, callback)
+            self.start_from = None
         rollout_buffer.reset()
         rollout_buffer.carry_over(self._last_memory)
         if isinstance(rollout_buffer, SequenceRolloutBuffer):
@@ -150,8 +149,8 @@ class MemoryRollouts(PPO):
             with th.no_grad():
                 self._last_memory = self.policy.recompute(self._last_memory, *rollout_buffer.carried())  # type: ignore[arg-type]
         for each in callbacks_of(callback).values():
-            if hasattr(each, "on_rollout_border"):
-                each.on_rollout_border()
+            if hasattr(each, "on_rollout_boundary"):
+                each.on_rollout_boundary()
 
     def _check_finite(self, obs: Any, rewards: np.ndarray | None = None) -> None:
         """
@@ -202,11 +201,6 @@ class MemoryRollouts(PPO):
 
     # -- Where it stands between two rollouts ------------------------------------------------------------------------
 
-    @property
-    def is_resumed(self) -> bool:
-        """Whether the next ``learn`` goes on with an interrupted one"""
-        return self._interrupted is not None
-
     def memory_state(self) -> dict[str, Any]:
         """
         :return: What the model remembers of its training environments at the beginning of a rollout
@@ -218,16 +212,14 @@ class MemoryRollouts(PPO):
             memory, tokens = memory._replace(caches=()), self.rollout_buffer.newest_tokens()
         return {"memory": memory.numpy(), "tokens": tokens}
 
-    def _go_on(self, state: TrainingState, callback: BaseCallback) -> None:
+    def load_memory_state(self, state: dict[str, Any]) -> None:
         """
-        :param state: Where to go on
-        :param callback: The callback that the model calls
+        :param state: What ``memory_state()`` returned
         """
-        set_training_state(self, state, callback)
-        memory: Memory = state.memory["memory"]
+        memory: Memory = state["memory"]
         if isinstance(self.rollout_buffer, SequenceRolloutBuffer):
             empty = self.policy.empty_memory(self.n_envs)
             assert isinstance(memory, FullMemory) and isinstance(empty, FullMemory)
             memory = memory._replace(caches=empty.caches)
-            self.rollout_buffer.set_newest_tokens(state.memory["tokens"])
+            self.rollout_buffer.set_newest_tokens(state["tokens"])
         self._last_memory = memory.to(self.device)

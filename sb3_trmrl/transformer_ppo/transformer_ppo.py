@@ -2,18 +2,14 @@
 
 import inspect
 import io
-import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, ClassVar, TypeVar
 
-import gymnasium as gym
 import torch as th
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
@@ -24,9 +20,6 @@ from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
 from sb3_trmrl.common.workers import worker_errors
 from sb3_trmrl.memory.buffers import SequenceRolloutBuffer, WindowRolloutBuffer
-from sb3_trmrl.resuming.checkpoint_files import find_checkpoint, read_training_state
-from sb3_trmrl.resuming.training_state import platform_of, warn_of_differences
-from sb3_trmrl.resuming.vec_env_state import check_fits
 from sb3_trmrl.transformer_ppo.arguments import (
     LEARN_CHECKS,
     LOAD_CHECKS,
@@ -95,8 +88,7 @@ class TransformerPPO(MemoryRollouts):
         "CnnTransformerPolicy": TrMRLPolicy,
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
-    # Steps that the model had made when `learn` was called
-    _steps_before_learn: int = 0
+    _resumer: ClassVar[Callable[..., Any]]
 
     def __init__(
         self,
@@ -243,26 +235,25 @@ class TransformerPPO(MemoryRollouts):
         """
         check_arguments(locals(), LEARN_CHECKS)
         total_timesteps = int(total_timesteps)
-        has_own_logger = self._custom_logger
-        if self._interrupted is not None:
-            total_timesteps += self._steps_before_learn - self.num_timesteps
+        if self.start_from is not None:
+            total_timesteps = self.start_from.begin_learning(self, total_timesteps)
             reset_num_timesteps = False
-            warn_of_differences(self._interrupted.platform, platform_of(self, th.get_num_threads()))
-            self._log_where(self._interrupted.logs["folder"])
-        else:
-            self._steps_before_learn = 0 if reset_num_timesteps else self.num_timesteps
-        try:
-            with worker_errors(lambda: self._environments(callback)):
-                return super().learn(
-                    total_timesteps=total_timesteps,
-                    callback=callback,
-                    log_interval=log_interval,
-                    tb_log_name=tb_log_name,
-                    reset_num_timesteps=reset_num_timesteps,
-                    progress_bar=progress_bar,
-                )
-        finally:
-            self._custom_logger = has_own_logger
+        with worker_errors(lambda: self._environments(callback)):
+            return super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+
+    @classmethod
+    def register_resumer(cls, resumer: Callable[..., Any]) -> None:
+        """
+        :param resumer: Function of the class and the arguments of ``resume`` that does its work
+        """
+        cls._resumer = staticmethod(resumer)
 
     @classmethod
     def resume(
@@ -283,24 +274,8 @@ class TransformerPPO(MemoryRollouts):
         :raises ValueError: if the file is damaged or no checkpoint, or ``env`` has other wrappers, another number of
             environments or other spaces
         """
-        checkpoint = find_checkpoint(path)
-        check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
-        state = read_training_state(checkpoint)
-        model = cls.load(checkpoint, env=maybe_make_env(env, verbose=0), **kwargs)
-        assert model.env is not None
-        check_fits(model.env, state.env)
-        model._interrupted = state
+        model: SelfTransformerPPO = cls._resumer(cls, path, env, **kwargs)
         return model
-
-    def _log_where(self, folder: str | None) -> None:
-        """
-        SB3 would go on in the newest of TensorBoard's folders, which may be another run's.
-
-        :param folder: Name of the one that the interrupted run wrote to
-        """
-        if folder is not None and self.tensorboard_log is not None and not self._custom_logger:
-            outputs = ["stdout", "tensorboard"] if self.verbose else ["tensorboard"]
-            self.set_logger(configure(os.path.join(self.tensorboard_log, folder), outputs))
 
     def _environments(self, callback: MaybeCallback) -> list[VecEnv]:
         """
@@ -405,4 +380,4 @@ class TransformerPPO(MemoryRollouts):
         return export_agent(self, path, env_id, env_kwargs, vec_normalize, summary)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_memory", "_interrupted"]
+        return [*super()._excluded_save_params(), "_last_memory", "start_from"]

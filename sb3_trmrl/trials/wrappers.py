@@ -9,17 +9,15 @@ The order is ``PreviousTransitionObservation(MultiEpisodeTrial(env))``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from gymnasium.wrappers.utils import RunningMeanStd
 
 from sb3_trmrl.common.checks import check_instance, check_option, check_positive_int
-from sb3_trmrl.common.plain_state import attributes_besides, plain_state, set_plain_state
+from sb3_trmrl.common.plain_state import layer_states, load_layer_states, plain_state, set_plain_state
 
 __all__ = ["MultiEpisodeTrial", "PreviousTransitionObservation", "trials_of"]
 
@@ -262,9 +260,9 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         :return: All that decides how the trial goes on, the environment's own ``state_dict()`` included; None if the
             environment has no such method
         """
-        if not self._has_begun:  # the environment may have no task yet
-            return {"layer": type(self).__name__, "attributes": plain_state(self), "env": None}
-        return _state_of_layers(self)
+        # Before the first reset the environment may have no task yet
+        layers = layer_states(self.env) if self._has_begun else []
+        return None if layers is None else {"attributes": plain_state(self), "layers": layers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
@@ -272,35 +270,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
         :param state: What ``state_dict()`` of a wrapper made with the same arguments returned
         """
-        _set_state_of_layers(self, state)
-
-
-def _state_of_layers(wrapper: gym.Wrapper) -> dict[str, Any] | None:
-    """
-    :param wrapper: Wrapper whose attributes that are plain data are its state
-    :return: Its state and that of everything inside, None if the environment cannot give its own
-    """
-    inner: Any = wrapper.env
-    state = None
-    if hasattr(inner, "state_dict"):
-        state = inner.state_dict()
-    elif isinstance(inner, gym.Wrapper) and not attributes_besides(inner, (gym.Env, spaces.Space, RunningMeanStd)):
-        state = _state_of_layers(inner)
-    if state is None:
-        return None
-    return {"layer": type(wrapper).__name__, "attributes": plain_state(wrapper, (RunningMeanStd,)), "env": state}
-
-
-def _set_state_of_layers(wrapper: gym.Wrapper, state: dict[str, Any]) -> None:
-    """
-    :param wrapper: Wrapper
-    :param state: What :func:`_state_of_layers` returned
-    """
-    inner: Any = wrapper.env
-    if state["env"] is not None:  # it had begun
-        load = getattr(inner, "load_state_dict", None) or partial(_set_state_of_layers, inner)
-        load(state["env"])
-    set_plain_state(wrapper, state["attributes"])
+        load_layer_states(self.env, state["layers"])
+        set_plain_state(self, state["attributes"])
 
 
 class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -382,6 +353,19 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
             prev_reward = 0.0
         observation = self._observation(observation, prev_action, prev_reward, terminated or new_episode)
         return observation, reward, terminated, truncated, info
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """
+        :return: The state of the layers inside, as this one has none of its own; None if one of them cannot give it
+        """
+        layers = layer_states(self.env)
+        return None if layers is None else {"layers": layers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        :param state: What ``state_dict()`` returned
+        """
+        load_layer_states(self.env, state["layers"])
 
     def _observation(
         self, observation: Any, prev_action: np.ndarray, prev_reward: float, prev_done: bool

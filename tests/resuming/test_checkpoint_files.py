@@ -61,12 +61,12 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> Non
             place = archive.getinfo("policy.pth").header_offset + 500
         content[place] ^= 1
     newest.write_bytes({"cut": content[:-100], "one bit": content, "empty": b"", "text": b"hello"}[damage])
-    with pytest.warns(UserWarning, match=r"checkpoint_256_steps.zip (is|has) .*: taking the one before it"):
+    with pytest.warns(UserWarning, match=r"checkpoint_256_steps.zip (is|has) .*: using the one before it"):
         assert find_checkpoint(tmp_path) == older
     with pytest.raises(ValueError, match=r"`path` must be a checkpoint.*checkpoint_256_steps.zip (is|has)"):
         find_checkpoint(newest)
     older.unlink()
-    with pytest.warns(UserWarning), pytest.raises(FileNotFoundError, match="holds no whole checkpoint"):
+    with pytest.warns(UserWarning), pytest.raises(FileNotFoundError, match="holds no intact checkpoint"):
         find_checkpoint(tmp_path)
 
 

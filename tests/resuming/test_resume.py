@@ -153,7 +153,7 @@ def test_a_second_learn_and_a_second_interruption(tmp_path: Path) -> None:
     assert twice.num_timesteps < once.num_timesteps
     twice.learn(600, reset_num_timesteps=False)
     assert_same(everything_learned(whole), everything_learned(twice))
-    assert not twice.is_resumed
+    assert not twice.XX
 
 
 def test_workers_in_processes_of_their_own(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_checkpoint_is_a_model(tmp_path: Path) -> None:
     make, env_id, kwargs = CASES["window"]
     learn(tmp_path, make(), env_id, **kwargs)
     checkpoint = checkpoints_in(tmp_path / "checkpoints")[1]
-    assert TransformerPPO.load(checkpoint).num_timesteps == 100 and not TransformerPPO.load(checkpoint).is_resumed
+    assert TransformerPPO.load(checkpoint).num_timesteps == 100 and not TransformerPPO.load(checkpoint).XX
 
 
 def test_what_is_resumed_with_is_checked(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_what_is_resumed_with_is_checked(tmp_path: Path) -> None:
         TransformerPPO.resume(folder, make_env("GridNavi-v0"))
     with pytest.raises(FileNotFoundError, match=r"`path` .*nowhere.* is neither a checkpoint nor a folder"):
         TransformerPPO.resume(tmp_path / "nowhere", make())
-    with pytest.raises(FileNotFoundError, match="holds no whole checkpoint"):
+    with pytest.raises(FileNotFoundError, match="holds no intact checkpoint"):
         TransformerPPO.resume(tmp_path, make())
 
 
