@@ -43,12 +43,13 @@ class CallbackWatch:
         """
         Return the state of the callbacks.
 
-        :return: Attributes of each callback, and the states of the environments they hold
+        :return: Attributes of each callback and states of the environments it holds, by name of the callback
         """
-        taken = {}
+        states = {}
         for name, attributes in self._attributes().items():
-            before, arguments = self._at_start[name], _constructor_arguments(self._callbacks[name])
-            taken[name] = {
+            callback, before = self._callbacks[name], self._at_start[name]
+            arguments = _constructor_arguments(callback)
+            kept = {
                 key: value
                 for key, value in attributes.items()
                 if key.lstrip("_") not in arguments or value != before.get(key)
@@ -60,11 +61,9 @@ class CallbackWatch:
                     UserWarning,
                     stacklevel=2,
                 )
-        environments = {
-            name: {key: vec_env_state(env) for key, env in environments_of(callback).items()}
-            for name, callback in self._callbacks.items()
-        }
-        return {"attributes": taken, "environments": environments}
+            environments = {key: vec_env_state(env) for key, env in environments_of(callback).items()}
+            states[name] = {"attributes": kept, "environments": environments}
+        return states
 
 
 def set_callback_state(root: BaseCallback, state: dict[str, Any]) -> None:
@@ -75,18 +74,18 @@ def set_callback_state(root: BaseCallback, state: dict[str, Any]) -> None:
     :param state: What :meth:`CallbackWatch.state` returned
     """
     callbacks = callbacks_of(root)
-    missing = sorted(state["attributes"].keys() - callbacks.keys())
+    missing = sorted(state.keys() - callbacks.keys())
     if missing:
         warnings.warn(
             f"the interrupted run had the callbacks {', '.join(missing)}, which the resumed run does not have",
             UserWarning,
             stacklevel=2,
         )
-    for name, callback in callbacks.items():
-        for key, value in state["attributes"].get(name, {}).items():
-            setattr(callback, key, pickle.loads(value))
-        for key, saved in state["environments"].get(name, {}).items():
-            env = getattr(callback, key, None)
+    for name in sorted(state.keys() & callbacks.keys()):
+        for key, value in state[name]["attributes"].items():
+            setattr(callbacks[name], key, pickle.loads(value))
+        for key, saved in state[name]["environments"].items():
+            env = getattr(callbacks[name], key, None)
             if isinstance(env, VecEnv):
                 set_vec_env_state(env, saved)
 

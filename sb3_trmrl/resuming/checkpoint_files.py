@@ -58,12 +58,17 @@ def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -
     :param state: State of its training
     :return: The file, which is complete and on the disk
     :raises OSError: if the file cannot be written; older checkpoints are left unchanged
+    :raises TypeError: if an environment returned a state that cannot be pickled
     """
     path = folder / f"checkpoint_{model.num_timesteps}_steps.zip"
+    try:
+        pickled = pickle.dumps({"format": _FORMAT, **state._asdict()})
+    except Exception as error:  # any type of exception is possible
+        raise TypeError(f"state_dict() of the environment must return what can be pickled: {error}") from error
     content = io.BytesIO()
     model.save(content)
     with zipfile.ZipFile(content, "a") as archive:
-        archive.writestr(_STATE, pickle.dumps({"format": _FORMAT, **state._asdict()}))
+        archive.writestr(_STATE, pickled)
     try:
         with atomic_file(path) as file:
             file.write(content.getbuffer())
@@ -84,17 +89,14 @@ def find_checkpoint(path: str | Path) -> Path:
     :raises ValueError: if the file is damaged or not a checkpoint
     """
     path = check_path("path", path)
-    if path.is_file():
-        problem = _damage(path)
-        if problem:
-            raise ValueError(f"`path` must be a checkpoint, or a folder of checkpoints; {path} {problem}")
-        return path
-    if not path.is_dir():
+    if not path.exists():
         raise FileNotFoundError(f"`path` {str(path)!r} is neither a checkpoint nor a folder of checkpoints")
-    for checkpoint in reversed(checkpoints_in(path)):
+    for checkpoint in [path] if path.is_file() else reversed(checkpoints_in(path)):
         problem = _damage(checkpoint)
         if not problem:
             return checkpoint
+        if checkpoint is path:
+            raise ValueError(f"`path` must be a checkpoint, or a folder of checkpoints; {path} {problem}")
         warnings.warn(f"{checkpoint} {problem}: using the one before it", UserWarning, stacklevel=2)
     raise FileNotFoundError(f"`path` {str(path)!r} holds no intact checkpoint (checkpoint_*_steps.zip)")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gymnasium as gym
+import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
@@ -16,9 +18,10 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.resuming.callback_state import set_callback_state
 from sb3_trmrl.resuming.checkpoint_files import find_checkpoint, read_training_state
-from sb3_trmrl.resuming.training_state import platform_of, set_training_state
-from sb3_trmrl.resuming.vec_env_state import check_same_layers
+from sb3_trmrl.resuming.training_state import platform_of
+from sb3_trmrl.resuming.vec_env_state import check_same_layers, set_vec_env_state
 
 Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
@@ -61,14 +64,36 @@ class Resumption:
 
     def begin_rollout(self, model: Any, callback: BaseCallback) -> None:
         """
-        Restore the training state. Called when the first rollout begins.
+        Restore the training state, at the beginning of the first rollout.
 
-        :param model: The model
+        :param model: The model, with ``load_memory_state(state)``
         :param callback: The callback that the model calls
         """
         if self._has_set_logger:
             model._custom_logger = False  # later calls of `learn` have folders of their own
-        set_training_state(model, self.state, callback)
+        state = self.state
+        for path, length in state.log_files.items():
+            _cut(path, length)
+        for name, values in state.logs["pending"].items():
+            kept = getattr(model.logger, name)
+            kept.clear()
+            kept.update(values)
+        set_callback_state(callback, state.callbacks)
+        for name, value in state.last_step.items():
+            setattr(model, name, value)
+        if not set_vec_env_state(model.env, state.env):
+            warnings.warn(
+                "the environment, or a wrapper around it, could not give its state by a method state_dict(): new "
+                "episodes begin, and from here on the run differs from an uninterrupted one",
+                UserWarning,
+                stacklevel=2,
+            )
+            model._last_obs = model.env.reset()
+            model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
+            normalizer = model.get_vec_normalize_env()
+            model._last_original_obs = None if normalizer is None else normalizer.get_original_obs()
+        _set_generator_states(state.generators)
+        model.load_memory_state(state.memory)
 
 
 def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | str, **kwargs: Any) -> Algorithm:
@@ -93,3 +118,22 @@ def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | 
     check_same_layers(model.env, resumption.state.env)
     model.start_from = resumption  # type: ignore[attr-defined]
     return model
+
+
+def _set_generator_states(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    th.set_rng_state(th.as_tensor(states["torch"]))
+    if states["cuda"] and th.cuda.device_count() == len(states["cuda"]):
+        th.cuda.set_rng_state_all([th.as_tensor(state) for state in states["cuda"]])
+
+
+def _cut(path: str, length: int) -> None:
+    """Remove what the interrupted run wrote to a log after the checkpoint: the resumed run writes it again."""
+    try:
+        with open(path, "r+b") as file:
+            file.seek(0, 2)
+            if file.tell() > length:
+                file.truncate(length)
+    except FileNotFoundError:
+        warnings.warn(f"the log {path} of the interrupted run no longer exists", UserWarning, stacklevel=2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import pickle
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from sb3_trmrl.common.checks import check_instance, check_path, check_positive_i
 from sb3_trmrl.resuming.callback_state import CallbackWatch
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of, write_checkpoint
 from sb3_trmrl.resuming.training_state import take_training_state
-from sb3_trmrl.resuming.vec_env_state import environment_states
 
 
 class TrainingCheckpoint(BaseCallback):
@@ -46,8 +44,8 @@ class TrainingCheckpoint(BaseCallback):
         >>> model = model.learn(256)  # makes the remaining 128 steps
 
     :param folder: Folder of the checkpoints, which is made if it does not exist
-    :param save_freq: Steps of all environments together between two checkpoints, rounded up to whole rollouts; the first
-        one is written when training begins
+    :param save_freq: Steps of all environments together between two checkpoints, rounded up to whole rollouts; the
+        first one is written when training begins
     :param keep: Number of checkpoints to keep, the newest ones
     :param log_files: Patterns (``logs/*.monitor.csv``) of files that grow line by line. A resumed run removes the lines
         that were written after the checkpoint
@@ -92,7 +90,6 @@ class TrainingCheckpoint(BaseCallback):
                 f"`folder` already holds {existing[-1]} of another run: continue that run with TransformerPPO.resume, "
                 "remove the file, or use another folder"
             )
-        self._check_environment()
         self._log_interval: int | None = self.locals["log_interval"]
         self._rollouts = 0
         self._watch = CallbackWatch(self.locals["callback"], observer=self)
@@ -101,13 +98,6 @@ class TrainingCheckpoint(BaseCallback):
         if resumption is not None:
             self._steps_before_learn = resumption.state.steps_before_learn
             self._steps_at_last = model.num_timesteps
-
-    def _check_environment(self) -> None:
-        states = environment_states(self.training_env)
-        try:
-            pickle.dumps(states)
-        except Exception as error:  # any type of exception is possible
-            raise TypeError(f"state_dict() of the environment must return what can be pickled: {error}") from error
 
     def _on_step(self) -> bool:
         return True  # checkpoints are written between rollouts

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import os
 import random
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trmrl.common.versions import versions_of
-from sb3_trmrl.resuming.callback_state import CallbackWatch, set_callback_state
-from sb3_trmrl.resuming.vec_env_state import set_vec_env_state, vec_env_state
+from sb3_trmrl.resuming.callback_state import CallbackWatch
+from sb3_trmrl.resuming.vec_env_state import vec_env_state
 
 #: What a model keeps of the last step
 _LAST_STEP = ("_last_obs", "_last_episode_starts", "_last_original_obs")
@@ -78,39 +76,6 @@ def take_training_state(
     )
 
 
-def set_training_state(model: Any, state: TrainingState, root: BaseCallback) -> None:
-    """
-    Restore the state of a training run.
-
-    :param model: On-policy algorithm with ``load_memory_state(state)``, at the beginning of its first rollout, with the
-        parameters of the checkpoint
-    :param state: The state, with paths of log files relative to the current folder
-    :param root: The callback that the model calls
-    """
-    for path, length in state.log_files.items():
-        _cut(path, length)
-    for name, values in state.logs["pending"].items():
-        kept = getattr(model.logger, name)
-        kept.clear()
-        kept.update(values)
-    set_callback_state(root, state.callbacks)
-    for name, value in state.last_step.items():
-        setattr(model, name, value)
-    if not set_vec_env_state(model.env, state.env):
-        warnings.warn(
-            "the environment, or a wrapper around it, could not give its state by a method state_dict(): new episodes "
-            "begin, and from here on the run differs from an uninterrupted one",
-            UserWarning,
-            stacklevel=2,
-        )
-        model._last_obs = model.env.reset()
-        model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
-        normalizer = model.get_vec_normalize_env()
-        model._last_original_obs = None if normalizer is None else normalizer.get_original_obs()
-    _set_generator_states(state.generators)
-    model.load_memory_state(state.memory)
-
-
 def platform_of(model: Any, threads: int) -> dict[str, Any]:
     """
     Describe what the last bits of floating-point numbers depend on.
@@ -130,22 +95,3 @@ def _generator_states() -> dict[str, Any]:
         "torch": th.get_rng_state().numpy(),
         "cuda": [state.numpy() for state in th.cuda.get_rng_state_all()] if th.cuda.is_available() else [],
     }
-
-
-def _set_generator_states(states: dict[str, Any]) -> None:
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
-    th.set_rng_state(th.as_tensor(states["torch"]))
-    if states["cuda"] and th.cuda.device_count() == len(states["cuda"]):
-        th.cuda.set_rng_state_all([th.as_tensor(state) for state in states["cuda"]])
-
-
-def _cut(path: str, length: int) -> None:
-    """Remove what the interrupted run wrote to a log after the checkpoint: the resumed run writes it again."""
-    try:
-        with open(path, "r+b") as file:
-            file.seek(0, 2)
-            if file.tell() > length:
-                file.truncate(length)
-    except FileNotFoundError:
-        warnings.warn(f"the log {path} of the interrupted run no longer exists", UserWarning, stacklevel=2)

@@ -43,36 +43,11 @@ def _call_once(layer: gym.Env, function: Callable[..., Any], *args: Any) -> Any:
     return function(layer, *args)
 
 
-def environment_states(env: VecEnv) -> list[Any] | None:
-    """
-    Return the state of each environment of a vectorised environment.
-
-    :param env: Vectorised environment
-    :return: The states, or None if a layer of one of the environments cannot give its state
-    """
-    base = env.unwrapped
-    states = []
-    for index in range(base.num_envs):
-        if _can_call(base, index):
-            states += base.env_method(_CALL, layer_states, indices=index)
-        else:  # an environment without any wrapper
-            states += base.env_method("state_dict", indices=index) if _has_attr(base, "state_dict") else [None]
-    return None if any(state is None for state in states) else states
-
-
-def _load_environment_states(base: VecEnv, states: list[Any]) -> None:
-    for index, state in enumerate(states):
-        if _can_call(base, index):
-            base.env_method(_CALL, load_layer_states, state, indices=index)
-        else:
-            base.env_method("load_state_dict", state, indices=index)
-
-
-def _can_call(base: VecEnv, index: int) -> bool:
-    try:
-        return base.env_is_wrapped(Outermost, indices=index)[0]  # type: ignore[arg-type]
-    except NotImplementedError:
-        return False
+def _call(base: VecEnv, index: int, function: Callable[..., Any], method: str, *args: Any) -> Any:
+    """Call a function with an environment in its process, or a method if the environment has no wrapper."""
+    if base.env_is_wrapped(Outermost, indices=index)[0]:  # type: ignore[arg-type]
+        return base.env_method(_CALL, function, *args, indices=index)[0]
+    return base.env_method(method, *args, indices=index)[0]
 
 
 def _has_attr(base: VecEnv, name: str) -> bool:
@@ -80,6 +55,14 @@ def _has_attr(base: VecEnv, name: str) -> bool:
         return base.has_attr(name)
     except NotImplementedError:  # vectorised environments that give no access to their environments
         return False
+
+
+def _environment_states(base: VecEnv) -> list[Any] | None:
+    """Return the state of each environment, or None if a layer of one of them cannot give its state."""
+    if not _has_attr(base, "state_dict"):
+        return None
+    states = [_call(base, index, layer_states, "state_dict") for index in range(base.num_envs)]
+    return None if any(state is None for state in states) else states
 
 
 def vec_env_state(env: VecEnv) -> dict[str, Any]:
@@ -92,7 +75,7 @@ def vec_env_state(env: VecEnv) -> dict[str, Any]:
     """
     layers = _layers(env)
     base = layers[-1]
-    environments = environment_states(base)
+    environments = _environment_states(base)
     has_generators = environments is None and _has_attr(base, "np_random")
     return {
         "layers": [type(layer).__name__ for layer in layers],
@@ -124,7 +107,8 @@ def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
         set_plain_state(wrapper, attributes)
     for index, generator in enumerate(state["generators"]):
         base.env_method("set_wrapper_attr", "np_random", generator, indices=index)
-    _load_environment_states(base, state["environments"] or [])
+    for index, environment in enumerate(state["environments"] or []):
+        _call(base, index, load_layer_states, "load_state_dict", environment)
     base._seeds, base._options = list(state["seeds"]), list(state["options"])
     return state["environments"] is not None
 
