@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from copy import deepcopy
 from functools import partial
+from inspect import getattr_static
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -25,7 +26,7 @@ _SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic, np.ra
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 #: Small classes in which wrappers keep arrays: running statistics, and the frames of VecFrameStack
 _HOLDERS = (GymRunningMeanStd, RunningMeanStd, StackedObservations)
-#: Objects that never change
+#: Classes whose objects never change
 _CONSTANTS = (type, ModuleType, FunctionType, partial, np.ufunc, np.dtype)
 #: Attributes of wrappers that never change or have a state of their own. A ResultsWriter is the file of a Monitor.
 _NOT_OF_WRAPPER = (gym.Env, spaces.Space, EnvSpec, ResultsWriter)
@@ -68,7 +69,7 @@ def opaque_attributes(owner: object, ignored: tuple[type, ...]) -> list[str]:
     Return the names of attributes that may hold a state which :func:`plain_state` does not save.
 
     :param owner: Any object
-    :param ignored: Classes whose objects do not change, or whose state is saved elsewhere
+    :param ignored: Classes whose objects do not change or are saved elsewhere
     :return: The names
     """
 
@@ -85,6 +86,11 @@ def _attributes(owner: object) -> dict[str, Any]:
     return {name: value for name, value in vars(owner).items() if name != _CONSTRUCTOR_ARGUMENTS}
 
 
+def _has_state_dict(layer: gym.Env) -> bool:
+    # Not `hasattr`, as some wrappers pass on all attributes of the layers inside
+    return getattr_static(layer, "state_dict", None) is not None
+
+
 def layer_states(env: gym.Env) -> list[tuple[str, Any]] | None:
     """
     Ask each layer of an environment for its state.
@@ -97,7 +103,7 @@ def layer_states(env: gym.Env) -> list[tuple[str, Any]] | None:
     """
     states = []
     layer: Any = env
-    while not hasattr(layer, "state_dict"):
+    while not _has_state_dict(layer):
         if not isinstance(layer, gym.Wrapper) or opaque_attributes(layer, _NOT_OF_WRAPPER):
             return None
         states.append((type(layer).__name__, plain_state(layer)))
@@ -118,7 +124,7 @@ def load_layer_states(env: gym.Env, states: list[tuple[str, Any]]) -> None:
     for name, state in states:
         if type(layer).__name__ != name:
             raise ValueError(f"`env` must have a layer {name}, as when it was saved; it has {type(layer).__name__}")
-        if hasattr(layer, "state_dict"):
+        if _has_state_dict(layer):
             layer.load_state_dict(state)
         else:
             set_plain_state(layer, state)

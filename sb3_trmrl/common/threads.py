@@ -9,12 +9,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """
-    Let PyTorch compute with one thread.
-
-    More threads do not speed up the forward pass of a few observations, and they wait for each other when other
-    programs use the cores.
-    """
+    """Let PyTorch compute with one thread: more do not speed up the forward pass of a few observations."""
     threads = th.get_num_threads()
     th.set_num_threads(1)
     try:
@@ -28,8 +23,7 @@ def one_thread_beside_workers(env: VecEnv) -> Iterator[None]:
     """
     Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores.
 
-    PyTorch's other threads would not sleep between two actions, but wait in a busy loop. With any other kind of
-    environment the number of threads is left unchanged.
+    PyTorch's other threads would not sleep between two actions, but wait in a busy loop.
 
     :param env: Training environment
     """

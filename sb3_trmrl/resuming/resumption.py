@@ -98,16 +98,10 @@ class Resumption:
 
 def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | str, **kwargs: Any) -> Algorithm:
     """
-    Load a model that continues training from a checkpoint.
+    Load a model that continues training from a checkpoint. See ``TransformerPPO.resume`` for the other arguments.
 
-    :param algorithm: Class of the model, with an attribute ``start_from``
-    :param path: The checkpoint, or a folder of checkpoints, of which the newest intact one is taken
-    :param env: The environment, made in the same way as for the interrupted run
-    :param kwargs: Further arguments of ``load``
-    :return: The model; its ``start_from`` is a :class:`Resumption`
-    :raises FileNotFoundError: if there is no checkpoint
-    :raises ValueError: if the file is damaged or not a checkpoint, or if ``env`` has other wrappers, another number of
-        environments or other spaces
+    :param algorithm: Class of the model
+    :return: The model; its attribute ``start_from`` is a :class:`Resumption`
     """
     check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
     resumption = Resumption(find_checkpoint(path))

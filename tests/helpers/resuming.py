@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +33,28 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return [steps_of(path) for path in checkpoints_in(folder)]
 
 
+def _nothing(callback: BaseCallback) -> None:
+    pass
+
+
 class Hooks(BaseCallback):
     """Calls functions with itself: at each step, and where a rollout begins and ends. Counts rollouts."""
 
-    def __init__(self, step: Any = None, start: Any = None, end: Any = None) -> None:
+    def __init__(self, step: Any = _nothing, start: Any = _nothing, end: Any = _nothing) -> None:
         super().__init__()
-        self.hooks: dict[str, Callable[[Hooks], None] | None] = {"step": step, "start": start, "end": end}
+        self.step, self.start, self.end = step, start, end
         self.rollouts = 0
 
-    def _call(self, name: str) -> None:
-        hook = self.hooks[name]
-        if hook is not None:
-            hook(self)
-
     def _on_step(self) -> bool:
-        self._call("step")
+        self.step(self)
         return True
 
     def _on_rollout_start(self) -> None:
         self.rollouts += 1
-        self._call("start")
+        self.start(self)
 
     def _on_rollout_end(self) -> None:
-        self._call("end")
+        self.end(self)
 
 
 def step_log(path: Path) -> Hooks:

@@ -15,7 +15,7 @@ from gymnasium import spaces, wrappers
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
-from sb3_trmrl.envs.tasks import TaskEnv
+from sb3_trmrl.envs.bandit import BernoulliBanditEnv
 from sb3_trmrl.resuming.vec_env_state import set_vec_env_state, vec_env_state
 from tests.helpers.families import EarlyEnd, early_end
 from tests.helpers.resuming import ENV, assert_same, make_env
@@ -115,34 +115,17 @@ def test_no_state_holds_an_environment() -> None:
     walk(env.get_wrapper_attr("state_dict")())
 
 
-class Simulated(TaskEnv):
+class Simulated(BernoulliBanditEnv):
     """A family around a simulator, without methods of its own for its state."""
 
-    observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
-    action_space = spaces.Discrete(2)
-
     def __init__(self) -> None:
+        super().__init__()
         self.simulator = gym.make("Pendulum-v1")
-
-    def draw_tasks(self, n: int, rng: np.random.Generator) -> list[float]:
-        return [0.0] * n
-
-    def set_task(self, task: Any) -> None:
-        self.task = task
-
-    def get_task(self) -> float:
-        return self.task
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        return self.simulator.reset(seed=seed)
 
 
 def test_a_family_around_a_simulator_has_no_state_without_its_own_methods() -> None:
-    env = Simulated()
-    env.set_task(0.0)
-    assert env.state_dict() is None
-    trials = MultiEpisodeTrial(env)
+    assert Simulated().state_dict() is None
+    trials = MultiEpisodeTrial(Simulated())
     assert trials.state_dict() is not None  # before it begins there is nothing to keep
     trials.reset(seed=0)
     assert trials.state_dict() is None
@@ -157,6 +140,20 @@ class Opaque(gym.Wrapper):
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
         self.noise = Random(0)
+
+
+class Forwarding(gym.Wrapper):
+    """A user's wrapper that looks as if it had all methods of the layers inside, and adds a count to rewards."""
+
+    count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = self.env.step(action)
+        self.count += 1
+        return observation, float(reward) + self.count, *rest
 
 
 def inside(layer: Callable[[gym.Env], gym.Env]) -> gym.Env:
@@ -179,6 +176,7 @@ OUTSIDE: dict[str, Callable[[gym.Env], gym.Env]] = {
     ),
     "delay": lambda env: wrappers.DelayObservation(env, 2),
     "functions": functions,
+    "forwarding": Forwarding,
     "keys": lambda env: wrappers.FilterObservation(PreviousTransitionObservation(env.unwrapped), ["prev_action"]),
 }
 
