@@ -35,9 +35,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 def make_place(path: Path) -> Path:
     """
-    Make the folder of a file, and follow symbolic links, which are kept when the file is replaced.
+    Make the folder of a file to be written, and follow symbolic links, which remain links when the file is replaced.
 
-    :param path: File to be written
     :return: The file that ``path`` points to
     :raises OSError: if there can be no such file
     """
@@ -49,12 +48,7 @@ def make_place(path: Path) -> Path:
 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
-    """
-    Remove the incomplete files of processes that died while writing.
-
-    :param folder: Folder
-    :param pattern: Pattern of the final names, for example ``"*.zip"``
-    """
+    """Remove the incomplete files of processes that died while writing, by the pattern of their final names."""
     for path in folder.glob(f".{pattern}.*.tmp"):
         path.unlink(missing_ok=True)
 

@@ -39,11 +39,6 @@ def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
 
 
 def environments_of(callback: BaseCallback) -> dict[str, VecEnv]:
-    """
-    Return the environments that a callback holds.
-
-    :param callback: A callback
-    :return: The environments by attribute name, without the training environment
-    """
+    """Return the environments that a callback holds, except the training environment, by attribute name."""
     held = {name: value for name, value in vars(callback).items() if isinstance(value, VecEnv)}
     return {name: env for name, env in held.items() if env is not callback.model.env}

@@ -45,22 +45,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def plain_state(owner: object) -> dict[str, Any]:
-    """
-    Return copies of the attributes that are plain data.
-
-    :param owner: Any object
-    :return: The copies by name
-    """
+    """Return copies of the attributes of an object that are plain data, by name."""
     return {name: deepcopy(value) for name, value in _attributes(owner).items() if _is_plain(value)}
 
 
 def set_plain_state(owner: object, state: dict[str, Any]) -> None:
-    """
-    Restore the attributes that are plain data.
-
-    :param owner: An object like the one that the state was taken from
-    :param state: What :func:`plain_state` returned
-    """
+    """Restore the attributes that :func:`plain_state` returned for a similar object."""
     vars(owner).update(deepcopy(state))
 
 
@@ -70,7 +60,6 @@ def opaque_attributes(owner: object, ignored: tuple[type, ...]) -> list[str]:
 
     :param owner: Any object
     :param ignored: Classes whose objects do not change or are saved elsewhere
-    :return: The names
     """
 
     def is_known(value: Any) -> bool:

@@ -6,12 +6,7 @@ from importlib import metadata
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """
-    Return the versions of Python and of packages.
-
-    :param packages: Names of packages
-    :return: Version by name; packages that are not installed are left out
-    """
+    """Return the versions of Python and of those packages that are installed, by name."""
     versions = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -40,11 +40,7 @@ class CallbackWatch:
         return attributes
 
     def state(self) -> dict[str, Any]:
-        """
-        Return the state of the callbacks.
-
-        :return: Attributes of each callback and states of the environments it holds, by name of the callback
-        """
+        """Return the attributes of each callback and the states of the environments it holds, by its name."""
         states = {}
         for name, attributes in self._attributes().items():
             callback, before = self._callbacks[name], self._at_start[name]
@@ -67,12 +63,7 @@ class CallbackWatch:
 
 
 def set_callback_state(root: BaseCallback, state: dict[str, Any]) -> None:
-    """
-    Restore the state of callbacks.
-
-    :param root: The callback that the model calls
-    :param state: What :meth:`CallbackWatch.state` returned
-    """
+    """Restore what :meth:`CallbackWatch.state` returned to a callback and the callbacks inside it."""
     callbacks = callbacks_of(root)
     missing = sorted(state.keys() - callbacks.keys())
     if missing:

@@ -28,22 +28,12 @@ _NAME = re.compile(r"checkpoint_(\d+)_steps\.zip")
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """
-    List the checkpoints in a folder.
-
-    :param folder: Folder
-    :return: The checkpoints, the newest one last
-    """
+    """List the checkpoints in a folder, the newest one last."""
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=steps_of)
 
 
 def steps_of(checkpoint: Path) -> int:
-    """
-    Return the number of training steps before a checkpoint.
-
-    :param checkpoint: One of :func:`checkpoints_in`
-    :return: The number in its name
-    """
+    """Return the number of training steps in the name of a checkpoint."""
     match = _NAME.fullmatch(checkpoint.name)
     assert match is not None
     return int(match[1])
@@ -51,12 +41,9 @@ def steps_of(checkpoint: Path) -> int:
 
 def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -> Path:
     """
-    Write a checkpoint.
+    Write a checkpoint, which is complete and on the disk when this function returns.
 
-    :param folder: Folder of the checkpoints
-    :param model: Model
-    :param state: State of its training
-    :return: The file, which is complete and on the disk
+    :return: The file
     :raises OSError: if the file cannot be written; older checkpoints are left unchanged
     :raises TypeError: if an environment returned a state that cannot be pickled
     """
@@ -103,10 +90,8 @@ def find_checkpoint(path: str | Path) -> Path:
 
 def read_training_state(checkpoint: Path) -> TrainingState:
     """
-    Read the training state from a checkpoint.
+    Read the training state from an intact checkpoint.
 
-    :param checkpoint: What :func:`find_checkpoint` returned
-    :return: The training state
     :raises ValueError: if an incompatible version of this package wrote it
     """
     with zipfile.ZipFile(checkpoint) as archive:

@@ -42,7 +42,6 @@ class Resumption:
         """
         Prepare a call of ``learn``: log where the interrupted run did, and warn if the platform is another one.
 
-        :param model: The model, made from the checkpoint
         :param total_timesteps: Steps of the interrupted ``learn`` and of this one together
         :return: Steps that are left
         """
@@ -63,12 +62,7 @@ class Resumption:
         return total_timesteps + self.state.steps_before_learn - int(model.num_timesteps)
 
     def begin_rollout(self, model: Any, callback: BaseCallback) -> None:
-        """
-        Restore the training state, at the beginning of the first rollout.
-
-        :param model: The model, with ``load_memory_state(state)``
-        :param callback: The callback that the model calls
-        """
+        """Restore the training state, at the beginning of the first rollout."""
         if self._has_set_logger:
             model._custom_logger = False  # later calls of `learn` have folders of their own
         state = self.state

@@ -56,10 +56,8 @@ def take_training_state(
 
     :param model: On-policy algorithm with ``memory_state()``, at the beginning of a rollout
     :param callbacks: Its callbacks
-    :param steps_before_learn: Number of steps that the model had made when ``learn`` was called
+    :param steps_before_learn: See :class:`TrainingState`, as for ``log_files``
     :param threads: Number of threads that PyTorch uses for updates
-    :param log_files: Length of files that grow line by line
-    :return: The state
     """
     folder = model.logger.get_dir()
     pending = {name: dict(getattr(model.logger, name)) for name in _PENDING_LOGS}
@@ -77,13 +75,7 @@ def take_training_state(
 
 
 def platform_of(model: Any, threads: int) -> dict[str, Any]:
-    """
-    Describe what the last bits of floating-point numbers depend on.
-
-    :param model: Model
-    :param threads: Number of threads that PyTorch uses for updates
-    :return: Versions of packages, device and number of threads
-    """
+    """Describe what the last bits of numbers depend on: versions, device, and threads of PyTorch in an update."""
     packages = ("gymnasium", "mujoco", "numpy", "sb3_trmrl", "stable_baselines3", "torch")
     return {**versions_of(packages), "device": model.device.type, "threads": threads}
 

@@ -67,11 +67,8 @@ def _environment_states(base: VecEnv) -> list[Any] | None:
 
 def vec_env_state(env: VecEnv) -> dict[str, Any]:
     """
-    Return the state of a vectorised environment.
-
-    :param env: Vectorised environment
-    :return: Its state: plain data and what the environments return. If one of them cannot give its state, the random
-        generators of the environments take the place of all states
+    Return the state of a vectorised environment: plain data, and the states that the environments give. If one of them
+    cannot give its state, the random generators of the environments take the place of all states.
     """
     layers = _layers(env)
     base = layers[-1]
@@ -91,10 +88,8 @@ def vec_env_state(env: VecEnv) -> dict[str, Any]:
 
 def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
     """
-    Restore the state of a vectorised environment.
+    Restore the state of a vectorised environment that was made in the same way.
 
-    :param env: Vectorised environment made in the same way as the one that the state was taken from
-    :param state: What :func:`vec_env_state` returned
     :return: Whether the environments continue their episodes. If not, they could not give their states, and the next
         ``reset`` begins new episodes with the saved generators
     :raises ValueError: if the environment has other wrappers or another number of environments
@@ -117,8 +112,6 @@ def check_same_layers(env: VecEnv, state: dict[str, Any]) -> None:
     """
     Check that a state can be restored.
 
-    :param env: Vectorised environment
-    :param state: What :func:`vec_env_state` returned
     :raises ValueError: if the environment has other wrappers or another number of environments
     """
     if env.num_envs != state["n_envs"]:

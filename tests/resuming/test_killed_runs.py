@@ -26,7 +26,6 @@ KILLING = """
 import os, signal, sys
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.common import atomic_file
-from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.memory.buffers import WindowRolloutBuffer
 
 where, after, calls = sys.argv[1], int(sys.argv[2]), 0
@@ -40,14 +39,13 @@ def dying(function):
         return function(*args, **kwargs)
     return wrapped
 
-if where == "collecting":
-    WindowRolloutBuffer.add = dying(WindowRolloutBuffer.add)
-elif where == "updating":
-    WindowRolloutBuffer._get_samples = dying(WindowRolloutBuffer._get_samples)
-elif where == "writing":  # the content is there, half of it in the system's cache, the name is not
-    os.fsync = dying(os.fsync)
-elif where == "renaming":  # all is written, the old checkpoints are still there
-    atomic_file._sync_folder = dying(atomic_file._sync_folder)
+owner, name = {
+    "collecting": (WindowRolloutBuffer, "add"),
+    "updating": (WindowRolloutBuffer, "_get_samples"),
+    "writing": (os, "fsync"),  # the content is there, half of it in the system's cache, the name is not
+    "renaming": (atomic_file, "_sync_folder"),  # all is written, the old checkpoints are still there
+}[where]
+setattr(owner, name, dying(getattr(owner, name)))
 main(sys.argv[3:])
 """
 
