@@ -1,4 +1,4 @@
-"""What a resumed run has to find again besides the model and its environment: callbacks, logs and folders."""
+"""What a resumed run restores besides the model and its environment: callbacks, logs and folders."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Collector(BaseCallback):
         self.tool.close()
 
 
-def test_a_users_callback_goes_on_with_its_new_arguments(tmp_path: Path) -> None:
+def test_user_callback_continues_with_new_arguments(tmp_path: Path) -> None:
     # Inside another callback, with a progress bar of SB3's around them all
     whole, again = Collector("first"), Collector("second")
     outer, outer_again = (
@@ -49,7 +49,7 @@ def test_a_users_callback_goes_on_with_its_new_arguments(tmp_path: Path) -> None
     assert outer.n_calls == outer_again.n_calls and outer.last_mean_reward == outer_again.last_mean_reward
 
 
-def test_what_a_callback_knew_before_a_second_learn(tmp_path: Path) -> None:
+def test_callback_state_from_before_a_second_learn(tmp_path: Path) -> None:
     evaluation = EvalCallback(make_env(), eval_freq=32, n_eval_episodes=2, verbose=0)
     model = new_model().learn(64, callback=evaluation)
     evaluation.best_mean_reward = 1e6
@@ -68,22 +68,22 @@ def test_the_order_of_callbacks_does_not_matter(tmp_path: Path) -> None:
     assert [each.rollouts for each in again] == [each.rollouts for each in whole] == [4, 4]
 
 
-def test_callbacks_that_differ_are_named(tmp_path: Path) -> None:
+def test_missing_callbacks_are_named(tmp_path: Path) -> None:
     new_model().learn(64, callback=[TrainingCheckpoint(tmp_path), Hooks(), Hooks()])
     with pytest.warns(UserWarning, match="had the callbacks Hooks 0, Hooks 1, which the resumed run does not have"):
         TransformerPPO.resume(tmp_path, make_env()).learn(64)
 
 
-def test_a_tool_that_refuses_to_be_pickled(tmp_path: Path) -> None:
+def test_attribute_that_cannot_be_pickled(tmp_path: Path) -> None:
     queueing: Any = Hooks()
     queueing.queue = multiprocessing.Queue()
     new_model().learn(64, callback=[queueing, TrainingCheckpoint(tmp_path)])
     assert checkpoints_in(tmp_path)
 
 
-def test_what_can_no_longer_be_pickled_is_named(tmp_path: Path) -> None:
+def test_attribute_that_can_no_longer_be_pickled(tmp_path: Path) -> None:
     def replace(callback: Any) -> None:
-        callback.tool = open(os.devnull)  # noqa: SIM115
+        callback.tool = callback.tool or open(os.devnull)  # noqa: SIM115
 
     callback: Any = Hooks(end=replace)
     callback.tool = None
@@ -92,7 +92,7 @@ def test_what_can_no_longer_be_pickled_is_named(tmp_path: Path) -> None:
     callback.tool.close()
 
 
-def test_tensorboard_goes_on_in_the_folder_of_the_run(tmp_path: Path) -> None:
+def test_tensorboard_continues_in_the_folder_of_the_run(tmp_path: Path) -> None:
     log = tmp_path / "tensorboard"
 
     def files() -> dict[str, int]:
@@ -109,7 +109,7 @@ def test_tensorboard_goes_on_in_the_folder_of_the_run(tmp_path: Path) -> None:
     assert list(files()) == ["TransformerPPO_1", "TransformerPPO_2", "TransformerPPO_3"]
 
 
-def test_logs_are_cut_back_and_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_are_cut_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "run" / "log.txt"
     log.parent.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -123,7 +123,7 @@ def test_logs_are_cut_back_and_found_from_another_folder(tmp_path: Path, monkeyp
     assert log.read_text().split() == ["64", "128", "192", "256"]
 
 
-def test_a_log_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_missing_log_is_named(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     checkpoint = TrainingCheckpoint(tmp_path / "c", save_freq=64, log_files=[str(log)])
     new_model().learn(128, callback=[checkpoint, step_log(log)])

@@ -28,7 +28,7 @@ def learn(folder: Path, steps: int = 320, **kwargs: Any) -> TransformerPPO:
     return model.learn(steps, callback=TrainingCheckpoint(folder, **{"save_freq": 64, **kwargs}))
 
 
-def test_the_newest_ones_are_kept_and_spaced(tmp_path: Path) -> None:
+def test_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     learn(tmp_path / "a", keep=3)
     assert checkpoint_steps(tmp_path / "a") == [128, 192, 256]
     learn(tmp_path / "b", save_freq=100, keep=9)
@@ -48,7 +48,7 @@ def test_inside_another_callback(tmp_path: Path) -> None:
     assert len(checkpoints_in(tmp_path)) == 2
 
 
-def test_what_is_newer_than_where_a_run_was_resumed_goes(tmp_path: Path) -> None:
+def test_checkpoints_newer_than_the_resumed_one_are_removed(tmp_path: Path) -> None:
     learn(tmp_path, keep=9)
     model = TransformerPPO.resume(checkpoints_in(tmp_path)[1], make_env("BernoulliBandit-v0"))
     model.learn(192, callback=TrainingCheckpoint(tmp_path, save_freq=64, keep=9))
@@ -56,7 +56,7 @@ def test_what_is_newer_than_where_a_run_was_resumed_goes(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("damage", ["cut", "one bit", "empty", "text"])
-def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_skipped(damage: str, tmp_path: Path) -> None:
     learn(tmp_path, keep=2)
     older, newest = checkpoints_in(tmp_path)
     content = bytearray(newest.read_bytes())
@@ -74,7 +74,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> Non
         find_checkpoint(tmp_path)
 
 
-def test_half_written_files_are_not_seen_and_swept(tmp_path: Path) -> None:
+def test_incomplete_files_are_ignored_and_removed(tmp_path: Path) -> None:
     learn(tmp_path)
     half = tmp_path / ".checkpoint_999_steps.zip.123.tmp"
     half.write_bytes(checkpoints_in(tmp_path)[-1].read_bytes()[:1000])
@@ -146,7 +146,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["number", "wrappers", "spaces", "nowhere", "no checkpoints", "no environment"],
 )
-def test_what_is_resumed_with_is_checked(
+def test_resume_checks_path_and_env(
     checkpoints: Path, env: Callable[[], Any], path: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_format_is_refused(checkpoints: Path, monkeypatc
         TransformerPPO.resume(checkpoints, VecNormalize(make_env()))
 
 
-def test_sb3s_own_checkpoints_are_told_apart(tmp_path: Path) -> None:
+def test_checkpoints_of_sb3_are_refused(tmp_path: Path) -> None:
     new_model().learn(64, callback=CheckpointCallback(32, str(tmp_path), name_prefix="checkpoint"))
     (file,) = tmp_path.glob("*.zip")
     with pytest.raises(ValueError, match=r"has no training_state.pkl: it was cut off, or it is a model"):

@@ -35,20 +35,20 @@ def train_until(steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch, *opti
     return run
 
 
-def test_train_resume_goes_on_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_resume_continues_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(tmp_path / "whole", *OPTIONS)
     dead = train_until(160, tmp_path / "dead", monkeypatch, *OPTIONS, "--report")
     assert checkpoint_steps(dead / "checkpoints")[-1] == 80 and not (dead / "report.json").exists()
     assert main(["train", "--resume", str(dead)]) == 0
-    assert (dead / "report.json").exists()  # with the options it was begun with
+    assert (dead / "report.json").exists()  # the options of the interrupted command are used
     models = [TransformerPPO.load(run / "BernoulliBandit-v0.zip") for run in (whole, dead)]
     assert_same(*(dict(model.policy.state_dict()) for model in models))
     assert_same_files(whole, dead)
-    # No second run was begun
+    # No second run has begun
     assert len(list((tmp_path / "dead" / "trmrl").iterdir())) == 1
 
 
-def test_resume_refuses_what_it_cannot_go_on_with(tmp_path: Path, capsys: Any) -> None:
+def test_resume_refuses_other_folders_and_options(tmp_path: Path, capsys: Any) -> None:
     run = train(tmp_path, *OPTIONS)
     without = train(tmp_path, *EVALUATED, "--checkpoint-freq", "0")
     assert not (without / "checkpoints").exists()
@@ -65,7 +65,7 @@ def test_resume_refuses_what_it_cannot_go_on_with(tmp_path: Path, capsys: Any) -
         assert message in capsys.readouterr().err
 
 
-def test_a_finished_run_is_resumed_to_more_steps(tmp_path: Path) -> None:
+def test_finished_run_continues_to_more_steps(tmp_path: Path) -> None:
     run = train(tmp_path, *OPTIONS)
     assert main(["train", "--resume", str(run), "-n", "280"]) == 0
     assert TransformerPPO.load(run / "BernoulliBandit-v0.zip").num_timesteps == 280
@@ -75,7 +75,7 @@ def test_a_finished_run_is_resumed_to_more_steps(tmp_path: Path) -> None:
 def test_a_command_that_died_before_its_first_update_is_resumed(tmp_path: Path, monkeypatch: Any) -> None:
     run = train_until(40, tmp_path, monkeypatch, "-n", "80", *NO_EVALUATION)
     assert main(["train", "--resume", str(run), "-n", "120"]) == 0
-    # What was given with --resume is known from then on
+    # Options given with --resume are saved
     assert main(["train", "--resume", str(run)]) == 0
     assert TransformerPPO.load(run / "BernoulliBandit-v0.zip").num_timesteps == 120
 

@@ -1,4 +1,4 @@
-"""An environment that continues from another one's state does exactly what that one does."""
+"""An environment that continues from the state of another one behaves in exactly the same way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHERS = ("BernoulliBandit-v0", "TabularMDP-v0", "GridNavi-v0", "DarkKeyToDoor-v
 
 
 def play(env: Any, actions: list[Any]) -> list[str]:
-    """What an environment says to some actions; a new trial is begun where one ends."""
+    """Return everything that an environment returns, beginning a new trial where one ends."""
     said = []
     for action in actions:
         observation, reward, terminated, truncated, info = env.step(action)
@@ -46,7 +46,7 @@ def sent(state: Any) -> Any:
 
 
 def assert_continues(make: Callable[[], gym.Env], before: int, after: int) -> None:
-    """Play a while, hand the state over to an environment that was used otherwise, and compare what follows."""
+    """Play, load the state into another environment with a different past, and compare what follows."""
     first, second = make(), make()
     first.reset(seed=3)
     play(first, draw(first, before, seed=1))
@@ -60,7 +60,7 @@ def assert_continues(make: Callable[[], gym.Env], before: int, after: int) -> No
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize("env_id", [*SHORT, *OTHERS])
-def test_every_environment_goes_on_to_the_last_bit(env_id: str, split: str, few_goals: None) -> None:
+def test_every_environment_continues_bit_for_bit(env_id: str, split: str, few_goals: None) -> None:
     kwargs: dict[str, Any] = {"split": split, **({"horizon": SHORT[env_id]} if env_id in SHORT else {})}
     assert_continues(partial(gym.make, env_id, **kwargs), before=47, after=150)  # beyond the end of a trial
 
@@ -96,14 +96,14 @@ def test_a_users_environment_with_the_two_methods_inside_a_time_limit() -> None:
     assert_continues(make, before=11, after=60)
 
 
-def test_without_the_methods_a_trial_says_that_it_cannot() -> None:
+def test_trials_of_an_environment_without_the_methods_have_no_state() -> None:
     env = early_end()
     env.reset(seed=0)
     assert env.get_wrapper_attr("state_dict")() is None
 
 
 def test_no_state_holds_an_environment() -> None:
-    """States cross the borders of processes."""
+    """States are sent to other processes."""
     env = gym.make("GridNavi-v0")
     env.reset(seed=0)
 
@@ -131,11 +131,11 @@ def test_a_family_around_a_simulator_has_no_state_without_its_own_methods() -> N
     assert trials.state_dict() is None
 
 
-# -- Layers outside ----------------------------------------------------------------------------------------------------
+# -- Outer layers ------------------------------------------------------------------------------------------------------
 
 
 class Opaque(gym.Wrapper):
-    """A user's wrapper whose state nobody can read."""
+    """A user's wrapper with a state that cannot be read."""
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
@@ -143,7 +143,7 @@ class Opaque(gym.Wrapper):
 
 
 class Forwarding(gym.Wrapper):
-    """A user's wrapper that looks as if it had all methods of the layers inside, and adds a count to rewards."""
+    """A user's wrapper with a state, which passes on all attributes of the layers inside."""
 
     count = 0
 
@@ -168,7 +168,7 @@ def functions(env: gym.Env) -> gym.Env:
     return wrappers.TransformReward(wrappers.ClipReward(acting, -0.5, 0.5), lambda reward: 2 * reward)
 
 
-OUTSIDE: dict[str, Callable[[gym.Env], gym.Env]] = {
+OUTER_LAYERS: dict[str, Callable[[gym.Env], gym.Env]] = {
     "no wrapper at all": lambda env: env.unwrapped,
     "frames of frames": lambda env: wrappers.FrameStackObservation(wrappers.FrameStackObservation(env, 3), 2),
     "statistics": lambda env: wrappers.NormalizeReward(
@@ -181,19 +181,19 @@ OUTSIDE: dict[str, Callable[[gym.Env], gym.Env]] = {
 }
 
 
-IN_WORKERS = ("no wrapper at all", "frames of frames")
-LAYERS = [*((name, DummyVecEnv) for name in OUTSIDE), *((name, SubprocVecEnv) for name in IN_WORKERS)]
+OUTER_LAYERS_IN_WORKERS = ("no wrapper at all", "frames of frames")
+LAYERS = [*((name, DummyVecEnv) for name in OUTER_LAYERS), *((name, SubprocVecEnv) for name in OUTER_LAYERS_IN_WORKERS)]
 
 
 @pytest.mark.parametrize(("name", "kind"), LAYERS)
-def test_layers_outside_are_asked_for_their_state(name: str, kind: Any) -> None:
-    first, second = (kind([partial(inside, OUTSIDE[name])] * 2) for _ in range(2))
+def test_outer_layers_continue(name: str, kind: Any) -> None:
+    first, second = (kind([partial(inside, OUTER_LAYERS[name])] * 2) for _ in range(2))
     assert_continues_vectorised(first, second)
     first.close(), second.close()
 
 
 @pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
-def test_a_layer_outside_whose_state_cannot_be_read_is_not_passed_over(kind: Any) -> None:
+def test_outer_layer_with_a_state_that_cannot_be_read(kind: Any) -> None:
     env = kind([partial(inside, Opaque)])
     env.reset()
     assert vec_env_state(env)["environments"] is None
@@ -220,7 +220,7 @@ def test_asking_leaves_nothing_behind() -> None:
 
 
 def test_other_layers_are_refused() -> None:
-    first, second = (DummyVecEnv([partial(inside, OUTSIDE[name])]) for name in ("frames of frames", "functions"))
+    first, second = (DummyVecEnv([partial(inside, OUTER_LAYERS[name])]) for name in ("frames of frames", "functions"))
     first.reset()
     with pytest.raises(ValueError, match=r"must have a layer FrameStackObservation, as .*; it has TransformReward"):
         set_vec_env_state(second, vec_env_state(first))
@@ -252,13 +252,13 @@ def assert_continues_vectorised(first: VecEnv, second: VecEnv) -> None:
 
 
 @pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
-def test_a_vectorised_environment_goes_on_with_its_wrappers(kind: type[VecEnv]) -> None:
+def test_vectorised_environment_continues_with_its_wrappers(kind: type[VecEnv]) -> None:
     first = vec_env(kind, seed=0)
     assert_continues_vectorised(first, vec_env(DummyVecEnv, seed=50))
     first.close()
 
 
-def test_seeds_that_wait_for_the_first_reset_are_kept() -> None:
+def test_seeds_of_the_first_reset_are_kept() -> None:
     state = vec_env_state(vec_env(DummyVecEnv, seed=5))
     first, second = vec_env(DummyVecEnv, seed=5), vec_env(DummyVecEnv, seed=6)
     set_vec_env_state(second, state)
@@ -275,7 +275,7 @@ def test_other_wrappers_and_numbers_are_refused() -> None:
 
 
 @pytest.mark.parametrize("has_begun", [True, False])
-def test_environments_without_state_begin_anew_with_their_generators_and_seeds(has_begun: bool) -> None:
+def test_environments_without_state_keep_generators_and_seeds(has_begun: bool) -> None:
     first, second = make_env("CartPole-v1", seed=5), make_env("CartPole-v1", seed=6)
     if has_begun:
         first.reset()
@@ -286,7 +286,7 @@ def test_environments_without_state_begin_anew_with_their_generators_and_seeds(h
     np.testing.assert_array_equal(second.reset(), first.reset())
 
 
-def test_vectorised_environments_that_give_no_access() -> None:
+def test_vectorised_environment_without_access() -> None:
     class Closed(DummyVecEnv):
         def has_attr(self, attr_name: str) -> bool:
             raise NotImplementedError

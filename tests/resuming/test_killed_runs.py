@@ -21,7 +21,7 @@ ENV = "HalfCheetahVel-v0"
 OPTIONS = ("--env", ENV, "--seed", "3", "-n", "60000", "--eval-freq", "800", "--checkpoint-freq", "8000")
 ARGUMENTS = (*OPTIONS, "--env-kwargs", "horizon:50", "--verbose", "0")
 
-#: Kills its own process at a point of the run, then is the command line
+#: The command line, in a process that kills itself at some point
 KILLING = """
 import os, signal, sys
 from sb3_trmrl.__main__ import main
@@ -42,8 +42,8 @@ def dying(function):
 owner, name = {
     "collecting": (WindowRolloutBuffer, "add"),
     "updating": (WindowRolloutBuffer, "_get_samples"),
-    "writing": (os, "fsync"),  # the content is there, half of it in the system's cache, the name is not
-    "renaming": (atomic_file, "_sync_folder"),  # all is written, the old checkpoints are still there
+    "writing": (os, "fsync"),  # the content is written but not synced, and has no name
+    "renaming": (atomic_file, "_sync_folder"),  # everything is written, and the old checkpoints still exist
 }[where]
 setattr(owner, name, dying(getattr(owner, name)))
 main(sys.argv[3:])
@@ -104,14 +104,14 @@ def test_killed_at(where: str, after: int, whole: Path, tmp_path: Path) -> None:
 
 
 def test_killed_from_outside_again_and_again(whole: Path, tmp_path: Path) -> None:
-    """Killed at whatever moment it is, and each resumed run too, until one comes to the end."""
+    """The run and each resumed run are killed at any moment, until one reaches the end."""
     rng = np.random.default_rng(0)
     dead = tmp_path / "logs" / "trmrl" / f"{ENV}_1"
     kills = 0
     while not (dead / f"{ENV}.zip").exists():
         before = found_in(dead)[-1:]
         with start(command("--resume", str(dead)) if before else command(*ARGUMENTS), tmp_path) as process:
-            # It is let live until it has written a checkpoint, and a little longer
+            # Kill it shortly after it has written a checkpoint
             while process.poll() is None and kills < 4:
                 if found_in(dead)[-1:] != before:
                     time.sleep(rng.uniform(0, 3))

@@ -1,4 +1,4 @@
-"""A run that was interrupted and resumed is, to the last bit, the one that was not."""
+"""A run that was interrupted and resumed is bit for bit the same as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def learn(folder: Path, env: VecEnv, env_id: str, resume: Path | None = None, **
         model = begin(env, **kwargs)
     else:
         model = TransformerPPO.resume(resume, env)
-        # What another process would have of these
+        # As in another process
         random.seed(5), np.random.seed(6), th.manual_seed(7)
     logs = record_logs(model)
     made = callbacks(folder, env_id)
@@ -183,7 +183,7 @@ def test_an_environment_without_state_begins_new_episodes(tmp_path: Path) -> Non
     assert starts[0].all() and model.num_timesteps == 192
 
 
-def test_another_platform_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_platform_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new_model().learn(64, callback=TrainingCheckpoint(tmp_path))
     model = TransformerPPO.resume(tmp_path, make_env())
     monkeypatch.setattr(th, "get_num_threads", lambda: 7)
@@ -191,8 +191,8 @@ def test_another_platform_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         model.learn(64)
 
 
-def test_the_threads_that_are_noted_are_those_of_the_update(tmp_path: Path) -> None:
-    th.set_num_threads(2)  # put back by the fixture
+def test_saved_threads_are_those_of_the_update(tmp_path: Path) -> None:
+    th.set_num_threads(2)  # restored by the fixture
     env = make_env(kind=SubprocVecEnv)
     new_model(env).learn(64, callback=TrainingCheckpoint(tmp_path))
     env.close()
