@@ -4,11 +4,10 @@ Transformer memory and meta-reinforcement learning for Stable-Baselines3.
 Importing the package registers its environments with Gymnasium.
 """
 
-import sb3_trmrl.envs
-import sb3_trmrl.resuming.resumption  # noqa: F401
+import sb3_trmrl.envs  # noqa: F401  (registers the environments)
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback
-from sb3_trmrl.resuming.training_checkpoint import TrainingCheckpoint
+from sb3_trmrl.resuming import TrainingCheckpoint
 from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are either complete or not there."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import BinaryIO
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
-    A file to write to that takes its name only when it is whole and on the disk; until then, and if an error or the
-    death of the process comes between, one that had the name stays as it was.
+    Write a file that takes its name only when it is complete and on the disk.
 
-    :param path: The file's name
-    :return: What to write to
-    :raises OSError: if it cannot be written
+    Until then an older file of this name is left unchanged, also if an error occurs or the process dies.
+
+    :param path: Name of the file
+    :return: File object to write to
+    :raises OSError: if the file cannot be written
     """
-    # Beside the target, so that the last step is a rename within one file system
+    # In the same folder, where renaming is atomic
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -34,8 +35,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 def make_place(path: Path) -> Path:
     """
-    :param path: File to be written; its folder is made if need be
-    :return: The file that a link stands for, so that the link stays one
+    Make the folder of a file to be written, and follow symbolic links, which remain links when the file is replaced.
+
+    :return: The file that ``path`` points to
     :raises OSError: if there can be no such file
     """
     target = path.resolve()
@@ -46,18 +48,13 @@ def make_place(path: Path) -> Path:
 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
-    """
-    Remove what processes that died have left half-written.
-
-    :param folder: Folder
-    :param pattern: Which names the files were to have, for example ``"*.zip"``
-    """
+    """Remove the incomplete files of processes that died while writing, by the pattern of their final names."""
     for path in folder.glob(f".{pattern}.*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):  # Windows has no handles of folders
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

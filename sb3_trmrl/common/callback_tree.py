@@ -1,4 +1,4 @@
-"""The callbacks below the one that a model calls, and the environments they hold."""
+"""The callbacks that a model calls, directly or through other callbacks, and the environments they hold."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from collections.abc import Iterator
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-#: Attributes that every callback has and that belong to the process it runs in
+#: Attributes of every callback that belong to the running process
 PROCESS_ATTRIBUTES = {"model", "locals", "globals", "parent"}
-#: Callbacks without anything to remember
-_WITHOUT_STATE = (CallbackList, ProgressBarCallback)
+#: Callbacks that have no state
+_STATELESS = (CallbackList, ProgressBarCallback)
 
 
 def callbacks_of(root: BaseCallback, without: BaseCallback | None = None) -> dict[str, BaseCallback]:
     """
+    Return a callback and all callbacks inside it.
+
     :param root: The callback that the model calls
-    :param without: One to leave out
-    :return: It and all that it calls, by class and number among those of the class, such as ``"EvalCallback 0"``
+    :param without: A callback to leave out
+    :return: The callbacks by class name and number within the class, for example ``"EvalCallback 0"``
     """
     found: dict[str, BaseCallback] = {}
     for callback in _walk(root):
-        known = any(callback is other for other in (without, *found.values()))
-        if not known and not isinstance(callback, _WITHOUT_STATE):
+        is_known = any(callback is other for other in (without, *found.values()))
+        if not is_known and not isinstance(callback, _STATELESS):
             name = type(callback).__name__
             found[f"{name} {sum(other.startswith(f'{name} ') for other in found)}"] = callback
     return found
@@ -37,9 +39,6 @@ def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
 
 
 def environments_of(callback: BaseCallback) -> dict[str, VecEnv]:
-    """
-    :param callback: A callback
-    :return: Environments it holds, those for training not among them
-    """
+    """Return the environments that a callback holds, except the training environment, by attribute name."""
     held = {name: value for name, value in vars(callback).items() if isinstance(value, VecEnv)}
     return {name: env for name, env in held.items() if env is not callback.model.env}

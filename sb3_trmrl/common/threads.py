@@ -1,4 +1,4 @@
-"""How many threads PyTorch uses."""
+"""The number of threads that PyTorch uses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -9,10 +9,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """
-    Let PyTorch compute with one thread: for the few observations of a step more of them bring nothing, and where other
-    programs use the cores they wait for each other.
-    """
+    """Let PyTorch compute with one thread: more do not speed up the forward pass of a few observations."""
     threads = th.get_num_threads()
     th.set_num_threads(1)
     try:
@@ -24,8 +21,9 @@ def one_thread() -> Iterator[None]:
 @contextmanager
 def one_thread_beside_workers(env: VecEnv) -> Iterator[None]:
     """
-    Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores: its others would not
-    rest between two actions but wait in a loop. Other environments leave the threads as they are.
+    Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores.
+
+    PyTorch's other threads would not sleep between two actions, but wait in a busy loop.
 
     :param env: Training environment
     """

@@ -6,10 +6,7 @@ from importlib import metadata
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """
-    :param packages: Names of packages
-    :return: Python's version and theirs by name; without what runs from its folder, without an installation
-    """
+    """Return the versions of Python and of those packages that are installed, by name."""
     versions = {"python": platform.python_version()}
     for package in packages:
         try:

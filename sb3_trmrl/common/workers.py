@@ -1,4 +1,4 @@
-"""The worker processes of a SubprocVecEnv."""
+"""Errors from the worker processes of a SubprocVecEnv."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,28 +9,25 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 @contextmanager
 def worker_errors(environments: Callable[[], Iterable[VecEnv]]) -> Iterator[None]:
     """
-    Say which worker has ended where its pipe would only say that nobody answers.
+    Replace errors of a closed pipe by an error that names the worker process that has ended.
 
-    :param environments: Gives those that may have workers, when there is an error
+    :param environments: Returns the environments that may have workers; called after an error
     :raises RuntimeError: naming the workers that have ended
     """
     try:
         yield
     except (EOFError, ConnectionError) as error:
-        ended = [f"{index} (exit code {code})" for env in environments() for index, code in _ended(env).items()]
+        ended = [f"{index} (exit code {code})" for env in environments() for index, code in _exit_codes(env).items()]
         if not ended:
             raise
         raise RuntimeError(
             f"worker process of SubprocVecEnv has ended, environment {', '.join(ended)}: a negative exit code is the "
-            "signal that killed it, -9 often the system's for want of memory. A checkpoint written before is intact"
+            "signal that killed it, -9 often means that the system was out of memory. Earlier checkpoints are intact"
         ) from error
 
 
-def _ended(env: VecEnv) -> dict[int, int]:
-    """
-    :param env: Environment
-    :return: Exit codes of the workers that have ended, by index
-    """
+def _exit_codes(env: VecEnv) -> dict[int, int]:
+    """Return the exit codes of the workers that have ended, by index."""
     base = env.unwrapped
     processes = base.processes if isinstance(base, SubprocVecEnv) else []
     for process in processes:

@@ -18,7 +18,7 @@ from sb3_trmrl.common.checks import (
     check_option,
     check_positive_int,
 )
-from sb3_trmrl.common.plain_state import attributes_besides, plain_state, set_plain_state
+from sb3_trmrl.common.plain_state import opaque_attributes, plain_state, set_plain_state
 from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS, N_HELD_OUT_TASKS, SPLITS
 from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial
 from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
@@ -107,7 +107,7 @@ class TaskEnv(gym.Env):
         """
         if type(self).state_dict is TaskEnv.state_dict:
             task = self.get_task()
-            if attributes_besides(self, (spaces.Space, EnvSpec, type(task))):
+            if opaque_attributes(self, (spaces.Space, EnvSpec, type(task))):
                 return None
         return self._plain_state()
 

@@ -1,4 +1,4 @@
-"""The state of callbacks: what they have gathered, and the environments they hold."""
+"""The state of callbacks: their attributes, and the environments they hold."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from sb3_trmrl.resuming.vec_env_state import set_vec_env_state, vec_env_state
 
 class CallbackWatch:
     """
-    Callbacks while a model is trained. Their state is all that can be pickled, without arguments of their constructors
-    that have not changed: a resumed run may have others. What cannot be pickled when training begins are tools, such as
-    open files.
+    Takes the state of callbacks while a model is trained.
+
+    The state of a callback is every attribute that can be pickled, except arguments of its constructor that have not
+    changed: a resumed run may set other ones. Attributes that cannot be pickled when training begins, such as open
+    files, are not part of the state.
 
     :param root: The callback that the model calls, when training begins
-    :param observer: The callback that asks, which is not looked at
+    :param observer: A callback without state: the one that takes the state of the others
     """
 
     def __init__(self, root: BaseCallback, observer: BaseCallback | None = None) -> None:
@@ -38,13 +40,12 @@ class CallbackWatch:
         return attributes
 
     def state(self) -> dict[str, Any]:
-        """
-        :return: Attributes of each callback, and the states of the environments they hold
-        """
-        taken = {}
+        """Return the attributes of each callback and the states of the environments it holds, by its name."""
+        states = {}
         for name, attributes in self._attributes().items():
-            before, arguments = self._at_start[name], _arguments(self._callbacks[name])
-            taken[name] = {
+            callback, before = self._callbacks[name], self._at_start[name]
+            arguments = _constructor_arguments(callback)
+            kept = {
                 key: value
                 for key, value in attributes.items()
                 if key.lstrip("_") not in arguments or value != before.get(key)
@@ -52,55 +53,43 @@ class CallbackWatch:
             lost = sorted(before.keys() - attributes.keys())
             if lost:
                 warnings.warn(
-                    f"{name}: {', '.join(lost)} cannot be pickled any more and will start anew in a resumed run",
+                    f"{name}: {', '.join(lost)} can no longer be pickled and will not be restored in a resumed run",
                     UserWarning,
                     stacklevel=2,
                 )
-        environments = {
-            name: {key: vec_env_state(env) for key, env in environments_of(callback).items()}
-            for name, callback in self._callbacks.items()
-        }
-        return {"attributes": taken, "environments": environments}
+            environments = {key: vec_env_state(env) for key, env in environments_of(callback).items()}
+            states[name] = {"attributes": kept, "environments": environments}
+        return states
 
 
 def set_callback_state(root: BaseCallback, state: dict[str, Any]) -> None:
-    """
-    :param root: The callback that the model calls
-    :param state: What :meth:`CallbackWatch.state` returned
-    """
+    """Restore what :meth:`CallbackWatch.state` returned to a callback and the callbacks inside it."""
     callbacks = callbacks_of(root)
-    missing = sorted(state["attributes"].keys() - callbacks.keys())
+    missing = sorted(state.keys() - callbacks.keys())
     if missing:
         warnings.warn(
-            f"the interrupted run had the callbacks {', '.join(missing)}, which this one has not",
+            f"the interrupted run had the callbacks {', '.join(missing)}, which the resumed run does not have",
             UserWarning,
             stacklevel=2,
         )
-    for name, callback in callbacks.items():
-        for key, value in state["attributes"].get(name, {}).items():
-            setattr(callback, key, pickle.loads(value))
-        for key, saved in state["environments"].get(name, {}).items():
-            env = getattr(callback, key, None)
+    for name in sorted(state.keys() & callbacks.keys()):
+        for key, value in state[name]["attributes"].items():
+            setattr(callbacks[name], key, pickle.loads(value))
+        for key, saved in state[name]["environments"].items():
+            env = getattr(callbacks[name], key, None)
             if isinstance(env, VecEnv):
                 set_vec_env_state(env, saved)
 
 
 def _is_own(name: str, value: Any) -> bool:
-    """
-    :param name: Name of a callback's attribute
-    :param value: Its value
-    :return: Whether it is part of its state
-    """
-    of_others = (BaseCallback, BaseAlgorithm, VecEnv, Logger, KVWriter, CallbackWatch)
+    """Return whether an attribute is part of a callback's state."""
+    not_own = (BaseCallback, BaseAlgorithm, VecEnv, Logger, KVWriter, CallbackWatch)
     first = value[0] if isinstance(value, list) and value else value
-    return name not in PROCESS_ATTRIBUTES and not isinstance(first, of_others)
+    return name not in PROCESS_ATTRIBUTES and not isinstance(first, not_own)
 
 
-def _arguments(callback: BaseCallback) -> set[str]:
-    """
-    :param callback: A callback
-    :return: Names of its constructor's arguments, those of its base classes among them
-    """
+def _constructor_arguments(callback: BaseCallback) -> set[str]:
+    """Return the argument names of a callback's constructor and of those of its base classes."""
     constructors = [vars(each)["__init__"] for each in type(callback).__mro__ if "__init__" in vars(each)]
     return {name for constructor in constructors for name in inspect.signature(constructor).parameters}
 
@@ -108,5 +97,5 @@ def _arguments(callback: BaseCallback) -> set[str]:
 def _pickled(value: Any) -> bytes | None:
     try:
         return pickle.dumps(value)
-    except Exception:  # objects refuse to be pickled in any way they like
+    except Exception:  # any type of exception is possible
         return None

@@ -1,6 +1,8 @@
 """
-Checkpoints on disk. A checkpoint is a zip that any SB3 model would be loaded from, with one member more: the training
-state. Both hold pickles: only load those that you trust.
+Checkpoints on disk.
+
+A checkpoint is a zip that SB3's ``load`` accepts, with one additional member: the training state. Both contain pickles:
+only load checkpoints that you trust.
 """
 
 from __future__ import annotations
@@ -20,25 +22,18 @@ from sb3_trmrl.common.checks import check_path
 from sb3_trmrl.resuming.training_state import TrainingState
 
 _STATE = "training_state.pkl"
-#: Raised when an older version of this package could not go on from what a newer one writes
-_FORMAT = 1
+#: Increased whenever older versions of the package could not read what newer ones write
+_FORMAT = 2
 _NAME = re.compile(r"checkpoint_(\d+)_steps\.zip")
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """
-    :param folder: Folder
-    :return: Its checkpoints, the newest last
-    """
-    found = {path: match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
-    return sorted(found, key=lambda path: int(found[path][1]))
+    """List the checkpoints in a folder, the newest one last."""
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=steps_of)
 
 
 def steps_of(checkpoint: Path) -> int:
-    """
-    :param checkpoint: One of :func:`checkpoints_in`
-    :return: Steps that the model had made
-    """
+    """Return the number of training steps in the name of a checkpoint."""
     match = _NAME.fullmatch(checkpoint.name)
     assert match is not None
     return int(match[1])
@@ -46,55 +41,58 @@ def steps_of(checkpoint: Path) -> int:
 
 def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -> Path:
     """
-    :param folder: Where to
-    :param model: Model
-    :param state: State of its training
-    :return: The file, which is whole and on the disk
-    :raises OSError: naming the file and what went wrong; older checkpoints are as they were
+    Write a checkpoint, which is complete and on the disk when this function returns.
+
+    :return: The file
+    :raises OSError: if the file cannot be written; older checkpoints are left unchanged
+    :raises TypeError: if an environment returned a state that cannot be pickled
     """
     path = folder / f"checkpoint_{model.num_timesteps}_steps.zip"
+    try:
+        pickled = pickle.dumps({"format": _FORMAT, **state._asdict()})
+    except Exception as error:  # any type of exception is possible
+        raise TypeError(f"state_dict() of the environment must return what can be pickled: {error}") from error
     content = io.BytesIO()
     model.save(content)
     with zipfile.ZipFile(content, "a") as archive:
-        archive.writestr(_STATE, pickle.dumps({"format": _FORMAT, **state._asdict()}))
+        archive.writestr(_STATE, pickled)
     try:
         with atomic_file(path) as file:
             file.write(content.getbuffer())
     except OSError as error:
         older = checkpoints_in(folder) if folder.is_dir() else []
-        kept = f"the last one, {older[-1]}, is intact" if older else "there is none yet"
+        kept = f"the last one, {older[-1]}, is intact" if older else "there is no earlier one"
         raise OSError(error.errno, f"cannot write the checkpoint {path} ({error.strerror}); {kept}") from error
     return path
 
 
 def find_checkpoint(path: str | Path) -> Path:
     """
+    Find a checkpoint, and compare its checksums.
+
     :param path: A checkpoint, or a folder of checkpoints
-    :return: The checkpoint, of a folder the newest one that is whole
+    :return: The checkpoint, or the newest intact one in the folder
     :raises FileNotFoundError: if there is none
-    :raises ValueError: if the file is no checkpoint, or damaged
+    :raises ValueError: if the file is damaged or not a checkpoint
     """
     path = check_path("path", path)
-    if path.is_file():
-        problem = _damage(path)
-        if problem:
-            raise ValueError(f"`path` must be a checkpoint, or a folder of checkpoints; {path} {problem}")
-        return path
-    if not path.is_dir():
+    if not path.exists():
         raise FileNotFoundError(f"`path` {str(path)!r} is neither a checkpoint nor a folder of checkpoints")
-    for checkpoint in reversed(checkpoints_in(path)):
+    for checkpoint in [path] if path.is_file() else reversed(checkpoints_in(path)):
         problem = _damage(checkpoint)
         if not problem:
             return checkpoint
-        warnings.warn(f"{checkpoint} {problem}: taking the one before it", UserWarning, stacklevel=2)
-    raise FileNotFoundError(f"`path` {str(path)!r} holds no whole checkpoint (checkpoint_*_steps.zip)")
+        if checkpoint is path:
+            raise ValueError(f"`path` must be a checkpoint, or a folder of checkpoints; {path} {problem}")
+        warnings.warn(f"{checkpoint} {problem}: using the one before it", UserWarning, stacklevel=2)
+    raise FileNotFoundError(f"`path` {str(path)!r} holds no intact checkpoint (checkpoint_*_steps.zip)")
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:
     """
-    :param checkpoint: What :func:`find_checkpoint` returned
-    :return: The training state in it
-    :raises ValueError: if another version of this package wrote it
+    Read the training state from an intact checkpoint.
+
+    :raises ValueError: if an incompatible version of this package wrote it
     """
     with zipfile.ZipFile(checkpoint) as archive:
         content = pickle.loads(archive.read(_STATE))
@@ -106,19 +104,14 @@ def read_training_state(checkpoint: Path) -> TrainingState:
 
 
 def _damage(path: Path) -> str:
-    """
-    :param path: File
-    :return: What is wrong with it, or nothing
-    """
+    """Return what is wrong with a file, or an empty string."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # compares checksums
             if broken is not None:
                 return f"is damaged in {broken}"
-            return (
-                ""
-                if _STATE in archive.namelist()
-                else f"has no {_STATE}: it was cut off, or is a model that was saved otherwise"
-            )
+            if _STATE not in archive.namelist():
+                return f"has no {_STATE}: it was cut off, or it is a model that was not saved as a checkpoint"
+            return ""
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
-        return f"is no whole zip ({error})"
+        return f"is not an intact zip file ({error})"

@@ -1,48 +1,127 @@
-"""Continuing an interrupted run."""
+"""How a model continues an interrupted training run."""
+
+from __future__ import annotations
 
 import os
-from typing import Any
+import random
+import warnings
+from pathlib import Path
+from typing import Any, TypeVar
 
 import gymnasium as gym
+import numpy as np
 import torch as th
-from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.resuming.callback_state import set_callback_state
 from sb3_trmrl.resuming.checkpoint_files import find_checkpoint, read_training_state
-from sb3_trmrl.resuming.training_state import TrainingState, platform_of, set_training_state, warn_of_differences
-from sb3_trmrl.resuming.vec_env_state import check_fits
-from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.resuming.training_state import platform_of
+from sb3_trmrl.resuming.vec_env_state import check_same_layers, set_vec_env_state
+
+Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
 
 class Resumption:
-    def __init__(self, state: TrainingState) -> None:
-        self.state = state
-        self._has_own_logger = False
+    """
+    The point from which the next ``learn`` of a model continues an interrupted one.
+
+    :param checkpoint: An intact checkpoint
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.state = read_training_state(checkpoint)
+        self._has_set_logger = False
 
     def begin_learning(self, model: Any, total_timesteps: int) -> int:
-        warn_of_differences(self.state.platform, platform_of(model, th.get_num_threads()))
+        """
+        Prepare a call of ``learn``: log where the interrupted run did, and warn if the platform is another one.
+
+        :param total_timesteps: Steps of the interrupted ``learn`` and of this one together
+        :return: Steps that are left
+        """
+        saved, now = self.state.platform, platform_of(model, th.get_num_threads())
+        different = [f"{name} {saved.get(name)} instead of {now[name]}" for name in now if saved.get(name) != now[name]]
+        if different:
+            warnings.warn(
+                f"the interrupted run had {', '.join(different)}: the resumed run continues it, but not bit for bit",
+                UserWarning,
+                stacklevel=3,
+            )
         folder = self.state.logs["folder"]
         if folder is not None and model.tensorboard_log is not None and not model._custom_logger:
+            # SB3 would log to the newest of TensorBoard's folders, which may belong to another run
             outputs = ["stdout", "tensorboard"] if model.verbose else ["tensorboard"]
             model.set_logger(configure(os.path.join(model.tensorboard_log, folder), outputs))
-        return int(total_timesteps + model._steps_before_learn - model.num_timesteps)
+            self._has_set_logger = True
+        return total_timesteps + self.state.steps_before_learn - int(model.num_timesteps)
 
     def begin_rollout(self, model: Any, callback: BaseCallback) -> None:
-        set_training_state(model, self.state, callback)
-        model.load_memory_state(self.state.memory)
+        """Restore the training state, at the beginning of the first rollout."""
+        if self._has_set_logger:
+            model._custom_logger = False  # later calls of `learn` have folders of their own
+        state = self.state
+        for path, length in state.log_files.items():
+            _cut(path, length)
+        for name, values in state.logs["pending"].items():
+            kept = getattr(model.logger, name)
+            kept.clear()
+            kept.update(values)
+        set_callback_state(callback, state.callbacks)
+        for name, value in state.last_step.items():
+            setattr(model, name, value)
+        if not set_vec_env_state(model.env, state.env):
+            warnings.warn(
+                "the environment, or a wrapper around it, could not give its state by a method state_dict(): new "
+                "episodes begin, and from here on the run differs from an uninterrupted one",
+                UserWarning,
+                stacklevel=2,
+            )
+            model._last_obs = model.env.reset()
+            model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
+            normalizer = model.get_vec_normalize_env()
+            model._last_original_obs = None if normalizer is None else normalizer.get_original_obs()
+        _set_generator_states(state.generators)
+        model.load_memory_state(state.memory)
 
 
-def resume_training(cls: Any, path: Any, env: Any, **kwargs: Any) -> Any:
-    checkpoint = find_checkpoint(path)
+def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | str, **kwargs: Any) -> Algorithm:
+    """
+    Load a model that continues training from a checkpoint. See ``TransformerPPO.resume`` for the other arguments.
+
+    :param algorithm: Class of the model
+    :return: The model; its attribute ``start_from`` is a :class:`Resumption`
+    """
     check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
-    state = read_training_state(checkpoint)
-    model = cls.load(checkpoint, env=maybe_make_env(env, verbose=0), **kwargs)
-    check_fits(model.env, state.env)
-    model.start_from = Resumption(state)
+    resumption = Resumption(find_checkpoint(path))
+    # As an open file: `load` would compare the checksums again
+    with resumption.checkpoint.open("rb") as file:
+        model = algorithm.load(file, env=maybe_make_env(env, verbose=0), **kwargs)
+    assert model.env is not None
+    check_same_layers(model.env, resumption.state.env)
+    model.start_from = resumption  # type: ignore[attr-defined]
     return model
 
 
-TransformerPPO.register_resumer(resume_training)
+def _set_generator_states(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    th.set_rng_state(th.as_tensor(states["torch"]))
+    if states["cuda"] and th.cuda.device_count() == len(states["cuda"]):
+        th.cuda.set_rng_state_all([th.as_tensor(state) for state in states["cuda"]])
+
+
+def _cut(path: str, length: int) -> None:
+    """Remove what the interrupted run wrote to a log after the checkpoint: the resumed run writes it again."""
+    try:
+        with open(path, "r+b") as file:
+            file.seek(0, 2)
+            if file.tell() > length:
+                file.truncate(length)
+    except FileNotFoundError:
+        warnings.warn(f"the log {path} of the interrupted run no longer exists", UserWarning, stacklevel=2)

@@ -122,8 +122,6 @@ class TransformerPPO(PPO):
     _last_memory: Memory
     # Where the next rollout continues an interrupted run
     start_from: Resumption | None = None
-    # Steps that the model had made when `learn` was called
-    _steps_before_learn: int = 0
 
     def __init__(
         self,
@@ -387,24 +385,18 @@ class TransformerPPO(PPO):
         """
         check_arguments(locals(), LEARN_CHECKS)
         total_timesteps = int(total_timesteps)
-        has_own_logger = self._custom_logger
-        if self.start_from is None:
-            self._steps_before_learn = 0 if reset_num_timesteps else self.num_timesteps
-        else:
+        if self.start_from is not None:
             total_timesteps = self.start_from.begin_learning(self, total_timesteps)
             reset_num_timesteps = False
-        try:
-            with worker_errors(lambda: self._environments(callback)):
-                return super().learn(
-                    total_timesteps=total_timesteps,
-                    callback=callback,
-                    log_interval=log_interval,
-                    tb_log_name=tb_log_name,
-                    reset_num_timesteps=reset_num_timesteps,
-                    progress_bar=progress_bar,
-                )
-        finally:
-            self._custom_logger = has_own_logger
+        with worker_errors(lambda: self._environments(callback)):
+            return super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
 
     @classmethod
     def resume(

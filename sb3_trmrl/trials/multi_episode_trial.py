@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
-from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from gymnasium.wrappers.utils import RunningMeanStd
 
 from sb3_trmrl.common.checks import check_instance, check_option, check_positive_int
 from sb3_trmrl.common.env_layers import layers_of
-from sb3_trmrl.common.plain_state import attributes_besides, plain_state, set_plain_state
+from sb3_trmrl.common.plain_state import layer_states, load_layer_states, plain_state, set_plain_state
 from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
 
 # Wrappers inside the trial write these about an inner episode. SB3 would read them as statements about its own episode,
@@ -221,11 +218,11 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         """
         Return the state from which the trial can be continued.
 
-        :return: State of the trial and of everything inside it, or None if the environment has no ``state_dict()``
+        :return: State of the trial and of everything inside it, or None if a layer cannot give its state
         """
-        if not self._has_begun:  # the environment may have no task yet
-            return {"layer": type(self).__name__, "attributes": plain_state(self), "env": None}
-        return _wrapper_state(self)
+        # Before the first reset, the environment may have no task yet
+        layers = layer_states(self.env) if self._has_begun else []
+        return None if layers is None else {"attributes": plain_state(self), "layers": layers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
@@ -233,7 +230,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
         :param state: Result of ``state_dict()`` of a wrapper that was made with the same arguments
         """
-        _set_wrapper_state(self, state)
+        load_layer_states(self.env, state["layers"])
+        set_plain_state(self, state["attributes"])
 
 
 def _check_layers(env: gym.Env) -> None:
@@ -256,24 +254,3 @@ def _check_layers(env: gym.Env) -> None:
             "`env` must have the methods sample_tasks(n), set_task(task) and get_task(); "
             f"{env} lacks {', '.join(missing)}"
         )
-
-
-def _wrapper_state(wrapper: gym.Wrapper) -> dict[str, Any] | None:
-    """Return the state of a wrapper and everything inside it, or None if one of the layers cannot give its own."""
-    inner: Any = wrapper.env
-    state = None
-    if hasattr(inner, "state_dict"):
-        state = inner.state_dict()
-    elif isinstance(inner, gym.Wrapper) and not attributes_besides(inner, (gym.Env, spaces.Space, RunningMeanStd)):
-        state = _wrapper_state(inner)
-    if state is None:
-        return None
-    return {"layer": type(wrapper).__name__, "attributes": plain_state(wrapper, (RunningMeanStd,)), "env": state}
-
-
-def _set_wrapper_state(wrapper: gym.Wrapper, state: dict[str, Any]) -> None:
-    inner: Any = wrapper.env
-    if state["env"] is not None:
-        load = getattr(inner, "load_state_dict", None) or partial(_set_wrapper_state, inner)
-        load(state["env"])
-    set_plain_state(wrapper, state["attributes"])

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_trmrl.common.checks import check_instance, check_option
+from sb3_trmrl.common.plain_state import layer_states, load_layer_states
 
 
 class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -94,6 +95,23 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
             prev_reward = 0.0
         observation = self._observation(observation, prev_action, prev_reward, terminated or new_episode)
         return observation, reward, terminated, truncated, info
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """
+        Return the state from which the environment can be continued.
+
+        :return: State of the layers inside, or None if one of them cannot give it. This wrapper has no state of its own
+        """
+        layers = layer_states(self.env)
+        return None if layers is None else {"layers": layers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Continue from a state.
+
+        :param state: Result of ``state_dict()`` of a wrapper that was made with the same arguments
+        """
+        load_layer_states(self.env, state["layers"])
 
     def _observation(
         self, observation: Any, prev_action: np.ndarray, prev_reward: float, prev_done: bool

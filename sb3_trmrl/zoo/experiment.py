@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int, check_whole_number
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
-from sb3_trmrl.resuming.training_checkpoint import TrainingCheckpoint
+from sb3_trmrl.resuming import TrainingCheckpoint
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, raised_by_user_code
@@ -292,10 +292,11 @@ class TrMRLExperimentManager(ExperimentManager):
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         if self.resume is None:
             return super()._load_pretrained_agent(hyperparams, env)
-        print(f"Resuming from {self.resume}")
-        return TransformerPPO.resume(
+        model = TransformerPPO.resume(
             self.resume, env, tensorboard_log=self.tensorboard_log, verbose=self.verbose, device=self.device
         )
+        print(f"Resuming from {self.resume}")
+        return model
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         if self.resume is None:

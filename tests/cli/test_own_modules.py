@@ -135,7 +135,7 @@ def test_what_fails_before_training_leaves_no_folder(module: Callable[[str, str]
     assert str(kept / f"{ENV}.zip") in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore:.* is no whole zip")
+@pytest.mark.filterwarnings("ignore:.* is not an intact zip")
 def test_a_run_that_cannot_be_resumed_keeps_its_folder(module: Callable[[str, str], str]) -> None:
     run = train(Path("logs"), "-n", "40", "--eval-freq", "-1", "--checkpoint-freq", "20")
     before = sorted(run.rglob("*"))

@@ -2,13 +2,69 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_trmrl import TransformerPPO
+from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
+
+ENV = "sb3_trmrl:SparsePointRobot-v0"
+SMALL: dict[str, Any] = dict(context_length=3, d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
+
+
+def make_env(env_id: str = ENV, n_envs: int = 2, kind: type[VecEnv] = DummyVecEnv, seed: int = 0) -> VecEnv:
+    return make_vec_env(env_id, n_envs, seed=seed, vec_env_cls=kind)  # type: ignore[arg-type]
+
+
+def new_model(env: VecEnv | None = None, **kwargs: Any) -> TransformerPPO:
+    """A tiny model with rollouts of 64 steps in two environments."""
+    settings = dict(n_steps=32, batch_size=64, n_epochs=1, seed=0, policy_kwargs=SMALL) | kwargs
+    return TransformerPPO("TrMRLPolicy", make_env() if env is None else env, **settings)
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    return [steps_of(path) for path in checkpoints_in(folder)]
+
+
+def _nothing(callback: BaseCallback) -> None:
+    pass
+
+
+class Hooks(BaseCallback):
+    """Calls functions with itself: at each step, and where a rollout begins and ends. Counts rollouts."""
+
+    def __init__(self, step: Any = _nothing, start: Any = _nothing, end: Any = _nothing) -> None:
+        super().__init__()
+        self.step, self.start, self.end = step, start, end
+        self.rollouts = 0
+
+    def _on_step(self) -> bool:
+        self.step(self)
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self.rollouts += 1
+        self.start(self)
+
+    def _on_rollout_end(self) -> None:
+        self.end(self)
+
+
+def step_log(path: Path) -> Hooks:
+    """Adds a line to a file at the end of each rollout: the number of steps."""
+
+    def write(callback: Hooks) -> None:
+        with path.open("a") as file:
+            file.write(f"{callback.num_timesteps}\n")
+
+    return Hooks(end=write)
 
 
 class LogRecorder(KVWriter):
@@ -27,21 +83,13 @@ class LogRecorder(KVWriter):
 
 
 def record_logs(model: TransformerPPO) -> LogRecorder:
-    """
-    :param model: Model
-    :return: What keeps its logs from now on
-    """
     recorder = LogRecorder()
     model.set_logger(Logger(None, [recorder]))
     return recorder
 
 
 def assert_same(first: Any, second: Any, where: str = "") -> None:
-    """
-    :param first: Numbers, arrays, tensors, and containers of those
-    :param second: The same to the last bit
-    :param where: Path to them, for the message
-    """
+    """Compare numbers, arrays, tensors and containers of those to the last bit."""
     if isinstance(first, dict):
         assert first.keys() == second.keys(), (where, first.keys() ^ second.keys())
         for key in first:
@@ -60,10 +108,7 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
 
 
 def everything_learned(model: TransformerPPO) -> dict[str, Any]:
-    """
-    :param model: Model
-    :return: Its parameters and those of the optimiser, its counters, statistics of rewards and observations
-    """
+    """Return what training has changed: parameters, optimiser, counters and statistics."""
     normalizer = model.get_vec_normalize_env()
     infos = [{key: value for key, value in info.items() if key != "t"} for info in model.ep_info_buffer or []]
     return {
@@ -77,3 +122,16 @@ def everything_learned(model: TransformerPPO) -> dict[str, Any]:
         "reward_variance": None if normalizer is None else normalizer.ret_rms.var,
         "generator": th.get_rng_state(),
     }
+
+
+def assert_same_files(first: Path, second: Path) -> None:
+    """Compare what evaluations and monitors of two runs wrote, except times."""
+    for name in ("evaluations.npz", "adaptation.npz"):
+        with np.load(first / name) as expected, np.load(second / name) as found:
+            assert_same(dict(expected), dict(found), name)
+    for file in sorted(first.glob("*.monitor.csv")):
+        # Return and length of each trial; the third column is the time
+        rows = [
+            [line.split(",")[:2] for line in (run / file.name).read_text().splitlines()[1:]] for run in (first, second)
+        ]
+        assert rows[0] == rows[1]

@@ -1,35 +1,38 @@
-"""An environment that goes on from another one's state does exactly what that one does."""
+"""An environment that continues from the state of another one behaves in exactly the same way."""
+
+from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from functools import partial
+from random import Random
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium import spaces
-from gymnasium.wrappers import TimeLimit
-from stable_baselines3.common.env_util import make_vec_env
+from gymnasium import spaces, wrappers
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
 
-import sb3_trmrl  # noqa: F401  (registers the environments)
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
+from sb3_trmrl.envs.bandit import BernoulliBanditEnv
 from sb3_trmrl.resuming.vec_env_state import set_vec_env_state, vec_env_state
 from tests.helpers.families import EarlyEnd, early_end
-from tests.helpers.resuming import assert_same
+from tests.helpers.resuming import ENV, assert_same, make_env
 
 SHORT = {"HalfCheetahVel-v0": 30, "HalfCheetahDir-v0": 30, "AntDir-v0": 30, "MetaWorldML10-v0": 30}
 OTHERS = ("BernoulliBandit-v0", "TabularMDP-v0", "GridNavi-v0", "DarkKeyToDoor-v0", "SparsePointRobot-v0")
 
 
-def play(env: Any, actions: list[Any]) -> list[Any]:
-    """What an environment says to some actions; a new trial is begun where one ends."""
+def play(env: Any, actions: list[Any]) -> list[str]:
+    """Return everything that an environment returns, beginning a new trial where one ends."""
     said = []
     for action in actions:
         observation, reward, terminated, truncated, info = env.step(action)
         said.append([observation, reward, terminated, truncated, {k: v for k, v in info.items() if k != "episode"}])
         if terminated or truncated:
             said.append(list(env.reset()))
-    return said
+    return [repr(each) for each in said]
 
 
 def draw(env: Any, n: int, seed: int) -> list[Any]:
@@ -37,21 +40,29 @@ def draw(env: Any, n: int, seed: int) -> list[Any]:
     return [env.action_space.sample() for _ in range(n)]
 
 
-@pytest.mark.parametrize("split", ["train", "validation"])
-@pytest.mark.parametrize("env_id", [*SHORT, *OTHERS])
-def test_every_environment_goes_on_to_the_last_bit(
-    env_id: str, split: str, few_goals: None, recwarn: pytest.WarningsRecorder
-) -> None:
-    kwargs: dict[str, Any] = {"split": split, **({"horizon": SHORT[env_id]} if env_id in SHORT else {})}
-    first, second = (gym.make(env_id, **kwargs) for _ in range(2))
+def sent(state: Any) -> Any:
+    """A state as another process receives it."""
+    return pickle.loads(pickle.dumps(state))
+
+
+def assert_continues(make: Callable[[], gym.Env], before: int, after: int) -> None:
+    """Play, load the state into another environment with a different past, and compare what follows."""
+    first, second = make(), make()
     first.reset(seed=3)
-    play(first, draw(first, 47, seed=1))
-    state = pickle.loads(pickle.dumps(first.get_wrapper_attr("state_dict")()))
+    play(first, draw(first, before, seed=1))
+    state = sent(first.get_wrapper_attr("state_dict")())
     second.reset(seed=99)
     play(second, draw(second, 3, seed=2))
     second.get_wrapper_attr("load_state_dict")(state)
-    actions = draw(first, 150, seed=4)  # beyond the end of a trial
-    assert_same([repr(each) for each in play(first, actions)], [repr(each) for each in play(second, actions)])
+    actions = draw(first, after, seed=4)
+    assert play(first, actions) == play(second, actions)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("env_id", [*SHORT, *OTHERS])
+def test_every_environment_continues_bit_for_bit(env_id: str, split: str, few_goals: None) -> None:
+    kwargs: dict[str, Any] = {"split": split, **({"horizon": SHORT[env_id]} if env_id in SHORT else {})}
+    assert_continues(partial(gym.make, env_id, **kwargs), before=47, after=150)  # beyond the end of a trial
 
 
 def test_a_state_is_a_copy() -> None:
@@ -63,7 +74,7 @@ def test_a_state_is_a_copy() -> None:
     env.get_wrapper_attr("load_state_dict")(state)
     again = play(env, actions)
     env.get_wrapper_attr("load_state_dict")(state)
-    assert repr(before) == repr(again) == repr(play(env, actions))
+    assert before == again == play(env, actions)
 
 
 class Counting(EarlyEnd):
@@ -77,30 +88,149 @@ class Counting(EarlyEnd):
         self.np_random = state["generator"]
 
 
-def own_environment() -> gym.Env:
-    return PreviousTransitionObservation(MultiEpisodeTrial(TimeLimit(Counting(), 7), episodes_per_trial=3))
-
-
 def test_a_users_environment_with_the_two_methods_inside_a_time_limit() -> None:
-    first, second = own_environment(), own_environment()
-    first.reset(seed=1)
-    play(first, draw(first, 11, seed=1))
-    state = pickle.loads(pickle.dumps(first.get_wrapper_attr("state_dict")()))
-    second.reset(seed=2)
-    second.get_wrapper_attr("load_state_dict")(state)
-    actions = draw(first, 60, seed=3)
-    assert repr(play(first, actions)) == repr(play(second, actions))
+    def make() -> gym.Env:
+        trials = MultiEpisodeTrial(wrappers.TimeLimit(Counting(), 7), episodes_per_trial=3)
+        return PreviousTransitionObservation(trials)
+
+    assert_continues(make, before=11, after=60)
 
 
-def test_without_the_methods_a_trial_says_that_it_cannot() -> None:
+def test_trials_of_an_environment_without_the_methods_have_no_state() -> None:
     env = early_end()
     env.reset(seed=0)
     assert env.get_wrapper_attr("state_dict")() is None
 
 
+def test_no_state_holds_an_environment() -> None:
+    """States are sent to other processes."""
+    env = gym.make("GridNavi-v0")
+    env.reset(seed=0)
+
+    def walk(value: Any) -> None:
+        assert not isinstance(value, (gym.Env, spaces.Space))
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+            walk(each)
+
+    walk(env.get_wrapper_attr("state_dict")())
+
+
+class Simulated(BernoulliBanditEnv):
+    """A family around a simulator, without methods of its own for its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.simulator = gym.make("Pendulum-v1")
+
+
+def test_a_family_around_a_simulator_has_no_state_without_its_own_methods() -> None:
+    assert Simulated().state_dict() is None
+    trials = MultiEpisodeTrial(Simulated())
+    assert trials.state_dict() is not None  # before it begins there is nothing to keep
+    trials.reset(seed=0)
+    assert trials.state_dict() is None
+
+
+# -- Outer layers ------------------------------------------------------------------------------------------------------
+
+
+class Opaque(gym.Wrapper):
+    """A user's wrapper with a state that cannot be read."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.noise = Random(0)
+
+
+class Forwarding(gym.Wrapper):
+    """A user's wrapper with a state, which passes on all attributes of the layers inside."""
+
+    count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = self.env.step(action)
+        self.count += 1
+        return observation, float(reward) + self.count, *rest
+
+
+def inside(layer: Callable[[gym.Env], gym.Env]) -> gym.Env:
+    return layer(gym.make(ENV, previous_transition=False))
+
+
+def functions(env: gym.Env) -> gym.Env:
+    observed = wrappers.TransformObservation(env, lambda obs: np.clip(obs, -9, 9), spaces.Box(-9, 9, (2,)))
+    observed = wrappers.FlattenObservation(wrappers.RescaleObservation(observed, np.float32(0), np.float32(1)))
+    observed = wrappers.ReshapeObservation(wrappers.DtypeObservation(observed, np.dtype(np.float64)), (1, 2))
+    acting = wrappers.ClipAction(wrappers.RescaleAction(observed, np.float32(-2), np.float32(2)))
+    return wrappers.TransformReward(wrappers.ClipReward(acting, -0.5, 0.5), lambda reward: 2 * reward)
+
+
+OUTER_LAYERS: dict[str, Callable[[gym.Env], gym.Env]] = {
+    "no wrapper at all": lambda env: env.unwrapped,
+    "frames of frames": lambda env: wrappers.FrameStackObservation(wrappers.FrameStackObservation(env, 3), 2),
+    "statistics": lambda env: wrappers.NormalizeReward(
+        wrappers.NormalizeObservation(wrappers.RecordEpisodeStatistics(wrappers.TimeLimit(env, 30)))
+    ),
+    "delay": lambda env: wrappers.DelayObservation(env, 2),
+    "functions": functions,
+    "forwarding": Forwarding,
+    "keys": lambda env: wrappers.FilterObservation(PreviousTransitionObservation(env.unwrapped), ["prev_action"]),
+}
+
+
+OUTER_LAYERS_IN_WORKERS = ("no wrapper at all", "frames of frames")
+LAYERS = [*((name, DummyVecEnv) for name in OUTER_LAYERS), *((name, SubprocVecEnv) for name in OUTER_LAYERS_IN_WORKERS)]
+
+
+@pytest.mark.parametrize(("name", "kind"), LAYERS)
+def test_outer_layers_continue(name: str, kind: Any) -> None:
+    first, second = (kind([partial(inside, OUTER_LAYERS[name])] * 2) for _ in range(2))
+    assert_continues_vectorised(first, second)
+    first.close(), second.close()
+
+
+@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
+def test_outer_layer_with_a_state_that_cannot_be_read(kind: Any) -> None:
+    env = kind([partial(inside, Opaque)])
+    env.reset()
+    assert vec_env_state(env)["environments"] is None
+    env.close()
+
+
+def test_a_wrapper_inside_a_trial_is_asked_too() -> None:
+    stacked, opaque = (
+        MultiEpisodeTrial(layer(gym.make(ENV).unwrapped))
+        for layer in (partial(wrappers.FrameStackObservation, stack_size=2), Opaque)
+    )
+    stacked.reset(), opaque.reset()
+    state = stacked.state_dict()
+    assert state is not None and "obs_queue" in dict(state["layers"])["FrameStackObservation"]
+    assert opaque.state_dict() is None
+
+
+def test_asking_leaves_nothing_behind() -> None:
+    env = make_env()
+    env.reset()
+    before = [set(vars(each)) for each in env.envs]  # type: ignore[attr-defined]
+    vec_env_state(env)
+    assert [set(vars(each)) for each in env.envs] == before  # type: ignore[attr-defined]
+
+
+def test_other_layers_are_refused() -> None:
+    first, second = (DummyVecEnv([partial(inside, OUTER_LAYERS[name])]) for name in ("frames of frames", "functions"))
+    first.reset()
+    with pytest.raises(ValueError, match=r"must have a layer FrameStackObservation, as .*; it has TransformReward"):
+        set_vec_env_state(second, vec_env_state(first))
+
+
+# -- Vectorised environments -------------------------------------------------------------------------------------------
+
+
 def vec_env(kind: type[VecEnv], seed: int) -> VecEnv:
-    env = make_vec_env("sb3_trmrl:SparsePointRobot-v0", 2, seed=seed, vec_env_cls=kind)  # type: ignore[arg-type]
-    return VecFrameStack(VecNormalize(env, gamma=0.9), 2)
+    return VecFrameStack(VecNormalize(make_env(kind=kind, seed=seed), gamma=0.9), 2)
 
 
 def steps(env: VecEnv, n: int, seed: int) -> list[Any]:
@@ -113,19 +243,22 @@ def steps(env: VecEnv, n: int, seed: int) -> list[Any]:
     return said
 
 
-@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
-def test_a_vectorised_environment_goes_on_with_its_wrappers(kind: type[VecEnv]) -> None:
-    first, second = vec_env(kind, seed=0), vec_env(DummyVecEnv, seed=50)
+def assert_continues_vectorised(first: VecEnv, second: VecEnv) -> None:
     first.reset()
     steps(first, 33, seed=0)
-    state = pickle.loads(pickle.dumps(vec_env_state(first)))
-    assert set_vec_env_state(second, state)
-    # Monitor's sums of rewards among it, over the end of a trial of 80 steps
+    assert set_vec_env_state(second, sent(vec_env_state(first)))
+    # Over the end of a trial of 80 steps, which shows Monitor's sums of rewards
     assert_same(steps(first, 120, seed=1), steps(second, 120, seed=1))
+
+
+@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
+def test_vectorised_environment_continues_with_its_wrappers(kind: type[VecEnv]) -> None:
+    first = vec_env(kind, seed=0)
+    assert_continues_vectorised(first, vec_env(DummyVecEnv, seed=50))
     first.close()
 
 
-def test_seeds_that_wait_for_the_first_reset_are_kept() -> None:
+def test_seeds_of_the_first_reset_are_kept() -> None:
     state = vec_env_state(vec_env(DummyVecEnv, seed=5))
     first, second = vec_env(DummyVecEnv, seed=5), vec_env(DummyVecEnv, seed=6)
     set_vec_env_state(second, state)
@@ -136,39 +269,27 @@ def test_seeds_that_wait_for_the_first_reset_are_kept() -> None:
 def test_other_wrappers_and_numbers_are_refused() -> None:
     state = vec_env_state(vec_env(DummyVecEnv, seed=0))
     with pytest.raises(ValueError, match=r"`env` must have 2 environments.*it has 3"):
-        set_vec_env_state(make_vec_env("SparsePointRobot-v0", 3), state)
+        set_vec_env_state(make_env(n_envs=3), state)
     with pytest.raises(ValueError, match=r"`env` must be VecFrameStack around VecNormalize.*it is DummyVecEnv"):
-        set_vec_env_state(make_vec_env("SparsePointRobot-v0", 2), state)
+        set_vec_env_state(make_env(), state)
 
 
-def test_environments_without_state_begin_anew_with_their_generators() -> None:
-    def make(seed: int) -> VecEnv:
-        return make_vec_env("CartPole-v1", 2, seed=seed)
-
-    first, second = make(0), make(9)
-    first.reset()
-    first.step(np.zeros(2, dtype=int))
-    state = pickle.loads(pickle.dumps(vec_env_state(first)))
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_environments_without_state_keep_generators_and_seeds(has_begun: bool) -> None:
+    first, second = make_env("CartPole-v1", seed=5), make_env("CartPole-v1", seed=6)
+    if has_begun:
+        first.reset()
+        first.step(np.zeros(2, dtype=int))
+    state = sent(vec_env_state(first))
     assert state["environments"] is None
     assert not set_vec_env_state(second, state)
     np.testing.assert_array_equal(second.reset(), first.reset())
 
 
-def test_environments_without_state_keep_seeds_that_wait() -> None:
-    state = pickle.loads(pickle.dumps(vec_env_state(make_vec_env("CartPole-v1", 2, seed=5))))
-    first, second = (make_vec_env("CartPole-v1", 2, seed=seed) for seed in (5, 6))
-    assert not set_vec_env_state(second, state)
-    np.testing.assert_array_equal(second.reset(), first.reset())
+def test_vectorised_environment_without_access() -> None:
+    class Closed(DummyVecEnv):
+        def has_attr(self, attr_name: str) -> bool:
+            raise NotImplementedError
 
-
-def test_no_state_holds_an_environment() -> None:
-    """States cross the borders of processes."""
-    env = gym.make("GridNavi-v0")
-    env.reset(seed=0)
-
-    def walk(value: Any) -> None:
-        assert not isinstance(value, (gym.Env, spaces.Space))
-        for each in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
-            walk(each)
-
-    walk(env.get_wrapper_attr("state_dict")())
+    state = vec_env_state(Closed([lambda: gym.make(ENV)]))
+    assert state["environments"] is None and state["generators"] == []

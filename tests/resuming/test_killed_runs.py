@@ -13,7 +13,7 @@ import pytest
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in
-from tests.helpers.resuming import assert_same, everything_learned
+from tests.helpers.resuming import assert_same, assert_same_files, everything_learned
 
 pytestmark = pytest.mark.slow
 
@@ -21,12 +21,11 @@ ENV = "HalfCheetahVel-v0"
 OPTIONS = ("--env", ENV, "--seed", "3", "-n", "60000", "--eval-freq", "800", "--checkpoint-freq", "8000")
 ARGUMENTS = (*OPTIONS, "--env-kwargs", "horizon:50", "--verbose", "0")
 
-#: Kills its own process at a point of the run, then is the command line
+#: The command line, in a process that kills itself at some point
 KILLING = """
 import os, signal, sys
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.common import atomic_file
-from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
 
 where, after, calls = sys.argv[1], int(sys.argv[2]), 0
@@ -40,14 +39,13 @@ def dying(function):
         return function(*args, **kwargs)
     return wrapped
 
-if where == "collecting":
-    WindowRolloutBuffer.add = dying(WindowRolloutBuffer.add)
-elif where == "updating":
-    WindowRolloutBuffer._get_samples = dying(WindowRolloutBuffer._get_samples)
-elif where == "writing":  # the content is there, half of it in the system's cache, the name is not
-    os.fsync = dying(os.fsync)
-elif where == "renaming":  # all is written, the old checkpoints are still there
-    atomic_file._sync_folder = dying(atomic_file._sync_folder)
+owner, name = {
+    "collecting": (WindowRolloutBuffer, "add"),
+    "updating": (WindowRolloutBuffer, "_get_samples"),
+    "writing": (os, "fsync"),  # the content is written but not synced, and has no name
+    "renaming": (atomic_file, "_sync_folder"),  # everything is written, and the old checkpoints still exist
+}[where]
+setattr(owner, name, dying(getattr(owner, name)))
 main(sys.argv[3:])
 """
 
@@ -56,10 +54,19 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "sb3_trmrl", "train", *arguments]
 
 
-def run(arguments: list[str], folder: Path) -> int:
+def start(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    return done.returncode
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(arguments, cwd=folder, env=environment, stdout=quiet, stderr=quiet)
+
+
+def run(arguments: list[str], folder: Path) -> int:
+    with start(arguments, folder) as process:
+        return process.wait()
+
+
+def found_in(folder: Path) -> list[Path]:
+    return checkpoints_in(folder / "checkpoints") if (folder / "checkpoints").is_dir() else []
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +78,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_same_runs(first: Path, second: Path) -> None:
     for name in (f"{ENV}.zip", "best_model.zip"):
-        models = [TransformerPPO.load(folder / name) for folder in (first, second)]
-        assert_same(*(everything_learned(model)["parameters"] for model in models))
-        assert_same(*(everything_learned(model)["optimizer"] for model in models))
-        assert_same(*(everything_learned(model)["episodes"] for model in models))
-    for name in ("evaluations.npz", "adaptation.npz"):
-        with np.load(first / name) as expected, np.load(second / name) as found:
-            assert_same(dict(expected), dict(found), name)
-    for file in sorted(first.glob("*.monitor.csv")):
-        # Return and length of each trial; the third column is the time
-        rows = [
-            [line.split(",")[:2] for line in (each / file.name).read_text().splitlines()[1:]]
-            for each in (first, second)
-        ]
-        assert rows[0] == rows[1] and len(rows[0]) > 2
+        learned = [everything_learned(TransformerPPO.load(folder / name)) for folder in (first, second)]
+        for key in ("parameters", "optimizer", "episodes"):
+            assert_same(*(each[key] for each in learned))
+    assert_same_files(first, second)
+    assert all(len(file.read_text().splitlines()) > 3 for file in first.glob("*.monitor.csv"))
 
 
 @pytest.mark.parametrize(
@@ -106,22 +104,16 @@ def test_killed_at(where: str, after: int, whole: Path, tmp_path: Path) -> None:
 
 
 def test_killed_from_outside_again_and_again(whole: Path, tmp_path: Path) -> None:
-    """Killed at whatever moment it is, and each resumed run too, until one comes to the end."""
+    """The run and each resumed run are killed at any moment, until one reaches the end."""
     rng = np.random.default_rng(0)
     dead = tmp_path / "logs" / "trmrl" / f"{ENV}_1"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     kills = 0
     while not (dead / f"{ENV}.zip").exists():
-        has_begun = bool(checkpoints_in(dead / "checkpoints")) if (dead / "checkpoints").is_dir() else False
-        arguments = command("--resume", str(dead)) if has_begun else command(*ARGUMENTS)
-        before = checkpoints_in(dead / "checkpoints")[-1].name if has_begun else ""
-        with subprocess.Popen(
-            arguments, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            # It is let live until it has written a checkpoint, and a little longer
+        before = found_in(dead)[-1:]
+        with start(command("--resume", str(dead)) if before else command(*ARGUMENTS), tmp_path) as process:
+            # Kill it shortly after it has written a checkpoint
             while process.poll() is None and kills < 4:
-                found = checkpoints_in(dead / "checkpoints") if (dead / "checkpoints").is_dir() else []
-                if found and found[-1].name != before:
+                if found_in(dead)[-1:] != before:
                     time.sleep(rng.uniform(0, 3))
                     process.kill()
                     kills += 1

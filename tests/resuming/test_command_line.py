@@ -1,0 +1,92 @@
+"""``train --resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sb3_trmrl import TransformerPPO
+from sb3_trmrl.__main__ import main
+from tests.helpers.resuming import assert_same, assert_same_files, checkpoint_steps
+from tests.helpers.zoo import TINY, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NO_EVALUATION = ("--eval-freq", "-1", "--verbose", "0")
+EVALUATED = ("-n", "200", "--eval-freq", "40", "--eval-episodes", "2", "--n-eval-envs", "2", "--verbose", "0")
+OPTIONS = (*EVALUATED, "--checkpoint-freq", "80")
+
+
+def train_until(steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Path:
+    """A run that dies at the update after some steps."""
+    real = TransformerPPO.train
+
+    def dies(self: TransformerPPO) -> None:
+        if self.num_timesteps == steps:
+            raise MemoryError
+        real(self)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(TransformerPPO, "train", dies)
+        train(folder, *options)
+    (run,) = (folder / "trmrl").iterdir()
+    return run
+
+
+def test_train_resume_continues_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "whole", *OPTIONS)
+    dead = train_until(160, tmp_path / "dead", monkeypatch, *OPTIONS, "--report")
+    assert checkpoint_steps(dead / "checkpoints")[-1] == 80 and not (dead / "report.json").exists()
+    assert main(["train", "--resume", str(dead)]) == 0
+    assert (dead / "report.json").exists()  # the options of the interrupted command are used
+    models = [TransformerPPO.load(run / "BernoulliBandit-v0.zip") for run in (whole, dead)]
+    assert_same(*(dict(model.policy.state_dict()) for model in models))
+    assert_same_files(whole, dead)
+    # No second run has begun
+    assert len(list((tmp_path / "dead" / "trmrl").iterdir())) == 1
+
+
+def test_resume_refuses_other_folders_and_options(tmp_path: Path, capsys: Any) -> None:
+    run = train(tmp_path, *OPTIONS)
+    without = train(tmp_path, *EVALUATED, "--checkpoint-freq", "0")
+    assert not (without / "checkpoints").exists()
+    for arguments, message in (
+        (["--resume", str(tmp_path / "nothing")], "nothing is not the folder of a run"),
+        (["--resume", str(without)], "is neither a checkpoint nor a folder of checkpoints"),
+        (["--resume", str(run), "--env", "GridNavi-v0"], "of trmrl on BernoulliBandit-v0, got --env GridNavi-v0"),
+        (["--resume", str(run), "--algo", "ppo"], "of trmrl on BernoulliBandit-v0, got --algo ppo"),
+        (["--checkpoint-freq", "-1"], "argument --checkpoint-freq: must be 0 or more, got -1"),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="2"):
+            main(["train", *arguments])
+        assert message in capsys.readouterr().err
+
+
+def test_finished_run_continues_to_more_steps(tmp_path: Path) -> None:
+    run = train(tmp_path, *OPTIONS)
+    assert main(["train", "--resume", str(run), "-n", "280"]) == 0
+    assert TransformerPPO.load(run / "BernoulliBandit-v0.zip").num_timesteps == 280
+    assert "n_envs:2" in TINY  # 40 steps a rollout
+
+
+def test_a_command_that_died_before_its_first_update_is_resumed(tmp_path: Path, monkeypatch: Any) -> None:
+    run = train_until(40, tmp_path, monkeypatch, "-n", "80", *NO_EVALUATION)
+    assert main(["train", "--resume", str(run), "-n", "120"]) == 0
+    # Options given with --resume are saved
+    assert main(["train", "--resume", str(run)]) == 0
+    assert TransformerPPO.load(run / "BernoulliBandit-v0.zip").num_timesteps == 120
+
+
+def test_resuming_leaves_the_settings_of_the_run_alone(tmp_path: Path, capsys: Any) -> None:
+    run = train(tmp_path, "-n", "40", *NO_EVALUATION)
+    config = run / "BernoulliBandit-v0" / "config.yml"
+    before = config.read_bytes(), config.stat().st_mtime_ns
+    assert main(["train", "--resume", str(run), "-n", "80"]) == 0
+    assert (config.read_bytes(), config.stat().st_mtime_ns) == before
+    (run / "BernoulliBandit-v0" / "args.yml").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--resume", str(run)])
+    assert "args.yml" in capsys.readouterr().err
