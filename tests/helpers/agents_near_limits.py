@@ -125,24 +125,22 @@ def write(data: bytes, change: Callable[[Description], None], path: Path) -> Non
     :param change: What makes it large
     :param path: File to write; its numbers are zeros, which take no blocks on the disk
     """
-    from sb3_trmrl.sharing.agent import WEIGHTS
-    from sb3_trmrl.sharing.policy_json import Blueprint, expected_shapes, settings_from_json
-    from sb3_trmrl.sharing.space_json import space_from_json
-    from sb3_trmrl.sharing.statistics import statistics_shapes
+    from sb3_trmrl.sharing.agent import expected_entries
+    from sb3_trmrl.sharing.blueprint import Blueprint
+    from sb3_trmrl.sharing.description import Description
+    from sb3_trmrl.sharing.space_records import build_space
 
     agent = Parts(data).agent
     change(agent)
-    observations = space_from_json(agent["observation_space"], "observation_space", may_be_dict=True)
-    actions = space_from_json(agent["action_space"], "action_space", may_be_dict=False)
-    shapes = expected_shapes(Blueprint(observations, actions, settings_from_json(agent["policy"], observations)))
-    tensors = [(f"{WEIGHTS}{key}", "F32", 4, shape) for key, shape in shapes.items()]
-    of_statistics = statistics_shapes(agent["normalization"], observations)
-    tensors += [(key, "F64", 8, shape) for key, shape in of_statistics.items()]
+    description = Description.from_json(agent)
+    observation_space = build_space(description.observation_space, "observation_space")
+    action_space = build_space(description.action_space, "action_space")
+    entries = expected_entries(Blueprint(observation_space, action_space, description.policy), description)
     header: dict[str, Any] = {"__metadata__": {KEY: json.dumps(agent, separators=(",", ":"))}}
     end = 0
-    for key, dtype, size, shape in tensors:
-        begin, end = end, end + size * math.prod(shape)
-        header[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    for key, (dtype, shape) in entries.items():
+        begin, end = end, end + {"F32": 4, "F64": 8}[dtype] * math.prod(shape)
+        header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     packed = raw(json.dumps(header, separators=(",", ":")).encode(), b"")
     path.write_bytes(packed)
     with path.open("ab") as file:
