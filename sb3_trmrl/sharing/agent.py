@@ -12,19 +12,16 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 
-from sb3_trmrl.common.checks import check_path
+from sb3_trmrl.common.checks import check_path, short_repr
 from sb3_trmrl.sharing.blueprint import Blueprint
 from sb3_trmrl.sharing.container import Entry, read_file, read_header, read_tensors
 from sb3_trmrl.sharing.description import Description
-from sb3_trmrl.sharing.space_records import build_space
 from sb3_trmrl.sharing.statistics import ObservationStatistics
-from sb3_trmrl.sharing.strict_json import InvalidAgentFile, shown
+from sb3_trmrl.sharing.strict_json import InvalidAgentFile
 from sb3_trmrl.transformer_ppo.arguments import check_device
 from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 
 SUFFIX = ".safetensors"
-#: Prefix of the names of the policy's weights in the file
-WEIGHTS = "policy."
 
 
 @dataclass(eq=False)
@@ -49,7 +46,7 @@ class ExportedAgent:
 
     @property
     def observation_space(self) -> spaces.Space[Any]:
-        """Observation space of the policy, as that of an SB3 model: images have their channels first"""
+        """Observation space of the policy, where images have their channels first as in SB3's models"""
         return self.policy.observation_space
 
     @property
@@ -114,47 +111,27 @@ def read_agent(data: bytes, device: th.device) -> ExportedAgent:
     """
     document, entries = read_header(data)
     description = Description.from_json(document)
-    blueprint = Blueprint(
-        build_space(description.observation_space, "observation_space"),
-        build_space(description.action_space, "action_space"),
-        description.policy,
-    )
-    _check_entries(entries, expected_entries(blueprint, description))
+    blueprint = Blueprint(description)
+    _check_entries(entries, blueprint.entries())
     tensors = read_tensors(data)
     del data  # the tensors are copies: this frees memory before the policy is built
-    weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
-    statistics = None
-    if description.normalization is not None:
-        statistics = ObservationStatistics.from_file(description.normalization, blueprint.observation_space, tensors)
-    policy = blueprint.build(weights, device)
+    normalization, statistics = description.normalization, None
+    if normalization is not None:
+        statistics = ObservationStatistics.from_tensors(normalization, tensors)
+    policy = blueprint.build_policy(tensors, device)
     return ExportedAgent(policy, statistics, description.env_id, description.env_kwargs, description.summary)
-
-
-def expected_entries(blueprint: Blueprint, description: Description) -> dict[str, Entry]:
-    """
-    Return the tensors that a file with this description must have.
-
-    :param blueprint: Blueprint of the policy
-    :param description: Description of the agent
-    :return: Type and shape of each tensor by name
-    :raises InvalidAgentFile: if parts of the description contradict each other, or the policy would be too large
-    """
-    shapes = blueprint.weight_shapes()
-    found: dict[str, Entry] = {f"{WEIGHTS}{name}": ("F32", shape) for name, shape in shapes.items()}
-    if description.normalization is not None:
-        shapes = description.normalization.tensor_shapes(blueprint.observation_space)
-        found |= {name: ("F64", shape) for name, shape in shapes.items()}
-    return found
 
 
 def _check_entries(entries: Mapping[str, Entry], expected: Mapping[str, Entry]) -> None:
     """Check that a file has exactly the expected tensors."""
-    for verb, names in (("lacks", expected.keys() - entries.keys()), ("has unknown", entries.keys() - expected.keys())):
-        if names:
-            raise InvalidAgentFile(f"it {verb} tensors: {shown(sorted(names))}")
-    for name, (dtype, shape) in expected.items():
-        if entries[name] != (dtype, shape):
-            got_dtype, got_shape = entries[name]
+    for name in sorted(entries.keys() | expected.keys()):
+        found, needed = entries.get(name), expected.get(name)
+        if found != needed:
             raise InvalidAgentFile(
-                f"tensor {name!r} must be {dtype} of shape {shape}, as the settings say, got {got_dtype} of {got_shape}"
+                f"tensor {short_repr(name)} must be {_in_words(needed)}, as the description says, "
+                f"got {_in_words(found)}"
             )
+
+
+def _in_words(entry: Entry | None) -> str:
+    return "absent" if entry is None else f"{entry[0]} of shape {entry[1]}"

@@ -1,10 +1,10 @@
-"""From the records of a file to its policy: shapes of the weights first, without allocating any, then the policy."""
+"""From the description of an agent to its tensors' shapes, without allocating any, and then to its policy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch as th
 from gymnasium import spaces
@@ -12,32 +12,65 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution, Sta
 from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_trmrl.memory.working_memory import token_dtype
+from sb3_trmrl.sharing.container import Entry
+from sb3_trmrl.sharing.description import Description
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_MEMORY_BYTES, MAX_NOISE
-from sb3_trmrl.sharing.policy_record import PolicyRecord
+from sb3_trmrl.sharing.space_records import build_space
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 
+#: Prefix of the names of the policy's weights in the file
+WEIGHTS = "policy."
 
-class Blueprint(NamedTuple):
+
+class Blueprint:
     """
-    Everything that determines a policy except its weights.
+    Everything about an agent except its tensors.
 
-    :param observation_space: Observation space
-    :param action_space: Action space
-    :param settings: Settings of the policy
+    :param description: Description of the agent
+    :raises InvalidAgentFile: if a space cannot be built
     """
 
-    observation_space: spaces.Space[Any]
-    action_space: spaces.Space[Any]
-    settings: PolicyRecord
+    def __init__(self, description: Description) -> None:
+        self.observation_space = build_space(description.observation_space, "observation_space")
+        self.action_space = build_space(description.action_space, "action_space")
+        self.settings = description.policy
+        self.normalization = description.normalization
 
-    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+    def entries(self) -> dict[str, Entry]:
         """
-        Return the shapes of the policy's weights without allocating them.
+        Return types and shapes of the agent's tensors without allocating them.
 
-        :return: Shapes by name
+        :return: Types and shapes by name
         :raises InvalidAgentFile: if the settings contradict each other, or the policy or its memory would be too large
         """
+        found: dict[str, Entry] = {f"{WEIGHTS}{name}": ("F32", shape) for name, shape in self._weight_shapes().items()}
+        if self.normalization is not None:
+            shapes = self.normalization.tensor_shapes(self.observation_space)
+            found |= {name: ("F64", shape) for name, shape in shapes.items()}
+        return found
+
+    def build_policy(self, tensors: Mapping[str, th.Tensor], device: th.device) -> TrMRLPolicy:
+        """
+        Build the policy for acting. PyTorch's random generators keep their states.
+
+        :param tensors: Tensors by name, with the types and shapes of :meth:`entries`
+        :param device: PyTorch device of the policy
+        :return: The policy
+        :raises InvalidAgentFile: if actions cannot be sampled with these weights
+        """
+        with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.no_grad():
+            policy = self._new_policy()
+            for name, weight in policy_weights(policy).items():
+                weight.copy_(tensors[f"{WEIGHTS}{name}"])
+            _check_std(policy)
+            policy.to(device)
+            if policy.use_sde:  # the noise depends on the weights and the device
+                policy.reset_noise()
+        policy.set_training_mode(False)
+        return policy
+
+    def _weight_shapes(self) -> dict[str, tuple[int, ...]]:
         self._check_memory_size()
         with th.device("meta"):
             # gSDE computes with the weights at construction, which meta tensors do not have
@@ -54,26 +87,6 @@ class Blueprint(NamedTuple):
         if n_bytes > MAX_FILE_BYTES:
             raise InvalidAgentFile(f"its policy has {n_bytes} bytes of weights, more than {MAX_FILE_BYTES}")
         return shapes
-
-    def build(self, weights: Mapping[str, th.Tensor], device: th.device) -> TrMRLPolicy:
-        """
-        Build the policy for acting. PyTorch's random generators keep their states.
-
-        :param weights: Weights by name, with the shapes of :meth:`weight_shapes`
-        :param device: PyTorch device of the policy
-        :return: The policy
-        :raises InvalidAgentFile: if actions cannot be sampled with these weights
-        """
-        with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.no_grad():
-            policy = self._new_policy()
-            for name, tensor in policy_weights(policy).items():
-                tensor.copy_(weights[name])
-            _check_std(policy)
-            policy.to(device)
-            if policy.use_sde:  # the noise depends on the weights and the device
-                policy.reset_noise()
-        policy.set_training_mode(False)
-        return policy
 
     def _new_policy(self, **replaced: Any) -> TrMRLPolicy:
         """Return a policy with arbitrary weights, constructed as cheaply as possible."""

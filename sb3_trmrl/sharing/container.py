@@ -19,6 +19,7 @@ import safetensors.torch
 import torch as th
 from msgspec import Meta
 
+from sb3_trmrl.common.checks import short_repr
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, Record, decode, parse, shown
 
@@ -83,7 +84,7 @@ def read_header(data: bytes) -> tuple[Any, dict[str, Entry]]:
         raise InvalidAgentFile(f"its metadata is not {_KEY!r} and a text, got {shown(metadata)}")
     if len(header) > MAX_TENSORS:
         raise InvalidAgentFile(f"it has {len(header)} tensors, more than {MAX_TENSORS}")
-    records = {name: decode(value, _TensorRecord, f"tensor {shown(name)}") for name, value in header.items()}
+    records = {name: decode(value, _TensorRecord, f"tensor {short_repr(name)}") for name, value in header.items()}
     entries: dict[str, Entry] = {name: (record.dtype, record.shape) for name, record in records.items()}
     return parse(metadata[_KEY], "the description"), entries
 

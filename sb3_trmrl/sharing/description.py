@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, to_builtins
 
 from sb3_trmrl.sharing.limits import MAX_NAME
 from sb3_trmrl.sharing.policy_record import PolicyRecord
-from sb3_trmrl.sharing.space_records import Leaf, Space
+from sb3_trmrl.sharing.space_records import Leaf, Space, n_values
 from sb3_trmrl.sharing.statistics import StatisticsRecord
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, Record, decode, shown
 
-FORMAT = "sb3_trmrl agent"
+FORMAT: Final = "sb3_trmrl agent"
 #: Increased when older versions of this package cannot load new files
 FORMAT_VERSION = 1
-
 #: Gymnasium's ids, without a module before a colon, which ``gym.make`` would import
 _ENV_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 
 
 class Description(Record, kw_only=True):
-    """
-    The description of an agent.
+    """The description of an agent, in the order of the file."""
 
-    :param format: Marks the description of an agent
-    :param format_version: Version of the format
-    :param observation_space: Observation space
-    :param action_space: Action space, which cannot be a Dict
-    :param policy: Settings of the policy
-    :param normalization: How observations are normalised, or None if they are not
-    :param env_id: Registered id of the environment, or None if it is unknown
-    :param env_kwargs: Arguments of the environment, plain data
-    :param summary: Summary of the training, plain data
-    """
-
-    format: str = FORMAT
-    format_version: int = FORMAT_VERSION
+    format: Literal["sb3_trmrl agent"]
+    format_version: int
     observation_space: Space
     action_space: Leaf
     policy: PolicyRecord
-    normalization: StatisticsRecord | None
-    env_id: Annotated[str, Meta(max_length=MAX_NAME)] | None
+    normalization: StatisticsRecord | None  # None if observations are not normalised
+    env_id: Annotated[str, Meta(max_length=MAX_NAME)] | None  # None if the environment is unknown
     env_kwargs: dict[str, Any]
     summary: dict[str, Any]
 
     def __post_init__(self) -> None:
         for name in ("observation_space", "action_space"):
-            if getattr(self, name).size == 0:
+            if n_values(getattr(self, name)) == 0:
                 raise InvalidAgentFile(f"{name} has no numbers")
         if self.env_id is not None and not (isinstance(self.env_id, str) and _ENV_ID.fullmatch(self.env_id)):
             raise InvalidAgentFile(
@@ -64,18 +51,14 @@ class Description(Record, kw_only=True):
         :return: The description
         :raises InvalidAgentFile: if the document is not a valid description of this version
         """
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise InvalidAgentFile(f"its description is not that of an agent, got {shown(document)}")
-        version = document.get("format_version")
-        if version != FORMAT_VERSION or isinstance(version, bool):
+        version = document.get("format_version") if isinstance(document, dict) else None
+        if version != FORMAT_VERSION:
             raise InvalidAgentFile(
                 f"format_version must be {FORMAT_VERSION}, which this version of sb3_trmrl reads, got {shown(version)}"
             )
         return decode(document, cls, "")
 
     def to_json(self) -> dict[str, Any]:
-        """
-        :return: The description as plain data, for ``json.dumps``
-        """
+        """:return: The description as plain data, for ``json.dumps``"""
         found: dict[str, Any] = to_builtins(self)
         return found

@@ -16,10 +16,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.checks import check_instance, check_path
 from sb3_trmrl.common.versions import versions_of
-from sb3_trmrl.sharing.agent import SUFFIX, WEIGHTS, read_agent
-from sb3_trmrl.sharing.blueprint import policy_weights
+from sb3_trmrl.sharing.agent import SUFFIX, read_agent
+from sb3_trmrl.sharing.blueprint import WEIGHTS, policy_weights
 from sb3_trmrl.sharing.container import pack
-from sb3_trmrl.sharing.description import Description
+from sb3_trmrl.sharing.description import FORMAT, FORMAT_VERSION, Description
 from sb3_trmrl.sharing.plain_data import plain
 from sb3_trmrl.sharing.policy_record import PolicyRecord
 from sb3_trmrl.sharing.space_records import space_record
@@ -84,6 +84,8 @@ def export_agent(
     policy: Any = model.policy
     try:
         description = Description(
+            format=FORMAT,
+            format_version=FORMAT_VERSION,
             observation_space=space_record(policy.observation_space, "observation_space"),
             action_space=space_record(policy.action_space, "action_space"),
             policy=PolicyRecord.from_policy(policy),

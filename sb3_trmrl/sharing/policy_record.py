@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
-from msgspec import Meta
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+from msgspec import Meta, to_builtins
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
 
 from sb3_trmrl.memory.encoder import LAYER_NORMS
@@ -16,26 +16,16 @@ from sb3_trmrl.sharing.plain_data import plain
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, Record, decode, shown
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 
+
+def _by_name(*classes: type[nn.Module]) -> dict[str, type[nn.Module]]:
+    return {each.__name__: each for each in classes}
+
+
 #: Activation functions of the heads. None of them has parameters
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    activation.__name__: activation
-    for activation in (
-        nn.Tanh,
-        nn.ReLU,
-        nn.LeakyReLU,
-        nn.ELU,
-        nn.SELU,
-        nn.GELU,
-        nn.SiLU,
-        nn.Mish,
-        nn.Sigmoid,
-        nn.Softplus,
-        nn.Identity,
-    )
-}
-EXTRACTORS: dict[str, type[BaseFeaturesExtractor]] = {
-    extractor.__name__: extractor for extractor in (FlattenExtractor, CombinedExtractor, NatureCNN)
-}
+ACTIVATIONS: dict[str, type[nn.Module]] = _by_name(
+    nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Softplus, nn.Identity
+)
+EXTRACTORS: dict[str, type[nn.Module]] = _by_name(FlattenExtractor, CombinedExtractor, NatureCNN)
 #: Arguments that each features extractor may have, and their types
 _EXTRACTOR_ARGUMENTS: dict[str, dict[str, type]] = {
     "FlattenExtractor": {},
@@ -137,8 +127,7 @@ class PolicyRecord(Record):
 
         :return: Arguments of :class:`TrMRLPolicy` besides its spaces
         """
-        arguments = {name: getattr(self, name) for name in self.__struct_fields__}
-        arguments["net_arch"] = {"pi": self.net_arch.pi, "vf": self.net_arch.vf}
+        arguments: dict[str, Any] = to_builtins(self)
         arguments["activation_fn"] = ACTIVATIONS[self.activation_fn]
         arguments["features_extractor_class"] = EXTRACTORS[arguments.pop("features_extractor")]
         return arguments

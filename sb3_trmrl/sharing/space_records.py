@@ -26,13 +26,8 @@ class SpaceRecord(Record, tag_field="type"):
     """A space. Its size is checked when the record is decoded, before the space is built."""
 
     def __post_init__(self) -> None:
-        if self.size > MAX_VALUES:
-            raise InvalidAgentFile(f"a space has {self.size} numbers, more than {MAX_VALUES}")
-
-    @property
-    def size(self) -> int:
-        """Number of values of a flattened observation, as ``gymnasium.spaces.flatdim`` counts them"""
-        raise NotImplementedError
+        if n_values(self) > MAX_VALUES:
+            raise InvalidAgentFile(f"a space has {n_values(self)} numbers, more than {MAX_VALUES}")
 
 
 class _Box(SpaceRecord, tag="Box"):
@@ -41,19 +36,11 @@ class _Box(SpaceRecord, tag="Box"):
     low: _Bounds
     high: _Bounds
 
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
 
 class _Discrete(SpaceRecord, tag="Discrete"):
     n: _Count
     start: _Start
     dtype: _Integer
-
-    @property
-    def size(self) -> int:
-        return self.n
 
 
 class _MultiDiscrete(SpaceRecord, tag="MultiDiscrete"):
@@ -61,18 +48,10 @@ class _MultiDiscrete(SpaceRecord, tag="MultiDiscrete"):
     start: list[_Start]
     dtype: _Integer
 
-    @property
-    def size(self) -> int:
-        return sum(self.nvec)
-
 
 class _MultiBinary(SpaceRecord, tag="MultiBinary"):
     shape: _Shape
     is_flat: bool  # whether it was made from a number instead of a shape
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
 
 
 #: Spaces of actions, and of the parts of a Dict
@@ -85,10 +64,6 @@ class _Dict(SpaceRecord, tag="Dict"):
         Meta(min_length=1, max_length=MAX_KEYS),
     ]
 
-    @property
-    def size(self) -> int:
-        return sum(part.size for _, part in self.spaces)
-
     def __post_init__(self) -> None:
         super().__post_init__()
         keys = [key for key, _ in self.spaces]
@@ -99,6 +74,23 @@ class _Dict(SpaceRecord, tag="Dict"):
 
 #: Spaces of observations
 Space: TypeAlias = Leaf | _Dict
+
+
+def n_values(record: SpaceRecord) -> int:
+    """
+    Return the number of values of a flattened observation, like ``gymnasium.spaces.flatdim``.
+
+    :param record: Record of a space
+    :return: Number of values
+    """
+    if isinstance(record, _Dict):
+        return sum(n_values(part) for _, part in record.spaces)
+    if isinstance(record, _MultiDiscrete):
+        return sum(record.nvec)
+    if isinstance(record, (_Box, _MultiBinary)):
+        return math.prod(record.shape)
+    assert isinstance(record, _Discrete)
+    return record.n
 
 
 def space_record(space: spaces.Space[Any], where: str) -> Any:
@@ -143,7 +135,7 @@ def build_space(record: SpaceRecord, where: str) -> spaces.Space[Any]:
 
 def _build_leaf(record: SpaceRecord) -> spaces.Space[Any]:
     if isinstance(record, _Box):
-        low, high = (_full_bounds(bounds, record) for bounds in (record.low, record.high))
+        low, high = (_full_bounds(record, name) for name in ("low", "high"))
         if not (low <= high).all():
             raise ValueError("low must not be above high")
         return spaces.Box(low, high, record.shape, low.dtype.type)
@@ -166,18 +158,19 @@ def _short_bounds(bounds: np.ndarray[Any, Any]) -> Any:
     return values[0] if values and all(value == values[0] for value in values) else values
 
 
-def _full_bounds(bounds: _Bounds, box: _Box) -> np.ndarray[Any, Any]:
+def _full_bounds(box: _Box, name: str) -> np.ndarray[Any, Any]:
+    bounds: _Bounds = getattr(box, name)
     values = bounds if isinstance(bounds, list) else [bounds]
-    if isinstance(bounds, list) and len(values) != box.size:
-        raise ValueError(f"bounds must be one number or {box.size} of them, got {len(values)}")
+    if isinstance(bounds, list) and len(values) != n_values(box):
+        raise ValueError(f"{name} must be one number or {n_values(box)} of them, got {len(values)}")
     dtype = np.dtype(box.dtype)
     is_float = dtype.kind == "f"
     allowed = {bool} if dtype.kind == "b" else {int, float, str} if is_float else {int}
     if not {type(value) for value in values} <= allowed:
-        raise ValueError(f"bounds must be of type {dtype}, got {shown(bounds)}")
+        raise ValueError(f"{name} must be of type {dtype}, got {shown(bounds)}")
     exact = np.array(values, dtype=float if is_float else dtype)  # an integer that does not fit raises an error
     with np.errstate(over="ignore"):
         found = exact.astype(dtype)
     if is_float and (np.isinf(found) != np.isinf(exact)).any():
-        raise ValueError(f"bounds must be of type {dtype}, got {shown(bounds)}")
-    return np.full(box.shape, found[0]) if not isinstance(bounds, list) else found.reshape(box.shape)
+        raise ValueError(f"{name} must be of type {dtype}, got {shown(bounds)}")
+    return found.reshape(box.shape) if isinstance(bounds, list) else np.full(box.shape, found[0])

@@ -25,29 +25,6 @@ class StatisticsRecord(Record):
     clip_obs: _NotNegative
     epsilon: _NotNegative
 
-    def normalized_spaces(self, observation_space: spaces.Space[Any]) -> dict[str | None, spaces.Space[Any]]:
-        """
-        Return the spaces that have statistics.
-
-        :param observation_space: Observation space of the agent
-        :return: Spaces by key, which is None if observations are not dictionaries
-        :raises InvalidAgentFile: if a key is not a key of the observation, or a space is not a Box
-        """
-        found: dict[str | None, spaces.Space[Any]] = {None: observation_space}
-        if isinstance(observation_space, spaces.Dict):
-            keys = self.keys
-            if keys is None or len(set(keys)) < len(keys) or not set(keys) <= set(observation_space.spaces):
-                raise InvalidAgentFile(
-                    f"normalization.keys must be keys of the observation without repetitions, got {shown(keys)}"
-                )
-            found = {key: observation_space[key] for key in keys}
-        elif self.keys is not None:
-            raise InvalidAgentFile(f"normalization.keys must be null without Dict observations, got {shown(self.keys)}")
-        for space in found.values():
-            if not isinstance(space, spaces.Box):
-                raise InvalidAgentFile(f"normalization needs a Box, got {space}")
-        return found
-
     def tensor_shapes(self, observation_space: spaces.Space[Any]) -> dict[str, tuple[int, ...]]:
         """
         Return the shapes of the means and variances.
@@ -56,8 +33,20 @@ class StatisticsRecord(Record):
         :return: Shapes by the names of the tensors
         :raises InvalidAgentFile: if the keys do not fit the observation space
         """
-        normalized = self.normalized_spaces(observation_space)
-        return {name: space.shape or () for key, space in normalized.items() for name in _tensor_names(key)}
+        parts: dict[Any, Any] = (
+            observation_space.spaces if isinstance(observation_space, spaces.Dict) else {None: observation_space}
+        )
+        keys = self.keys_or_none()
+        if len(set(keys)) < len(keys) or not all(isinstance(parts.get(key), spaces.Box) for key in keys):
+            raise InvalidAgentFile(
+                "normalization.keys must be keys of the observation with a Box, each once, and null for observations "
+                f"other than a Dict, got {shown(self.keys)}"
+            )
+        return {name: parts[key].shape for key in keys for name in _tensor_names(key)}
+
+    def keys_or_none(self) -> list[str | None]:
+        """:return: Keys that are normalised, which is None alone if observations are not dictionaries"""
+        return [None] if self.keys is None else [*self.keys]
 
 
 class ObservationStatistics(NamedTuple):
@@ -89,17 +78,12 @@ class ObservationStatistics(NamedTuple):
         return cls(key_stats, float(vec_normalize.clip_obs), float(vec_normalize.epsilon))
 
     def to_record(self) -> StatisticsRecord:
-        """
-        :return: The record that describes these statistics
-        """
-        return StatisticsRecord(
-            None if None in self.key_stats else [str(key) for key in self.key_stats], self.clip_obs, self.epsilon
-        )
+        """:return: The record that describes these statistics"""
+        keys = [key for key in self.key_stats if key is not None]
+        return StatisticsRecord(None if None in self.key_stats else keys, self.clip_obs, self.epsilon)
 
     def to_tensors(self) -> dict[str, th.Tensor]:
-        """
-        :return: Means and variances by the names of the tensors
-        """
+        """:return: Means and variances by the names of the tensors"""
         return {
             name: th.as_tensor(np.array(array, dtype=np.float64))
             for key, stats in self.key_stats.items()
@@ -107,20 +91,17 @@ class ObservationStatistics(NamedTuple):
         }
 
     @classmethod
-    def from_file(
-        cls, record: StatisticsRecord, observation_space: spaces.Space[Any], tensors: Mapping[str, th.Tensor]
-    ) -> ObservationStatistics:
+    def from_tensors(cls, record: StatisticsRecord, tensors: Mapping[str, th.Tensor]) -> ObservationStatistics:
         """
         Return the statistics in a file.
 
         :param record: Their record
-        :param observation_space: Observation space of the agent
         :param tensors: Tensors of the file, including those of :meth:`StatisticsRecord.tensor_shapes`
         :return: The statistics
         :raises InvalidAgentFile: if a variance is not positive
         """
         key_stats: dict[str | None, tuple[_Array, _Array]] = {}
-        for key in record.normalized_spaces(observation_space):
+        for key in record.keys_or_none():
             mean_name, var_name = _tensor_names(key)
             mean, var = tensors[mean_name].numpy(), tensors[var_name].numpy()
             if (var < 0).any() or (var + record.epsilon <= 0).any():

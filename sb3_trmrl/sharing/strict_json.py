@@ -114,8 +114,8 @@ def decode(value: Any, kind: type[RecordT], where: str) -> RecordT:
         reason, path = match.groups(default="") if match else (str(error), "")
         for field, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
             value = value.get(field) if field else value[int(index)]
-        got = "" if isinstance(value, (dict, list)) else f", got the value {shown(value)}"
         place = f"{where}{path}".lstrip(".") or "the description"
+        got = f", got {shown(value)}" if reason.startswith("Expected") and ", got " not in reason else ""
         raise InvalidAgentFile(f"{place}: {reason[:_MAX_REASON]}{got}") from error
 
 

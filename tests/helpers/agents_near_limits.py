@@ -125,17 +125,12 @@ def write(data: bytes, change: Callable[[Description], None], path: Path) -> Non
     :param change: What makes it large
     :param path: File to write; its numbers are zeros, which take no blocks on the disk
     """
-    from sb3_trmrl.sharing.agent import expected_entries
     from sb3_trmrl.sharing.blueprint import Blueprint
     from sb3_trmrl.sharing.description import Description
-    from sb3_trmrl.sharing.space_records import build_space
 
     agent = Parts(data).agent
     change(agent)
-    description = Description.from_json(agent)
-    observation_space = build_space(description.observation_space, "observation_space")
-    action_space = build_space(description.action_space, "action_space")
-    entries = expected_entries(Blueprint(observation_space, action_space, description.policy), description)
+    entries = Blueprint(Description.from_json(agent)).entries()
     header: dict[str, Any] = {"__metadata__": {KEY: json.dumps(agent, separators=(",", ":"))}}
     end = 0
     for key, (dtype, shape) in entries.items():

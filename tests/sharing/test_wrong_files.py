@@ -61,10 +61,9 @@ EXPORT = [
     *rows("path", NOT_PATHS, TypeError, "a path"),
     Wrong("path", "agent.zip", ValueError, SUFFIX),
     Wrong("path", f"{__file__}/agent", ValueError, "path", quoted=f"{__file__}/agent{SUFFIX}"),
-    *rows("env_id", (5, "", ["Name-v0"]), ValueError, "text"),
-    *rows("env_id", ("no id", "module:Name-v0"), ValueError, "registered id without a module"),
+    *rows("env_id", (5, "", ["Name-v0"], "no id", "module:Name-v0"), ValueError, "registered id without a module"),
     *rows("env_kwargs", (5, [1], "horizon"), ValueError, "a dictionary"),
-    Wrong("env_kwargs", {1: 2}, ValueError, "texts for keys", quoted="1"),
+    Wrong("env_kwargs", {1: 2}, ValueError, "strings as keys", quoted="1"),
     Wrong("env_kwargs", {"a": NAN}, ValueError, "finite", quoted="nan"),
     *rows("vec_normalize", (5, "statistics"), TypeError, "a VecNormalize or None"),
     *rows("summary", (5, [1], "good"), ValueError, "a dictionary"),
@@ -93,7 +92,7 @@ def test_load_agent(row: Wrong) -> None:
 
 OF_THE_HUB = [
     *rows("repo_id", (5, None), TypeError, "'user/name'"),
-    *rows("token", (5, ["secret"]), TypeError, "a text or None"),
+    *rows("token", (5, ["secret"]), TypeError, "a string or None"),
     Wrong("endpoint", 5, TypeError, "an address or None"),
     *rows("endpoint", ("localhost", "ftp://localhost", "http://", "http://host:port"), ValueError, "http://"),
     *rows("repo_id", ("", "one/two/three", "no name", "../up"), ValueError, "'user/name'"),
@@ -106,7 +105,7 @@ PUSH = [
     *wrong_integer("n_eval_tasks"),
     *wrong_integer("n_eval_episodes"),
     *rows("private", ("yes", 2), TypeError, "True or False"),
-    *rows("commit_message", (5, None), TypeError, "a text"),
+    *rows("commit_message", (5, None), TypeError, "a string"),
 ]
 LOAD_FROM_HUB = [
     *OF_THE_HUB,
