@@ -1,4 +1,4 @@
-"""Agents as files that are safe to load, and the Hugging Face Hub to share them on."""
+"""Export of trained agents to files that are safe to load, and the Hugging Face Hub to share them."""
 
 from sb3_trmrl.sharing.agent import ExportedAgent, load_agent
 from sb3_trmrl.sharing.hub import load_from_hub, push_to_hub

@@ -24,7 +24,7 @@ from sb3_trmrl.transformer_ppo.policies import Memory, TrMRLPolicy
 SUFFIX = ".safetensors"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ExportedAgent:
     """
     An agent for acting, loaded from a file. It has ``predict`` like SB3's models, takes observations as the environment

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch as th
-from msgspec import Meta
+from msgspec import Meta, to_builtins
 
 from sb3_trmrl.common.checks import short_repr
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS
@@ -108,13 +108,13 @@ def read_tensors(data: bytes) -> dict[str, th.Tensor]:
     return tensors
 
 
-def pack(description: Mapping[str, Any], tensors: Mapping[str, th.Tensor]) -> bytes:
+def pack(description: Record, tensors: Mapping[str, th.Tensor]) -> bytes:
     """
     Pack an agent into the bytes of a file.
 
-    :param description: JSON of the agent's description
+    :param description: Description of the agent
     :param tensors: Its tensors by name
     :return: Bytes of the file
     """
-    text = json.dumps(description, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(to_builtins(description), allow_nan=False, ensure_ascii=False)
     return safetensors.torch.save(dict(tensors), {_KEY: text})

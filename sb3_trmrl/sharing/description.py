@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, to_builtins
+from msgspec import Meta
 
 from sb3_trmrl.sharing.limits import MAX_NAME
 from sb3_trmrl.sharing.policy_record import PolicyRecord
@@ -57,8 +57,3 @@ class Description(Record, kw_only=True):
                 f"format_version must be {FORMAT_VERSION}, which this version of sb3_trmrl reads, got {shown(version)}"
             )
         return decode(document, cls, "")
-
-    def to_json(self) -> dict[str, Any]:
-        """:return: The description as plain data, for ``json.dumps``"""
-        found: dict[str, Any] = to_builtins(self)
-        return found

@@ -95,7 +95,7 @@ def export_agent(
             summary={**_training_summary(model), **_plain_dict("summary", summary)},
         )
         tensors = {f"{WEIGHTS}{name}": tensor.detach().cpu() for name, tensor in policy_weights(policy).items()}
-        data = pack(description.to_json(), {**tensors, **(statistics.to_tensors() if statistics else {})})
+        data = pack(description, {**tensors, **(statistics.to_tensors() if statistics else {})})
         read_agent(data, th.device("cpu"))  # no file is written that could not be loaded
     except InvalidAgentFile as error:
         raise ValueError(f"the agent cannot be exported: {error}") from error
@@ -136,7 +136,7 @@ def hyperparameters_of(model: BaseAlgorithm) -> dict[str, Any]:
     found = {}
     for name in _HYPERPARAMETERS:
         value = getattr(model, name, None)
-        if isinstance(value, FloatSchedule):  # as SB3 keeps a constant, too
+        if isinstance(value, FloatSchedule):  # SB3 also keeps constants this way
             value = value.value_schedule
         if isinstance(value, ConstantSchedule):
             value = value.val

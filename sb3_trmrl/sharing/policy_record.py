@@ -26,12 +26,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = _by_name(
     nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Softplus, nn.Identity
 )
 EXTRACTORS: dict[str, type[nn.Module]] = _by_name(FlattenExtractor, CombinedExtractor, NatureCNN)
-#: Arguments that each features extractor may have, and their types
-_EXTRACTOR_ARGUMENTS: dict[str, dict[str, type]] = {
-    "FlattenExtractor": {},
-    "CombinedExtractor": {"cnn_output_dim": int, "normalized_image": bool},
-    "NatureCNN": {"features_dim": int, "normalized_image": bool},
-}
 _OPTIONS: dict[str, Collection[str]] = {
     "activation_fn": ACTIVATIONS,
     "features_extractor": EXTRACTORS,
@@ -82,9 +76,8 @@ class PolicyRecord(Record):
         for name, options in _OPTIONS.items():
             if getattr(self, name) not in options:
                 raise InvalidAgentFile(f"{name} must be one of {', '.join(options)}, got {shown(getattr(self, name))}")
-        arguments = _EXTRACTOR_ARGUMENTS[self.features_extractor]
-        for name, value in self.features_extractor_kwargs.items():
-            if type(value) is not arguments.get(name):
+        for name, value in self.features_extractor_kwargs.items():  # the policy checks the names
+            if isinstance(value, bool) != (name == "normalized_image"):
                 raise InvalidAgentFile(f"features_extractor_kwargs has {shown(name)} with the value {value}")
         if self.context_length * self.d_model > MAX_POSITIONS:
             raise InvalidAgentFile(
