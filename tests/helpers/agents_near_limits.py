@@ -1,6 +1,6 @@
 """
-Valid agents as large as the limits allow. Run as a script, in a process of its own, it loads them and prints what the
-whole process takes, Python and PyTorch counted; see ``test_sharing_files.py``.
+Valid agents as large as the limits allow. As a script, this module loads them and prints the time and the memory of the
+whole process; see ``test_sharing_files.py``.
 """
 
 import json
@@ -27,7 +27,7 @@ def wide_heads(agent: Description) -> None:
 
 
 def _noisy(agent: Description, full_std: bool) -> None:
-    """A matrix of noise as large as allowed; the rest of the file is the critic's."""
+    """The noise matrix is as large as allowed; the critic fills the rest of the file."""
     agent["action_space"] = {**BOX, "shape": [16]}
     agent["policy"] |= {"use_sde": True, "full_std": full_std}
     agent["policy"]["net_arch"] = {"pi": [2**16], "vf": [5400, 5400] if full_std else [5500, 5500]}
@@ -120,11 +120,7 @@ AGENTS: dict[str, Callable[[Description], None]] = {
 
 
 def write(data: bytes, change: Callable[[Description], None], path: Path) -> None:
-    """
-    :param data: Bytes of an agent with a Box of observations and no statistics
-    :param change: What makes it large
-    :param path: File to write; its numbers are zeros, which take no blocks on the disk
-    """
+    """Write a small agent after a change that makes it large. The weights are zeros in a sparse file."""
     from sb3_trmrl.sharing.blueprint import Blueprint
     from sb3_trmrl.sharing.description import Description
 
@@ -143,11 +139,7 @@ def write(data: bytes, change: Callable[[Description], None], path: Path) -> Non
 
 
 def main(paths: list[Path]) -> None:
-    """
-    Load agents and print, as JSON, the seconds that each of them takes and the bytes of the process after it.
-
-    :param paths: Exported agents
-    """
+    """Load agents and print, as JSON, the seconds for each and the peak memory of the process after it."""
     from sb3_trmrl import load_agent
 
     report = {}

@@ -1,4 +1,4 @@
-"""Agents on the Hugging Face Hub: its own client, and a server on this machine in place of the network."""
+"""Agents on the Hugging Face Hub, with its own client and a local server."""
 
 import io
 import os
@@ -31,7 +31,6 @@ KWARGS = {"n_arms": 3, "episodes_per_trial": 2}
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
-    """:return: The stand-in"""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     with stand_in_hub() as server:
@@ -40,7 +39,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
 
 @pytest.fixture(scope="module")
 def agent_file(tmp_path_factory: Any) -> Path:
-    """:return: An exported agent of bandits with three arms"""
     env = VecNormalize(DummyVecEnv([lambda: gym.make(ENV, **KWARGS)]))
     path: Path = tiny_model(env).learn(64).export(tmp_path_factory.mktemp("agent") / "mine", summary={"author": "me"})
     return path
@@ -129,7 +127,7 @@ def test_the_command(hub: StandInHub, agent_file: Path, capsys: Any) -> None:
 
 @pytest.fixture
 def nowhere() -> str:
-    """:return: Address of a port that was free a moment ago"""
+    """Address of a port without a server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"

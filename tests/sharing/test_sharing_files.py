@@ -1,4 +1,4 @@
-"""Damaged and hostile files: each is refused with one clear error, at little cost."""
+"""Damaged and hostile files are refused with one clear error and at little cost."""
 
 import json
 import os
@@ -20,20 +20,19 @@ from tests.helpers import agent_mutations, agents_near_limits
 from tests.helpers.agents import BOX_ACTION, TRANSITION, VECTOR, sampled_vec_env, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-#: What no file may make a process take, Python and PyTorch counted
+#: Upper limit for the memory of the whole process, including Python and PyTorch
 GIGABYTE = 10**9
 
 
 @pytest.fixture(scope="module")
 def agent_file(tmp_path_factory: Any) -> Path:
-    """:return: An exported agent with statistics, an environment and a summary"""
     model = tiny_model(VecNormalize(sampled_vec_env(2, TRANSITION))).learn(32)
     path: Path = tmp_path_factory.mktemp("agent") / "agent.safetensors"
     return model.export(path, env_id="BernoulliBandit-v0", env_kwargs={"n_arms": 3}, summary={"a": [1, {"b": "c"}]})
 
 
 def _run(module: Any, *arguments: Any) -> Any:
-    """:return: What a module prints as JSON in a process of its own"""
+    """Run a module in a new process and return the JSON that it prints."""
     command = [sys.executable, "-m", module.__name__, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=True)
@@ -99,14 +98,14 @@ def test_a_pickle_inside_is_refused_and_not_run(kind: str, agent_file: Path, tmp
     with pytest.raises(InvalidAgentFile, match=message) as error:
         load_agent(path)
     assert str(path) in str(error.value) and not trace.exists()
-    pickle.loads(payload)  # it would have
+    pickle.loads(payload)  # this runs it
     assert trace.exists()
 
 
 def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "agent.safetensors"
     with path.open("wb") as file:
-        file.truncate(2**40)  # without blocks on the disk
+        file.truncate(2**40)  # a sparse file
     start = time.perf_counter()
     with pytest.raises(InvalidAgentFile, match=f"has {2**40} bytes, more than {MAX_FILE_BYTES}"):
         load_agent(path)
@@ -121,7 +120,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def _changed(agent_file: Path, folder: Path, *places: Any, value: Any) -> Path:
-    """:return: The file with one value of its description replaced"""
+    """Return a copy of the file with one value of its description replaced."""
     parts = agent_mutations.Parts(agent_file.read_bytes())
     part: Any = parts.agent
     for place in places[:-1]:
@@ -162,8 +161,21 @@ def test_messages_name_the_place_and_the_value(
     assert str(error.value).startswith(f"`path` {path} cannot be loaded as an agent: ")
 
 
+@pytest.mark.parametrize("shift", [-8, 8])
+def test_tensors_fill_the_file_exactly(shift: int, agent_file: Path, tmp_path: Path) -> None:
+    """The last tensor overlaps the one before it, or leaves a gap; the file has the right size for it."""
+    parts = agent_mutations.Parts(agent_file.read_bytes())
+    last = max(parts.header.values(), key=lambda entry: entry["data_offsets"])
+    last["data_offsets"] = [offset + shift for offset in last["data_offsets"]]
+    parts.body = parts.body[:shift] if shift < 0 else parts.body + bytes(shift)
+    path = tmp_path / "agent.safetensors"
+    path.write_bytes(parts.pack())
+    with pytest.raises(InvalidAgentFile, match="safetensors cannot read it"):
+        load_agent(path)
+
+
 def test_the_noise_of_gsde_has_a_limit(agent_file: Path, tmp_path: Path) -> None:
-    """Its matrix is made of few parameters, and would be 900 times as large as these."""
+    """The noise matrix has few parameters but would be 900 times as large."""
     parts = agent_mutations.Parts(agent_file.read_bytes())
     parts.agent["action_space"] = {"type": "Box", "shape": [900], "dtype": "float32", "low": -1.0, "high": 1.0}
     parts.agent["policy"] |= {"use_sde": True, "full_std": False, "net_arch": {"pi": [2**16], "vf": [1]}}
@@ -174,6 +186,6 @@ def test_the_noise_of_gsde_has_a_limit(agent_file: Path, tmp_path: Path) -> None
 
 
 def test_the_mutations_start_from_a_valid_file(agent_file: Path, tmp_path: Path) -> None:
-    """Taken apart and put together, it loads: what is refused is refused for the mutation."""
+    """A file that was unpacked and packed again loads, so refusals are due to the mutations."""
     path = _changed(agent_file, tmp_path, "env_id", value="BernoulliBandit-v0")
     assert load_agent(path).env_kwargs == {"n_arms": 3}
