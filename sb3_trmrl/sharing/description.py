@@ -15,7 +15,7 @@ from sb3_trmrl.sharing.strict_json import InvalidAgentFile, Record, decode, show
 
 FORMAT: Final = "sb3_trmrl agent"
 #: Increased when older versions of this package cannot load new files
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 #: Gymnasium's ids, without a module before a colon, which ``gym.make`` would import
 _ENV_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 
@@ -24,7 +24,7 @@ class Description(Record, kw_only=True):
     """The description of an agent, in the order of the file."""
 
     format: Literal["sb3_trmrl agent"]
-    format_version: int
+    format_version: Literal[1]
     observation_space: Space
     action_space: Leaf
     policy: PolicyRecord
@@ -52,7 +52,7 @@ class Description(Record, kw_only=True):
         :raises InvalidAgentFile: if the document is not a valid description of this version
         """
         version = document.get("format_version") if isinstance(document, dict) else None
-        if version != FORMAT_VERSION:
+        if isinstance(version, int) and version != FORMAT_VERSION:
             raise InvalidAgentFile(
                 f"format_version must be {FORMAT_VERSION}, which this version of sb3_trmrl reads, got {shown(version)}"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, to_builtins
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
@@ -57,7 +57,7 @@ class PolicyRecord(Record):
     use_expln: bool
     squash_output: bool
     features_extractor: str
-    features_extractor_kwargs: dict[str, bool | _Width]
+    features_extractor_kwargs: dict[Literal["cnn_output_dim", "features_dim", "normalized_image"], bool | _Width]
     share_features_extractor: bool
     normalize_images: bool
     context_length: Annotated[int, Meta(ge=1, le=2**16)]
@@ -76,9 +76,9 @@ class PolicyRecord(Record):
         for name, options in _OPTIONS.items():
             if getattr(self, name) not in options:
                 raise InvalidAgentFile(f"{name} must be one of {', '.join(options)}, got {shown(getattr(self, name))}")
-        for name, value in self.features_extractor_kwargs.items():  # the policy checks the names
-            if isinstance(value, bool) != (name == "normalized_image"):
-                raise InvalidAgentFile(f"features_extractor_kwargs has {shown(name)} with the value {value}")
+        for key, value in self.features_extractor_kwargs.items():
+            if isinstance(value, bool) != (key == "normalized_image"):
+                raise InvalidAgentFile(f"features_extractor_kwargs has {key} with the value {value}")
         if self.context_length * self.d_model > MAX_POSITIONS:
             raise InvalidAgentFile(
                 f"context_length {self.context_length} times d_model {self.d_model} is more than {MAX_POSITIONS}"

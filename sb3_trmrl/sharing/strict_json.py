@@ -24,10 +24,8 @@ RecordT = TypeVar("RecordT")
 
 #: Brackets, and what can hide them: quotes and escapes
 _MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
-#: msgspec's reason and the path that it appends, unless the path is empty
-_REASON_AND_PATH = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)
-#: Characters of msgspec's reason in a message: it quotes unknown names in full
-_MAX_REASON = 200
+#: Characters in a message of what msgspec says, which quotes unknown names in full
+_MAX_QUOTED = 200
 
 
 class InvalidAgentFile(ValueError):
@@ -110,13 +108,19 @@ def decode(value: Any, kind: type[RecordT], where: str) -> RecordT:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        match = _REASON_AND_PATH.fullmatch(str(error))
-        reason, path = match.groups(default="") if match else (str(error), "")
-        for field, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
-            value = value.get(field) if field else value[int(index)]
+        # msgspec appends the path of the error, unless that is the whole part: "Expected `int` - at `$.n_layers`"
+        reason, separator, path = str(error).rpartition("`$")
+        if not separator:
+            reason, path = path, ""
+        reason = reason.removesuffix(" - at ").removesuffix(" - at `key` in ")
+        path, got = path.rstrip("`"), ""
+        if reason.startswith("Expected") and ", got " not in reason:
+            # Other reasons quote the file, which could forge a path
+            for field, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+                value = value[field or int(index)]
+            got = f", got {shown(value)}"
         place = f"{where}{path}".lstrip(".") or "the description"
-        got = f", got {shown(value)}" if reason.startswith("Expected") and ", got " not in reason else ""
-        raise InvalidAgentFile(f"{place}: {reason[:_MAX_REASON]}{got}") from error
+        raise InvalidAgentFile(f"{place[:_MAX_QUOTED]}: {reason[:_MAX_QUOTED]}{got}") from error
 
 
 def shown(value: Any) -> str:

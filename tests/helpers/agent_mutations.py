@@ -199,7 +199,9 @@ def missing_or_unknown(data: bytes, rng: random.Random) -> Mutation:
     if rng.random() < 0.5:
         del part[rng.choice(sorted(part))]
     else:
-        part[rng.choice(["more", "", "__class__", "optimizer_class", "torch.load"])] = 1
+        forged = " - at `$.policy.net_arch[7].x"  # ends like a message of msgspec
+        names = ["more", "", "__class__", "optimizer_class", "torch.load", forged, forged + "x" * 5000, forged * 500]
+        part[rng.choice(names)] = 1
     return parts.pack(), REFUSED
 
 
@@ -367,7 +369,7 @@ MUTATIONS: dict[Callable[[bytes, random.Random], Mutation], int] = {
     renamed_tensor: 40,
     many_tensors: 15,
     nasty_value: 150,
-    missing_or_unknown: 50,
+    missing_or_unknown: 80,
     wrong_version: 20,
     duplicate_key: 30,
     bad_number: 30,

@@ -6,6 +6,9 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +162,27 @@ def test_messages_name_the_place_and_the_value(
     with pytest.raises(InvalidAgentFile, match=message) as error:
         load_agent(path)
     assert str(error.value).startswith(f"`path` {path} cannot be loaded as an agent: ")
+
+
+@pytest.mark.parametrize(
+    "section",
+    [[], ["policy"], ["policy", "net_arch"], ["observation_space"], ["action_space"], ["normalization"]],
+    ids=".".join,
+)
+def test_every_field_is_required_and_no_other_allowed(section: list[str], agent_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "agent.safetensors"
+
+    def refused(change: Callable[[dict[str, Any]], object], field: str) -> None:
+        parts = agent_mutations.Parts(agent_file.read_bytes())
+        change(reduce(getitem, section, parts.agent))
+        path.write_bytes(parts.pack())
+        with pytest.raises(InvalidAgentFile, match=field):
+            load_agent(path)
+
+    fields = list(reduce(getitem, section, agent_mutations.Parts(agent_file.read_bytes()).agent))
+    for field in fields:
+        refused(lambda record, field=field: record.pop(field), field)
+    refused(lambda record: record.update(more=1), "more")
 
 
 @pytest.mark.parametrize("shift", [-8, 8])
