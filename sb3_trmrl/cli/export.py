@@ -11,7 +11,7 @@ from rl_zoo3 import get_saved_hyperparams
 
 from sb3_trmrl.cli.options import agent_parser, argument_errors, load_agent_from
 from sb3_trmrl.sharing.export import hyperparameters_of
-from sb3_trmrl.sharing.strict_json import InvalidAgentFile, plain
+from sb3_trmrl.sharing.plain_data import plain
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.zoo.runs import UNUSED_SCHEDULES, Run
 
@@ -47,6 +47,6 @@ def _hyperparameters(model: TransformerPPO, options: argparse.Namespace) -> dict
     for key, value in given.items():
         try:
             found[key] = plain(value, key)
-        except InvalidAgentFile:  # a class, for example
+        except ValueError:  # a class, for example
             found[key] = str(value)
     return found

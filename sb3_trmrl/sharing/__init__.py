@@ -1,7 +1,12 @@
-"""Agents as files that are safe to load, and the Hugging Face Hub to share them on."""
+"""Export of trained agents to files that are safe to load, and the Hugging Face Hub to share them."""
 
 from sb3_trmrl.sharing.agent import ExportedAgent, load_agent
+from sb3_trmrl.sharing.export import export_agent
 from sb3_trmrl.sharing.hub import load_from_hub, push_to_hub
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
+from sb3_trmrl.transformer_ppo.transformer_ppo import TransformerPPO
 
-__all__ = ["ExportedAgent", "InvalidAgentFile", "load_agent", "load_from_hub", "push_to_hub"]
+# Algorithms do not import this package
+TransformerPPO.register_exporter(export_agent)
+
+__all__ = ["ExportedAgent", "InvalidAgentFile", "export_agent", "load_agent", "load_from_hub", "push_to_hub"]

@@ -1,9 +1,9 @@
-"""Exported agents: loaded without running anything that lies in the file, for acting only."""
+"""Exported agents for acting, and how they are loaded without running anything in the file."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -12,58 +12,42 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 
-from sb3_trmrl.common.checks import check_path
+from sb3_trmrl.common.checks import check_path, short_repr
 from sb3_trmrl.memory.interface import Memory
+from sb3_trmrl.sharing.blueprint import Blueprint
 from sb3_trmrl.sharing.container import Entry, read_file, read_header, read_tensors
-from sb3_trmrl.sharing.policy_json import Blueprint, build_policy, expected_shapes, settings_from_json
-from sb3_trmrl.sharing.space_json import space_from_json
-from sb3_trmrl.sharing.statistics import ObservationStatistics, statistics_from_json, statistics_shapes
-from sb3_trmrl.sharing.strict_json import InvalidAgentFile, fields, name, plain_object, shown
+from sb3_trmrl.sharing.description import Description
+from sb3_trmrl.sharing.statistics import ObservationStatistics
+from sb3_trmrl.sharing.strict_json import InvalidAgentFile
 from sb3_trmrl.transformer_ppo.arguments import check_device
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 
-#: What the file is, and its version: raised when an older version of this package could not load a new file
-FORMAT = "sb3_trmrl agent"
-FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
-#: Parts of the description besides format and version
-PARTS = ("observation_space", "action_space", "policy", "normalization", "env_id", "env_kwargs", "summary")
-#: Before the names of the policy's weights in the file
-WEIGHTS = "policy."
-#: Gymnasium's ids, without the part before a colon: that would import the module of that name
-_ENV_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 
 
+@dataclass(eq=False, repr=False)
 class ExportedAgent:
     """
-    An agent for acting, from a file. It has ``predict`` as SB3's models have it, takes observations as the environment
-    gives them, and normalises them itself if it was trained so.
+    An agent for acting, loaded from a file. It has ``predict`` like SB3's models, takes observations as the environment
+    returns them, and normalises them itself if it was trained on normalised observations.
 
     :param policy: Policy
-    :param observation_statistics: What observations are normalised with, if they are
+    :param observation_statistics: Normalisation of observations, or None
     :param env_id: Registered id of the environment it was trained on, if known
     :param env_kwargs: Arguments of that environment
-    :param summary: About its training: algorithm, timesteps, hyperparameters, versions of the packages that exported
-        it, and what its author wrote
+    :param summary: Summary of its training: algorithm, timesteps, hyperparameters, versions of the packages that
+        exported it, and what its author added
     """
 
-    def __init__(
-        self,
-        policy: TrMRLPolicy,
-        observation_statistics: ObservationStatistics | None = None,
-        env_id: str | None = None,
-        env_kwargs: dict[str, Any] | None = None,
-        summary: dict[str, Any] | None = None,
-    ) -> None:
-        self.policy = policy
-        self.observation_statistics = observation_statistics
-        self.env_id = env_id
-        self.env_kwargs = dict(env_kwargs or {})
-        self.summary = dict(summary or {})
+    policy: TrMRLPolicy
+    observation_statistics: ObservationStatistics | None = None
+    env_id: str | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
 
     @property
     def observation_space(self) -> spaces.Space[Any]:
-        """Observation space of the policy, as that of an SB3 model: images have their channels first"""
+        """Observation space of the policy, where images have their channels first as in SB3's models"""
         return self.policy.observation_space
 
     @property
@@ -79,18 +63,18 @@ class ExportedAgent:
         deterministic: bool = False,
     ) -> tuple[np.ndarray[Any, Any], Memory]:
         """
-        The action for an observation and the memory of those before it, bit for bit that of the model that was
-        exported. Hand the returned state to the next call, with ``episode_start`` true where an episode (a trial, in
-        meta-RL) begins.
+        Return the action for an observation, given the memory of earlier ones. It is bit-identical to the action of
+        the exported model. Pass the returned state to the next call, with ``episode_start`` true where an episode (a
+        trial, in meta-RL) begins.
 
-        :param observation: Observation of one environment or of any number of them, as the environment gives it
-        :param state: The memory returned by the last call, None for an empty one
-        :param episode_start: Where the memory is emptied first, (B,), None for nowhere
-        :param deterministic: Whether actions are the likeliest ones or sampled
-        :return: The action, and the memory that ends with this observation
-        :raises ValueError: if ``state`` is not that of as many environments, or an observation is not finite
+        :param observation: Observation of one environment, or of a batch of B, as the environment returns it
+        :param state: Memory returned by the last call, or None for an empty one
+        :param episode_start: Mask of environments whose memory is emptied first, shape (B,), or None
+        :param deterministic: Whether to return deterministic or stochastic actions
+        :return: The action, and the memory that includes this observation
+        :raises ValueError: if ``state`` belongs to another number of environments, or an observation is not finite
         """
-        # Of Gymnasium's (observation, info) the policy says what is wrong
+        # The policy explains the mistake of passing Gymnasium's (observation, info)
         if self.observation_statistics is not None and not isinstance(observation, tuple):
             observation = self.observation_statistics.normalize(observation)
         return self.policy.predict(observation, state, episode_start, deterministic)
@@ -98,16 +82,16 @@ class ExportedAgent:
 
 def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> ExportedAgent:
     """
-    Load what ``TransformerPPO.export`` wrote. Nothing in the file is run or unpickled, and sizes are checked before
-    anything is allocated: files of strangers can be loaded. Its numbers are whatever the stranger chose.
+    Load a file that ``TransformerPPO.export`` wrote. Files from strangers are safe to load: nothing in them is run or
+    unpickled, and sizes are checked before anything is allocated. The weights are whatever their author chose.
 
     :param path: File
     :param device: PyTorch device of the policy
     :return: The agent
-    :raises TypeError: if ``path`` is no path
+    :raises TypeError: if ``path`` is not a path
     :raises ValueError: if there is no such device
     :raises FileNotFoundError: if there is no such file
-    :raises InvalidAgentFile: a ``ValueError``, if it is not such a file, damaged, or larger than allowed
+    :raises InvalidAgentFile: a ``ValueError``, if the file is not an exported agent, is damaged, or exceeds a limit
     """
     path = check_path("path", path)
     check_device("device", device)
@@ -119,86 +103,36 @@ def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> Ex
 
 def read_agent(data: bytes, device: th.device) -> ExportedAgent:
     """
-    :param data: Bytes of a file
+    Read an agent from the bytes of a file.
+
+    :param data: Bytes of the file
     :param device: PyTorch device of the policy
     :return: The agent
-    :raises InvalidAgentFile: if they are not those of an exported agent
+    :raises InvalidAgentFile: if they are not the bytes of an exported agent
     """
-    description, entries = read_header(data)
-    observation_space, action_space, policy, normalization, env_id, env_kwargs, summary = _parts(description)
-    try:
-        observations = space_from_json(observation_space, "observation_space", may_be_dict=True)
-        actions = space_from_json(action_space, "action_space", may_be_dict=False)
-    except (OverflowError, TypeError, ValueError, AssertionError) as error:
-        # What Gymnasium does not take
-        raise InvalidAgentFile(str(error)) from error
-    for key, space in (("observation_space", observations), ("action_space", actions)):
-        if spaces.flatdim(space) == 0:
-            raise InvalidAgentFile(f"{key} has no numbers")
-    blueprint = Blueprint(observations, actions, settings_from_json(policy, observations))
-    of_statistics = statistics_shapes(normalization, observations)
-    _check_entries(entries, expected_shapes(blueprint), of_statistics)
+    document, entries = read_header(data)
+    description = Description.from_json(document)
+    blueprint = Blueprint(description)
+    _check_entries(entries, blueprint.entries())
     tensors = read_tensors(data)
-    del data  # of which these are copies: one less while the policy is built
-    for key, tensor in tensors.items():
-        # Unlike the whole of `isfinite` these two make no copy
-        if tensor.numel() > 0 and not bool(th.isfinite(th.stack(tensor.aminmax())).all()):
-            raise InvalidAgentFile(f"tensor {key!r} has numbers that are not finite")
-    weights = {key.removeprefix(WEIGHTS): tensor for key, tensor in tensors.items() if key.startswith(WEIGHTS)}
-    return ExportedAgent(
-        build_policy(blueprint, weights, device),
-        statistics_from_json(normalization, observations, tensors),
-        None if env_id is None else check_env_id(env_id),
-        plain_object(env_kwargs, "env_kwargs"),
-        plain_object(summary, "summary"),
-    )
+    del data  # the tensors are copies: this frees memory before the policy is built
+    normalization, statistics = description.normalization, None
+    if normalization is not None:
+        statistics = ObservationStatistics.from_tensors(normalization, tensors)
+    policy = blueprint.build_policy(tensors, device)
+    return ExportedAgent(policy, statistics, description.env_id, description.env_kwargs, description.summary)
 
 
-def _parts(description: Any) -> list[Any]:
-    """
-    :param description: JSON of the file
-    :return: Its ``PARTS``
-    """
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise InvalidAgentFile(f"its description is not that of a {FORMAT}, got {shown(description)}")
-    version = description.get("format_version")
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise InvalidAgentFile(
-            f"format_version must be {FORMAT_VERSION}, which this version of sb3_trmrl reads, got {shown(version)}"
-        )
-    return fields(description, "the description", ["format", "format_version", *PARTS])[2:]
-
-
-def check_env_id(env_id: Any) -> str:
-    """
-    :param env_id: Id of an environment
-    :return: The same
-    :raises InvalidAgentFile: if it is no id, or names a module to import
-    """
-    if not _ENV_ID.fullmatch(name(env_id, "env_id")):
-        raise InvalidAgentFile(f"env_id must be a registered id without a module, such as Name-v0, got {shown(env_id)}")
-    return str(env_id)
-
-
-def _check_entries(
-    entries: Mapping[str, Entry],
-    of_policy: Mapping[str, tuple[int, ...]],
-    of_statistics: Mapping[str, tuple[int, ...]],
-) -> None:
-    """
-    :param entries: What the file has
-    :param of_policy: Shapes of the policy's weights by name
-    :param of_statistics: Shapes of the statistics by name
-    :raises InvalidAgentFile: if these are not exactly the same
-    """
-    expected = {f"{WEIGHTS}{key}": Entry(th.float32, shape) for key, shape in of_policy.items()}
-    expected |= {key: Entry(th.float64, shape) for key, shape in of_statistics.items()}
-    for word, names in (("lacks", expected.keys() - entries.keys()), ("has unknown", entries.keys() - expected.keys())):
-        if names:
-            raise InvalidAgentFile(f"it {word} tensors: {shown(sorted(names))}")
-    for key, entry in expected.items():
-        if entries[key] != entry:
+def _check_entries(entries: Mapping[str, Entry], expected: Mapping[str, Entry]) -> None:
+    """Check that a file has exactly the expected tensors."""
+    for name in sorted(entries.keys() | expected.keys()):
+        found, needed = entries.get(name), expected.get(name)
+        if found != needed:
             raise InvalidAgentFile(
-                f"tensor {key!r} must be {entry.dtype} of shape {entry.shape}, as the settings say, "
-                f"got {entries[key].dtype} of shape {entries[key].shape}"
+                f"tensor {short_repr(name)} must be {_in_words(needed)}, as the description says, "
+                f"got {_in_words(found)}"
             )
+
+
+def _in_words(entry: Entry | None) -> str:
+    return "absent" if entry is None else f"{entry[0]} of shape {entry[1]}"

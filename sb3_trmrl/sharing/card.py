@@ -1,4 +1,4 @@
-"""What stands beside an agent on the Hugging Face Hub: its README.md, the model card."""
+"""The model card of an agent on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ import numpy as np
 from sb3_trmrl import load_from_hub
 
 agent = load_from_hub("{repo_id}")
-# observations of one environment or of several; episode_start is true at the first step of an episode (a trial)
+# observations of one environment or of a batch; episode_start is true at the first step of an episode (a trial)
 action, state = agent.predict(observation, state=None, episode_start=np.array([True]), deterministic=True)
 ```
 
-The file is safetensors with JSON: loading it runs nothing. The agent takes observations as the environment gives them
-{normalizes}.
+The file is safetensors with JSON: loading it runs nothing. The agent takes observations as the environment returns
+them{normalizes}.
 {results}
 ## Agent
 
@@ -42,7 +42,7 @@ The file is safetensors with JSON: loading it runs nothing. The agent takes obse
 |---|---|
 {table}
 
-Summary of its training:
+Summary of the training:
 
 ```json
 {summary}
@@ -54,10 +54,12 @@ def model_card(
     agent: ExportedAgent, repo_id: str, result: AdaptationResult | None = None, picture: str | None = None
 ) -> str:
     """
+    Return the model card of an agent.
+
     :param agent: Agent
     :param repo_id: Its repository
-    :param result: How it adapts, if that was evaluated
-    :param picture: Name of the picture of that, in the repository
+    :param result: Evaluation of the agent, if there is one
+    :param picture: Name of the plot of the evaluation, in the repository
     :return: The card: YAML metadata and Markdown
     """
     policy = agent.policy
@@ -66,7 +68,7 @@ def model_card(
     on_env = f" on `{agent.env_id}`" if agent.env_id else ""
     settings = policy.transformer_kwargs
     rows = {
-        "environment": f"`{agent.env_id}` with `{json.dumps(agent.env_kwargs)}`" if agent.env_id else "not told",
+        "environment": f"`{agent.env_id}` with `{json.dumps(agent.env_kwargs)}`" if agent.env_id else "unknown",
         "observations": f"`{agent.observation_space}`",
         "actions": f"`{agent.action_space}`",
         "memory": f"{policy.memory}, {policy.context_length} steps",
@@ -76,10 +78,10 @@ def model_card(
     return _CARD.format(
         metadata=_metadata(agent, title, result),
         title=title,
-        about=f"An agent trained with {algorithm}{on_env}, of the package sb3_trmrl: PPO with a transformer "
-        "memory, for Stable-Baselines3.",
+        about=f"An agent trained with {algorithm}{on_env}, from the package sb3_trmrl: PPO with a transformer memory, "
+        "for Stable-Baselines3.",
         repo_id=repo_id,
-        normalizes="" if agent.observation_statistics is None else "and normalises them itself",
+        normalizes="" if agent.observation_statistics is None else " and normalises them itself",
         results="" if result is None else _results(result, picture),
         table="\n".join(f"| {name} | {_in_cell(text)} |" for name, text in rows.items()),
         summary=json.dumps(agent.summary, indent=2, ensure_ascii=False),
@@ -91,15 +93,10 @@ def _in_cell(text: str) -> str:
 
 
 def _metadata(agent: ExportedAgent, title: str, result: AdaptationResult | None) -> str:
-    """
-    :param agent: Agent
-    :param title: Name of the model
-    :param result: How it adapts, if that was evaluated
-    :return: YAML, as the Hub reads it
-    """
+    """Return the YAML metadata that the Hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    of_env = [agent.env_id] if agent.env_id else []
+    tags = [*_TAGS, agent.env_id] if agent.env_id else list(_TAGS)
     more: dict[str, Any] = {}
     if result is not None:
         last = len(result.mean_returns)
@@ -113,19 +110,13 @@ def _metadata(agent: ExportedAgent, title: str, result: AdaptationResult | None)
             metric_value=round(float(result.mean_returns[-1]), 4),
         )
         more = {"model_name": title, "eval_results": [evaluated]}
-    data = ModelCardData(
-        library_name="sb3_trmrl", pipeline_tag="reinforcement-learning", tags=[*_TAGS, *of_env], **more
-    )
+    data = ModelCardData(library_name="sb3_trmrl", pipeline_tag="reinforcement-learning", tags=tags, **more)
     return str(data.to_yaml()).strip()
 
 
 def _results(result: AdaptationResult, picture: str | None) -> str:
-    """
-    :param result: How the agent adapts
-    :param picture: Name of the picture of that
-    :return: Section of the card
-    """
-    kind = "likeliest" if result.deterministic else "sampled"
+    """Return the section about the evaluation."""
+    kind = "deterministic" if result.deterministic else "stochastic"
     lines = [
         "",
         "## Adaptation",

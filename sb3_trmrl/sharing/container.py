@@ -1,51 +1,53 @@
 """
-The file around an agent: safetensors, that is the length of a header (8 bytes), the header (JSON), and the tensors.
+The file format around an agent: safetensors, that is the length of the header (8 bytes), the header (JSON) and the
+tensors. The agent's description is a JSON text in the header's metadata.
 
-The header is read here first, and strictly, so that the library only gets files whose sizes are known to fit.
+The header is checked here before the safetensors library reads the file, so that the library only allocates tensors of
+the expected types and shapes. The library itself checks that the tensors fill the file without gaps or overlaps.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch as th
+from msgspec import Meta, to_builtins
 
-from sb3_trmrl.common.atomic_file import atomic_file, make_place
+from sb3_trmrl.common.checks import short_repr
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS
-from sb3_trmrl.sharing.strict_json import InvalidAgentFile, fields, integer, integers, name, option, parse, shown
+from sb3_trmrl.sharing.strict_json import InvalidAgentFile, Record, decode, parse, shown
 
-#: Name of the agent's JSON in the metadata of the file
+#: Name of the description in the metadata of the file
 _KEY = "sb3_trmrl.agent"
-#: Types of tensors by safetensors' name for them
-_DTYPES = {"F32": th.float32, "F64": th.float64}
 _LENGTH_BYTES = 8
 
+_Size = Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
+#: safetensors' name of a type, and a shape
+Entry = tuple[str, tuple[int, ...]]
 
-class Entry(NamedTuple):
-    """
-    What the header says about a tensor.
 
-    :param dtype: Its type
-    :param shape: Its shape
-    """
+class _TensorRecord(Record):
+    """A tensor in the header."""
 
-    dtype: th.dtype
-    shape: tuple[int, ...]
+    dtype: Literal["F32", "F64"]
+    shape: Annotated[tuple[_Size, ...], Meta(max_length=MAX_RANK)]
+    data_offsets: tuple[_Size, _Size]
 
 
 def read_file(path: Path) -> bytes:
     """
-    :param path: File to read, at once: what is checked is then what is loaded
+    Read a whole file at once, so that the bytes which are checked are the bytes which are loaded.
+
+    :param path: File to read
     :return: Its bytes
-    :raises FileNotFoundError: if there is none
-    :raises InvalidAgentFile: if it is no file, cannot be read, or is too large
+    :raises FileNotFoundError: if there is no such file
+    :raises InvalidAgentFile: if it is not a regular file, cannot be read, or is too large
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device might never end
@@ -63,103 +65,56 @@ def read_file(path: Path) -> bytes:
 
 def read_header(data: bytes) -> tuple[Any, dict[str, Entry]]:
     """
-    :param data: Bytes of a file
-    :return: The agent's JSON, and what tensors there are, by name
-    :raises InvalidAgentFile: if it is no safetensors file of an agent, or its parts do not fit together
+    Read the header of a file, without its tensors.
+
+    :param data: Bytes of the file
+    :return: Parsed JSON of the agent's description, and type and shape of each tensor by name
+    :raises InvalidAgentFile: if it is not the safetensors file of an agent
     """
     if data[:4] == b"PK\x03\x04":
         raise InvalidAgentFile("it is a zip, as SB3 saves models: `export` makes a file that is safe to load")
-    if len(data) < _LENGTH_BYTES:
-        raise InvalidAgentFile(f"it has {len(data)} bytes, fewer than the length of a header")
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    begin, length = _LENGTH_BYTES, int.from_bytes(data[:_LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         raise InvalidAgentFile(f"its header has {length} bytes, more than {MAX_HEADER_BYTES}")
-    if length > len(data) - _LENGTH_BYTES:
-        raise InvalidAgentFile(f"its header has {length} bytes, the file ends after {len(data)}: it was cut off")
-    header = parse(data[_LENGTH_BYTES : _LENGTH_BYTES + length], "the header")
-    if not isinstance(header, dict) or "__metadata__" not in header:
-        raise InvalidAgentFile("its header has no metadata: it is no exported agent")
-    metadata = header.pop("__metadata__")
-    if not isinstance(metadata, dict) or _KEY not in metadata:
-        raise InvalidAgentFile(f"its metadata has no {_KEY!r}: it is no exported agent")
-    (text,) = fields(metadata, "the metadata", [_KEY])
-    if not isinstance(text, str):
-        raise InvalidAgentFile(f"{_KEY!r} must be a text, got {shown(text)}")
-    entries = _entries(header, len(data) - _LENGTH_BYTES - length)
-    return parse(text, "the agent's description"), entries
-
-
-def _entries(header: dict[str, Any], n_bytes: int) -> dict[str, Entry]:
-    """
-    :param header: Tensors by name
-    :param n_bytes: Bytes behind the header
-    :return: What they are, if they fill these bytes without gap or overlap
-    """
+    if begin + length > len(data):
+        raise InvalidAgentFile(f"its header has {length} bytes, but the file ends after {len(data)}: it was truncated")
+    header = parse(data[begin : begin + length], "the header")
+    metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or list(metadata) != [_KEY] or not isinstance(metadata[_KEY], str):
+        raise InvalidAgentFile(f"its metadata is not {_KEY!r} and a text, got {shown(metadata)}")
     if len(header) > MAX_TENSORS:
         raise InvalidAgentFile(f"it has {len(header)} tensors, more than {MAX_TENSORS}")
-    found = {}
-    places = []
-    for key, value in header.items():
-        where = f"tensor {shown(name(key, 'the name of a tensor'))}"
-        dtype, shape, offsets = fields(value, where, ["dtype", "shape", "data_offsets"])
-        entry = Entry(
-            _DTYPES[option(dtype, f"{where}.dtype", _DTYPES)],
-            tuple(integers(shape, f"{where}.shape", MAX_RANK, 0, MAX_FILE_BYTES)),
-        )
-        begin, end = (integer(offset, f"{where}.data_offsets", 0, n_bytes) for offset in _pair(offsets, where))
-        size = math.prod(entry.shape) * entry.dtype.itemsize
-        if end - begin != size:
-            raise InvalidAgentFile(f"{where} has the shape {entry.shape}, {size} bytes, in {end - begin} bytes")
-        found[key] = entry
-        places.append((begin, end, where))
-    filled = 0
-    for begin, end, where in sorted(places):
-        if begin != filled:
-            raise InvalidAgentFile(f"{where} begins at byte {begin} of the data, the tensor before it ends at {filled}")
-        filled = end
-    if filled != n_bytes:
-        raise InvalidAgentFile(f"its tensors have {filled} bytes, the file has {n_bytes} for them")
-    return found
-
-
-def _pair(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise InvalidAgentFile(f"{where}.data_offsets must be a pair, got {shown(value)}")
-    return value
+    records = {name: decode(value, _TensorRecord, f"tensor {short_repr(name)}") for name, value in header.items()}
+    entries: dict[str, Entry] = {name: (record.dtype, record.shape) for name, record in records.items()}
+    return parse(metadata[_KEY], "the description"), entries
 
 
 def read_tensors(data: bytes) -> dict[str, th.Tensor]:
     """
-    :param data: Bytes of a file whose header :func:`read_header` has accepted
+    Read the tensors of a file. They are copies of its bytes.
+
+    :param data: Bytes of the file, whose types and shapes have been checked
     :return: Its tensors by name
-    :raises InvalidAgentFile: if the library refuses them
+    :raises InvalidAgentFile: if they do not fill the file exactly, or a number is not finite
     """
     try:
-        return safetensors.torch.load(data)
+        tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise InvalidAgentFile(f"safetensors cannot read it: {error}") from error
+    for name, tensor in tensors.items():
+        # `isfinite` of the whole tensor would allocate a copy
+        if tensor.numel() > 0 and not bool(th.isfinite(th.stack(tensor.aminmax())).all()):
+            raise InvalidAgentFile(f"tensor {name!r} has numbers that are not finite")
+    return tensors
 
 
-def pack(description: Mapping[str, Any], tensors: Mapping[str, th.Tensor]) -> bytes:
+def pack(description: Record, tensors: Mapping[str, th.Tensor]) -> bytes:
     """
-    :param description: The agent's JSON
+    Pack an agent into the bytes of a file.
+
+    :param description: Description of the agent
     :param tensors: Its tensors by name
-    :return: Bytes of a file
+    :return: Bytes of the file
     """
-    text = json.dumps(description, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(to_builtins(description), allow_nan=False, ensure_ascii=False)
     return safetensors.torch.save(dict(tensors), {_KEY: text})
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """
-    The file is whole or not there: an older one stays as it was until the new one is on the disk.
-
-    :param path: File to write; its folder is made if need be
-    :param data: Its bytes
-    :raises ValueError: if ``path`` cannot be written to
-    """
-    try:
-        with atomic_file(make_place(path)) as file:
-            file.write(data)
-    except OSError as error:
-        raise ValueError(f"cannot write the agent to `path` {str(path)!r}: {error}") from error

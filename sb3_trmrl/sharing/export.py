@@ -1,4 +1,4 @@
-"""Writing a trained agent as a file that is safe to load."""
+"""Writing a trained agent to a file that is safe to load."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
+from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.checks import check_instance, check_path
 from sb3_trmrl.common.versions import versions_of
-from sb3_trmrl.sharing.agent import FORMAT, FORMAT_VERSION, SUFFIX, WEIGHTS, check_env_id, read_agent
-from sb3_trmrl.sharing.container import pack, write_file
-from sb3_trmrl.sharing.policy_json import settings_to_json, weights_of
-from sb3_trmrl.sharing.space_json import space_to_json
+from sb3_trmrl.sharing.agent import SUFFIX, read_agent
+from sb3_trmrl.sharing.blueprint import WEIGHTS, policy_weights
+from sb3_trmrl.sharing.container import pack
+from sb3_trmrl.sharing.description import FORMAT, FORMAT_VERSION, Description
+from sb3_trmrl.sharing.plain_data import plain
+from sb3_trmrl.sharing.policy_record import PolicyRecord
+from sb3_trmrl.sharing.space_records import space_record
 from sb3_trmrl.sharing.statistics import ObservationStatistics
-from sb3_trmrl.sharing.strict_json import InvalidAgentFile, plain, plain_object
-from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.sharing.strict_json import InvalidAgentFile
 
-#: Attributes of a model that a summary tells, where they are plain data: a schedule is not
+#: Attributes of a model for the summary, if they are plain data: schedules are not, except constants
 _HYPERPARAMETERS = (
     "learning_rate",
     "vf_learning_rate",
@@ -56,16 +59,16 @@ def export_agent(
     summary: dict[str, Any] | None = None,
 ) -> Path:
     """
-    See :meth:`sb3_trmrl.TransformerPPO.export`.
+    Write a trained agent, see :meth:`sb3_trmrl.TransformerPPO.export`.
 
     :param model: Model with a TrMRL policy
     :param path: File to write
     :param env_id: Registered id of the environment
     :param env_kwargs: Arguments of the environment
     :param vec_normalize: Wrapper with the statistics of observations
-    :param summary: What to add to the summary
+    :param summary: Plain data to add to the summary
     :return: The file
-    :raises TypeError: if ``path`` or ``vec_normalize`` is of another type
+    :raises TypeError: if ``path`` or ``vec_normalize`` has the wrong type
     :raises ValueError: if the agent cannot be exported
     """
     target = check_path("path", path)
@@ -73,39 +76,46 @@ def export_agent(
     if target.suffix != SUFFIX:
         raise ValueError(f"`path` must end with {SUFFIX}, got {str(path)!r}")
     check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
-    known_id, known_kwargs = environment_of(model.get_env())
+    known_id, known_kwargs = _known_environment(model.get_env())
     if env_id is None or env_id == known_id:
         env_id, env_kwargs = known_id, known_kwargs if env_kwargs is None else env_kwargs
     normalizer = model.get_vec_normalize_env() if vec_normalize is None else vec_normalize
-    statistics = ObservationStatistics.of(normalizer)
+    statistics = ObservationStatistics.from_vec_normalize(normalizer)
     policy: Any = model.policy
     try:
-        description = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "observation_space": space_to_json(policy.observation_space, "observation_space"),
-            "action_space": space_to_json(policy.action_space, "action_space"),
-            "policy": settings_to_json(policy),
-            "normalization": None if statistics is None else statistics.to_json(),
-            "env_id": None if env_id is None else check_env_id(env_id),
-            "env_kwargs": plain_object({} if env_kwargs is None else env_kwargs, "`env_kwargs`"),
-            "summary": {**_training(model), **plain_object({} if summary is None else summary, "`summary`")},
-        }
-        weights = {f"{WEIGHTS}{key}": tensor.detach().cpu() for key, tensor in weights_of(policy).items()}
-        data = pack(description, {**weights, **(statistics.tensors() if statistics else {})})
-        read_agent(data, th.device("cpu"))  # so that no file is written that could not be loaded
+        description = Description(
+            format=FORMAT,
+            format_version=FORMAT_VERSION,
+            observation_space=space_record(policy.observation_space, "observation_space"),
+            action_space=space_record(policy.action_space, "action_space"),
+            policy=PolicyRecord.from_policy(policy),
+            normalization=None if statistics is None else statistics.to_record(),
+            env_id=env_id,
+            env_kwargs=_plain_dict("env_kwargs", env_kwargs),
+            summary={**_training_summary(model), **_plain_dict("summary", summary)},
+        )
+        tensors = {f"{WEIGHTS}{name}": tensor.detach().cpu() for name, tensor in policy_weights(policy).items()}
+        data = pack(description, {**tensors, **(statistics.to_tensors() if statistics else {})})
+        read_agent(data, th.device("cpu"))  # no file is written that could not be loaded
     except InvalidAgentFile as error:
         raise ValueError(f"the agent cannot be exported: {error}") from error
-    write_file(target, data)
+    try:
+        with atomic_file(make_place(target)) as file:
+            file.write(data)
+    except OSError as error:
+        raise ValueError(f"cannot write the agent to `path` {str(target)!r}: {error}") from error
     return target
 
 
-def environment_of(env: VecEnv | None) -> tuple[str | None, dict[str, Any]]:
-    """
-    :param env: Environment of a model
-    :return: Registered id and the arguments that were given to ``gym.make``; None and nothing if that is not known, as
-        for environments in other processes
-    """
+def _plain_dict(name: str, value: dict[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(value, (dict, type(None))):
+        raise ValueError(f"`{name}` must be a dictionary or None, got {value!r}")
+    found: dict[str, Any] = plain(value or {}, f"`{name}`")
+    return found
+
+
+def _known_environment(env: VecEnv | None) -> tuple[str | None, dict[str, Any]]:
+    """Return id and ``gym.make`` arguments of a model's environment, which are unknown in other processes."""
     inner = env.unwrapped if env is not None else None
     spec = inner.envs[0].spec if isinstance(inner, DummyVecEnv) else None
     if spec is None or spec.id not in gym.registry:
@@ -118,13 +128,15 @@ def environment_of(env: VecEnv | None) -> tuple[str | None, dict[str, Any]]:
 
 def hyperparameters_of(model: BaseAlgorithm) -> dict[str, Any]:
     """
+    Return the hyperparameters of a model that are plain data.
+
     :param model: Model
-    :return: Those of its arguments that are plain data
+    :return: Hyperparameters by name
     """
     found = {}
     for name in _HYPERPARAMETERS:
         value = getattr(model, name, None)
-        if isinstance(value, FloatSchedule):  # as SB3 keeps a constant, too
+        if isinstance(value, FloatSchedule):  # SB3 also keeps constants this way
             value = value.value_schedule
         if isinstance(value, ConstantSchedule):
             value = value.val
@@ -133,17 +145,10 @@ def hyperparameters_of(model: BaseAlgorithm) -> dict[str, Any]:
     return found
 
 
-def _training(model: BaseAlgorithm) -> dict[str, Any]:
-    """
-    :param model: Model
-    :return: What is known about its training
-    """
+def _training_summary(model: BaseAlgorithm) -> dict[str, Any]:
     return {
         "algorithm": type(model).__name__,
         "timesteps": int(model.num_timesteps),
         "versions": versions_of(_PACKAGES),
         "hyperparameters": hyperparameters_of(model),
     }
-
-
-TransformerPPO.register_exporter(export_agent)

@@ -111,7 +111,7 @@ def test_the_trace_is_what_the_agent_acted_on(make_model: Any, policy_kwargs: di
                 read = policy.extract_features(state.to("cpu"), policy.pi_features_extractor)[0]
                 token = map_tokens(th.as_tensor, batch)
                 extractor = policy.pi_features_extractor
-                phi = policy._preprocessed(token, lambda x, e=extractor: e.embedding(e.token_extractor(x)))[0]
+                phi = extractor.working_memories(token)[0]
             np.testing.assert_allclose(memories[-1], read, atol=2e-5)
             np.testing.assert_allclose(memories[0], phi, atol=1e-5)
             assert traced_action.argmax() == action[0] and traced_action.sum() == 1

@@ -1,6 +1,6 @@
 """
-Damaged and hostile versions of an exported agent, each with what has to become of it. Run as a script, in a process of
-its own, it loads all of them and prints what they cost; see ``test_sharing_files.py``.
+Damaged and hostile versions of an exported agent with their expected outcomes. As a script, this module loads all of
+them and prints what happened; see ``test_sharing_files.py``.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-#: Whether a mutation must be refused, must load, or may do either
+#: Expected outcomes: must be refused, must load, or either
 REFUSED, LOADS, EITHER = "refused", "loads", "either"
 KEY = "sb3_trmrl.agent"
 Mutation = tuple[bytes, str]
@@ -60,11 +60,7 @@ NASTY: list[Any] = [
 
 
 class Parts:
-    """
-    An exported agent, taken apart.
-
-    :param data: Bytes of the file
-    """
+    """The unpacked parts of an exported agent: header, description and body."""
 
     def __init__(self, data: bytes) -> None:
         (length,) = struct.unpack("<Q", data[:8])
@@ -73,13 +69,12 @@ class Parts:
         self.body = data[8 + length :]
 
     def pack(self, agent_text: str | None = None, more: dict[str, Any] | None = None) -> bytes:
-        """:return: The file, with another text of the agent's JSON and more in the header, if given"""
+        """Pack the file, with another JSON text for the description and more in the header, if given."""
         text = json.dumps(self.agent) if agent_text is None else agent_text
         return raw(json.dumps({"__metadata__": {KEY: text}, **self.header, **(more or {})}).encode(), self.body)
 
 
 def raw(header: bytes, body: bytes) -> bytes:
-    """:return: A file of these parts"""
     return struct.pack("<Q", len(header)) + header + body
 
 
@@ -135,7 +130,7 @@ def not_a_number(data: bytes, rng: random.Random) -> Mutation:
 
 
 def other_tensor(data: bytes, rng: random.Random) -> Mutation:
-    """A shape, type or place that is not the tensor's."""
+    """A tensor with a wrong shape, type or place."""
     parts = Parts(data)
     entry = parts.header[rng.choice(sorted(parts.header))]
     change = rng.randrange(4)
@@ -182,7 +177,7 @@ def many_tensors(data: bytes, rng: random.Random) -> Mutation:
 
 
 def nasty_value(data: bytes, rng: random.Random) -> Mutation:
-    """One value of the description becomes another: some are as valid as what was there."""
+    """One value of the description is replaced, sometimes by a valid one."""
     parts = Parts(data)
     places = list(_places(parts.agent))
     container, key = rng.choice(places)
@@ -191,7 +186,7 @@ def nasty_value(data: bytes, rng: random.Random) -> Mutation:
 
 
 def _places(value: Any) -> Any:
-    """:return: Every place in a document: container and key"""
+    """Yield every place in a document: container and key."""
     for key, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
         yield value, key
         if isinstance(part, (dict, list)):
@@ -204,7 +199,9 @@ def missing_or_unknown(data: bytes, rng: random.Random) -> Mutation:
     if rng.random() < 0.5:
         del part[rng.choice(sorted(part))]
     else:
-        part[rng.choice(["more", "", "__class__", "optimizer_class", "torch.load"])] = 1
+        forged = " - at `$.policy.net_arch[7].x"  # ends like a message of msgspec
+        names = ["more", "", "__class__", "optimizer_class", "torch.load", forged, forged + "x" * 5000, forged * 500]
+        part[rng.choice(names)] = 1
     return parts.pack(), REFUSED
 
 
@@ -216,7 +213,7 @@ def wrong_version(data: bytes, rng: random.Random) -> Mutation:
 
 def duplicate_key(data: bytes, rng: random.Random) -> Mutation:
     parts = Parts(data)
-    if rng.random() < 0.2:  # the last of very many
+    if rng.random() < 0.2:  # after many other keys
         name = f"k{rng.randrange(60_000)}"
         text = ", ".join(f'"k{index}": 0' for index in range(60_000)) + f', "{name}": 0'
         return parts.pack(json.dumps(parts.agent).replace('"summary": {', f'"summary": {{{text}, ', 1)), REFUSED
@@ -231,7 +228,7 @@ def duplicate_key(data: bytes, rng: random.Random) -> Mutation:
 
 
 def bad_number(data: bytes, rng: random.Random) -> Mutation:
-    """Numbers that JSON readers choke on, or turn into infinity."""
+    """Numbers that JSON parsers are slow with, or turn into infinity."""
     parts = Parts(data)
     number = rng.choice(["9" * 5000, "1" + "0" * 400_000, "1e999", "-1e999", "NaN", "Infinity", "-Infinity", "0x10"])
     name = rng.choice(["d_model", "clip_obs", "n_layers", "epsilon"])
@@ -254,7 +251,7 @@ def deep(data: bytes, rng: random.Random) -> Mutation:
 
 
 def hostile_sizes(data: bytes, rng: random.Random) -> Mutation:
-    """Settings that would take gigabytes or hours, with or without tensors that claim to be so large."""
+    """Settings that would take gigabytes or hours, with or without tensors that claim these sizes."""
     parts = Parts(data)
     sizes: list[dict[str, Any]] = [
         dict(d_model=65536, n_heads=1),
@@ -313,7 +310,7 @@ def hostile_space(data: bytes, rng: random.Random) -> Mutation:
 
 
 def hostile_file(data: bytes, rng: random.Random) -> Mutation:
-    """Not such a file at all."""
+    """Files that are not agents at all."""
     kinds = [
         b"",
         b"\x80\x04cos\nsystem\n(S'true'\ntR.",
@@ -336,7 +333,7 @@ def hostile_file(data: bytes, rng: random.Random) -> Mutation:
 
 
 def heavy_header(data: bytes, rng: random.Random) -> Mutation:
-    """Two MiB of one thing: what takes more than one pass over it would take long."""
+    """Two MiB of one kind of element: reading it must take linear time."""
     n_bytes = 2**21 - 1000
     distinct = ",".join(f'"{index}":0' for index in range(180_000))
     whole = [
@@ -372,7 +369,7 @@ MUTATIONS: dict[Callable[[bytes, random.Random], Mutation], int] = {
     renamed_tensor: 40,
     many_tensors: 15,
     nasty_value: 150,
-    missing_or_unknown: 50,
+    missing_or_unknown: 80,
     wrong_version: 20,
     duplicate_key: 30,
     bad_number: 30,
@@ -385,7 +382,7 @@ MUTATIONS: dict[Callable[[bytes, random.Random], Mutation], int] = {
 
 
 def peak() -> int:
-    """:return: Bytes that this process has had at most. ``getrusage`` would count the one that started it, too"""
+    """Return the peak memory of this process in bytes. ``getrusage`` would include the process that started it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -394,17 +391,12 @@ def peak() -> int:
 
 
 def main(path: Path, seed: int) -> None:
-    """
-    Load every mutation and print what happened as JSON.
-
-    :param path: Exported agent; the mutations are written beside it
-    :param seed: Seed of the mutations
-    """
+    """Load every mutation of an exported agent and print what happened as JSON."""
     from sb3_trmrl import InvalidAgentFile, load_agent
     from sb3_trmrl.sharing.limits import MAX_FILE_BYTES
 
     data, rng = path.read_bytes(), random.Random(seed)
-    load_agent(path)  # which imports what it needs
+    load_agent(path)  # imports everything that loading needs
     counts: Counter[str] = Counter()
     problems: list[str] = []
     slowest = (0.0, "")
@@ -412,7 +404,7 @@ def main(path: Path, seed: int) -> None:
 
     def load(what: str, expected: str) -> None:
         nonlocal slowest
-        start = time.process_time()  # other processes do not count
+        start = time.process_time()  # excludes other processes
         try:
             load_agent(mutated)
             outcome = LOADS
@@ -433,7 +425,7 @@ def main(path: Path, seed: int) -> None:
             content, expected = mutate(data, rng)
             mutated.write_bytes(content)
             load(f"{mutate.__name__} {index}", expected)
-    for size in (MAX_FILE_BYTES - 1, MAX_FILE_BYTES, MAX_FILE_BYTES + 1, 2**40):  # without blocks on the disk
+    for size in (MAX_FILE_BYTES - 1, MAX_FILE_BYTES, MAX_FILE_BYTES + 1, 2**40):  # sparse files
         mutated.write_bytes(data)
         with mutated.open("ab") as file:
             file.truncate(size)

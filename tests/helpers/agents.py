@@ -1,4 +1,4 @@
-"""A small model, environments with any space and tables of them, for the tests of the agent."""
+"""A tiny model, an environment with any spaces, and tables of spaces."""
 
 from copy import deepcopy
 from functools import partial
@@ -69,13 +69,9 @@ CRITICS = {
 
 class SampledEnv(gym.Env):
     """
-    Observations drawn at random from any space, a reward for the action; every second episode is truncated, the others
-    terminate.
-
-    :param observation_space: Observation space
-    :param action_space: Action space
-    :param length: Steps of the first episode; those after it are one step longer each, up to twice that
-    :param reward: Multiplies the reward; an integer makes it an integer
+    Random observations from any space and a reward for positive actions. Every second episode is truncated, the others
+    terminate. Each episode is one step longer than the one before, from ``length`` to twice that. An integer ``reward``
+    makes rewards integers.
     """
 
     def __init__(
@@ -118,7 +114,7 @@ class SampledEnv(gym.Env):
 
 
 class LinearFeatures(BaseFeaturesExtractor):
-    """A features extractor with an argument of its own."""
+    """A custom features extractor with an argument."""
 
     def __init__(self, observation_space: spaces.Space, width: int = 3) -> None:
         super().__init__(observation_space, width)
@@ -131,24 +127,24 @@ class LinearFeatures(BaseFeaturesExtractor):
 def sampled_vec_env(
     n_envs: int = 2, observation_space: spaces.Space = VECTOR, action_space: spaces.Space | None = None, length: int = 5
 ) -> DummyVecEnv:
-    """:return: ``n_envs`` of :class:`SampledEnv`, the first episode of each longer than that of the one before it"""
+    """Return ``n_envs`` environments, each with a longer first episode than the one before."""
     return DummyVecEnv([partial(SampledEnv, observation_space, action_space, length + i) for i in range(n_envs)])
 
 
 def tiny_model(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-    """:return: A TransformerPPO that learns from 16 steps of each environment in a few milliseconds"""
+    """Return a TransformerPPO that learns from 16 steps of each environment in a few milliseconds."""
     arguments: dict[str, Any] = dict(policy="TrMRLPolicy", n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
     arguments.update(kwargs)
     return TransformerPPO(env=env, policy_kwargs={**TINY, **(policy_kwargs or {})}, **arguments)
 
 
 def parameters_of(model: TransformerPPO) -> dict[str, th.Tensor]:
-    """:return: A copy of the parameters by name"""
+    """Return a copy of the parameters by name."""
     return {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
 
 
 def assert_equal_weights(model: TransformerPPO, other: TransformerPPO, rtol: float = 0.0, atol: float = 0.0) -> None:
-    """Weights are the same, bit for bit unless ``rtol`` and ``atol`` are given."""
+    """Weights are equal, bit for bit unless ``rtol`` and ``atol`` are given."""
     weights, others = model.policy.state_dict(), other.policy.state_dict()
     assert weights.keys() == others.keys()
     for name, weight in weights.items():
@@ -156,7 +152,7 @@ def assert_equal_weights(model: TransformerPPO, other: TransformerPPO, rtol: flo
 
 
 def changed(before: dict[str, th.Tensor], model: TransformerPPO) -> set[str]:
-    """:return: Names of the parameters that differ from those before"""
+    """Return the names of the parameters that differ from those before."""
     return {name for name, parameter in parameters_of(model).items() if not th.equal(parameter, before[name])}
 
 
@@ -169,7 +165,7 @@ def assert_trained(model: TransformerPPO, before: dict[str, th.Tensor]) -> None:
 
 
 def by_name(cases: dict[str, Any]) -> dict[str, Any]:
-    """:return: Arguments of ``pytest.mark.parametrize`` for named values"""
+    """Return the arguments of ``pytest.mark.parametrize`` for named values."""
     return dict(argvalues=list(cases.values()), ids=list(cases))
 
 

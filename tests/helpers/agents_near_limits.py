@@ -1,6 +1,6 @@
 """
-Valid agents as large as the limits allow. Run as a script, in a process of its own, it loads them and prints what the
-whole process takes, Python and PyTorch counted; see ``test_sharing_files.py``.
+Valid agents as large as the limits allow. As a script, this module loads them and prints the time and the memory of the
+whole process; see ``test_sharing_files.py``.
 """
 
 import json
@@ -27,7 +27,7 @@ def wide_heads(agent: Description) -> None:
 
 
 def _noisy(agent: Description, full_std: bool) -> None:
-    """A matrix of noise as large as allowed; the rest of the file is the critic's."""
+    """The noise matrix is as large as allowed; the critic fills the rest of the file."""
     agent["action_space"] = {**BOX, "shape": [16]}
     agent["policy"] |= {"use_sde": True, "full_std": full_std}
     agent["policy"]["net_arch"] = {"pi": [2**16], "vf": [5400, 5400] if full_std else [5500, 5500]}
@@ -120,29 +120,18 @@ AGENTS: dict[str, Callable[[Description], None]] = {
 
 
 def write(data: bytes, change: Callable[[Description], None], path: Path) -> None:
-    """
-    :param data: Bytes of an agent with a Box of observations and no statistics
-    :param change: What makes it large
-    :param path: File to write; its numbers are zeros, which take no blocks on the disk
-    """
-    from sb3_trmrl.sharing.agent import WEIGHTS
-    from sb3_trmrl.sharing.policy_json import Blueprint, expected_shapes, settings_from_json
-    from sb3_trmrl.sharing.space_json import space_from_json
-    from sb3_trmrl.sharing.statistics import statistics_shapes
+    """Write a small agent after a change that makes it large. The weights are zeros in a sparse file."""
+    from sb3_trmrl.sharing.blueprint import Blueprint
+    from sb3_trmrl.sharing.description import Description
 
     agent = Parts(data).agent
     change(agent)
-    observations = space_from_json(agent["observation_space"], "observation_space", may_be_dict=True)
-    actions = space_from_json(agent["action_space"], "action_space", may_be_dict=False)
-    shapes = expected_shapes(Blueprint(observations, actions, settings_from_json(agent["policy"], observations)))
-    tensors = [(f"{WEIGHTS}{key}", "F32", 4, shape) for key, shape in shapes.items()]
-    of_statistics = statistics_shapes(agent["normalization"], observations)
-    tensors += [(key, "F64", 8, shape) for key, shape in of_statistics.items()]
+    entries = Blueprint(Description.from_json(agent)).entries()
     header: dict[str, Any] = {"__metadata__": {KEY: json.dumps(agent, separators=(",", ":"))}}
     end = 0
-    for key, dtype, size, shape in tensors:
-        begin, end = end, end + size * math.prod(shape)
-        header[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    for key, (dtype, shape) in entries.items():
+        begin, end = end, end + {"F32": 4, "F64": 8}[dtype] * math.prod(shape)
+        header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     packed = raw(json.dumps(header, separators=(",", ":")).encode(), b"")
     path.write_bytes(packed)
     with path.open("ab") as file:
@@ -150,11 +139,7 @@ def write(data: bytes, change: Callable[[Description], None], path: Path) -> Non
 
 
 def main(paths: list[Path]) -> None:
-    """
-    Load agents and print, as JSON, the seconds that each of them takes and the bytes of the process after it.
-
-    :param paths: Exported agents
-    """
+    """Load agents and print, as JSON, the seconds for each and the peak memory of the process after it."""
     from sb3_trmrl import load_agent
 
     report = {}

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub on this machine: what its client calls to make, fill and read a repository."""
+"""A local stand-in for the Hugging Face Hub: the requests that create, fill and read a repository."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class StandInHub(ThreadingHTTPServer):
-    """Repositories in memory; every one has one commit."""
+    """Repositories in memory, each with one commit."""
 
     daemon_threads = True
 
@@ -25,9 +25,9 @@ class StandInHub(ThreadingHTTPServer):
         self.private: dict[str, bool] = {}
         self.messages: list[str] = []
         self.requests: list[str] = []
-        #: Lengths that are told instead of the true ones, by file
+        #: Content lengths to report instead of the true ones, by file
         self.told_lengths: dict[str, int | None] = {}
-        #: What every request is answered with, if not as it should be
+        #: Status of every answer, or None for the proper answers
         self.status: int | None = None
 
     @property
@@ -41,7 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        """Nothing is printed."""
+        """Print nothing."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
             given = json.loads(body)
             repo = "/".join(part for part in (given.get("organization"), given["name"]) if part)
             self.server.files.setdefault(repo, {})
-            # "private" in older clients
+            # older clients send "private"
             self.server.private[repo] = given.get("private") is True or given.get("visibility") == "private"
             return self._json({"url": f"{self.server.endpoint}/{repo}", "name": repo, "id": "1"})
         if path == "/api/validate-yaml":
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def stand_in_hub() -> Iterator[StandInHub]:
-    """:return: A server that runs meanwhile"""
+    """Run a server in a thread."""
     server = StandInHub()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

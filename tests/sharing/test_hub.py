@@ -1,4 +1,4 @@
-"""Agents on the Hugging Face Hub: its own client, and a server on this machine in place of the network."""
+"""Agents on the Hugging Face Hub, with its own client and a local server."""
 
 import io
 import os
@@ -31,7 +31,6 @@ KWARGS = {"n_arms": 3, "episodes_per_trial": 2}
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
-    """:return: The stand-in"""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     with stand_in_hub() as server:
@@ -40,7 +39,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
 
 @pytest.fixture(scope="module")
 def agent_file(tmp_path_factory: Any) -> Path:
-    """:return: An exported agent of bandits with three arms"""
     env = VecNormalize(DummyVecEnv([lambda: gym.make(ENV, **KWARGS)]))
     path: Path = tiny_model(env).learn(64).export(tmp_path_factory.mktemp("agent") / "mine", summary={"author": "me"})
     return path
@@ -83,7 +81,7 @@ def _check_card(card: str, result: AdaptationResult) -> None:
 
 def test_a_result_that_is_given_and_none_at_all(hub: StandInHub, tmp_path: Path) -> None:
     path = tiny_model(sampled_vec_env()).export(tmp_path / "agent")
-    with pytest.raises(ValueError, match="does not tell its environment: pass `result`, or evaluate=False"):
+    with pytest.raises(ValueError, match="does not name its environment: pass `result`, or evaluate=False"):
         push_to_hub(path, REPO, endpoint=hub.endpoint)
     assert hub.requests == []
     push_to_hub(path, REPO, evaluate=False, endpoint=hub.endpoint)
@@ -102,7 +100,7 @@ def test_what_is_too_large_is_not_downloaded(hub: StandInHub, agent_file: Path, 
     with pytest.raises(InvalidAgentFile, match=f"{REPO} cannot be loaded as an agent: it has {MAX_FILE_BYTES + 1}"):
         load_from_hub(REPO, endpoint=hub.endpoint, cache_dir=tmp_path)
     hub.told_lengths["agent.safetensors"] = None
-    with pytest.raises(InvalidAgentFile, match=f"{REPO} cannot be loaded as an agent: .* does not tell its size"):
+    with pytest.raises(InvalidAgentFile, match=f"{REPO} cannot be loaded as an agent: .* does not report its size"):
         load_from_hub(REPO, endpoint=hub.endpoint, cache_dir=tmp_path)
     assert not [request for request in hub.requests if request.startswith("GET")]
 
@@ -129,7 +127,7 @@ def test_the_command(hub: StandInHub, agent_file: Path, capsys: Any) -> None:
 
 @pytest.fixture
 def nowhere() -> str:
-    """:return: Address of a port that was free a moment ago"""
+    """Address of a port without a server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -191,7 +189,7 @@ def test_what_the_hub_refuses(
     hub.files[REPO] = {"agent.safetensors": agent_file.read_bytes()}
     hub.status = status
     repo_id = arguments.get("repo_id", REPO)
-    refused = f"repository '{repo_id}' at {hub.endpoint} or a file of it is not there, or not allowed: "
+    refused = f"repository '{repo_id}' at {hub.endpoint} or its file does not exist, or access is denied: "
     with pytest.raises(ValueError, match=refused) as error:
         load_from_hub(**{"repo_id": REPO, **arguments}, endpoint=hub.endpoint, cache_dir=tmp_path)
     assert "\n" not in str(error.value)

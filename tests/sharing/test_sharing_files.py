@@ -1,4 +1,4 @@
-"""Damaged and hostile files: each is refused with one clear error, at little cost."""
+"""Damaged and hostile files are refused with one clear error and at little cost."""
 
 import json
 import os
@@ -6,6 +6,9 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +23,19 @@ from tests.helpers import agent_mutations, agents_near_limits
 from tests.helpers.agents import BOX_ACTION, TRANSITION, VECTOR, sampled_vec_env, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-#: What no file may make a process take, Python and PyTorch counted
+#: Upper limit for the memory of the whole process, including Python and PyTorch
 GIGABYTE = 10**9
 
 
 @pytest.fixture(scope="module")
 def agent_file(tmp_path_factory: Any) -> Path:
-    """:return: An exported agent with statistics, an environment and a summary"""
     model = tiny_model(VecNormalize(sampled_vec_env(2, TRANSITION))).learn(32)
     path: Path = tmp_path_factory.mktemp("agent") / "agent.safetensors"
     return model.export(path, env_id="BernoulliBandit-v0", env_kwargs={"n_arms": 3}, summary={"a": [1, {"b": "c"}]})
 
 
 def _run(module: Any, *arguments: Any) -> Any:
-    """:return: What a module prints as JSON in a process of its own"""
+    """Run a module in a new process and return the JSON that it prints."""
     command = [sys.executable, "-m", module.__name__, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=True)
@@ -90,23 +92,23 @@ def test_a_pickle_inside_is_refused_and_not_run(kind: str, agent_file: Path, tmp
         tensors = {**load_file(agent_file), "payload": np.frombuffer(payload, np.uint8)}
         parts = agent_mutations.Parts(agent_file.read_bytes())
         save_file(tensors, path, {agent_mutations.KEY: json.dumps(parts.agent)})
-        message = "'payload'.dtype must be one of F32, F64"
+        message = "'payload'.dtype: Invalid enum value 'U8'"
     else:
         parts = agent_mutations.Parts(agent_file.read_bytes())
         parts.agent["policy"]["activation_fn"] = payload.decode("latin1")
         path.write_bytes(parts.pack())
-        message = "policy.activation_fn must be one of Tanh"
+        message = "policy: activation_fn must be one of Tanh"
     with pytest.raises(InvalidAgentFile, match=message) as error:
         load_agent(path)
     assert str(path) in str(error.value) and not trace.exists()
-    pickle.loads(payload)  # it would have
+    pickle.loads(payload)  # this runs it
     assert trace.exists()
 
 
 def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "agent.safetensors"
     with path.open("wb") as file:
-        file.truncate(2**40)  # without blocks on the disk
+        file.truncate(2**40)  # a sparse file
     start = time.perf_counter()
     with pytest.raises(InvalidAgentFile, match=f"has {2**40} bytes, more than {MAX_FILE_BYTES}"):
         load_agent(path)
@@ -121,7 +123,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def _changed(agent_file: Path, folder: Path, *places: Any, value: Any) -> Path:
-    """:return: The file with one value of its description replaced"""
+    """Return a copy of the file with one value of its description replaced."""
     parts = agent_mutations.Parts(agent_file.read_bytes())
     part: Any = parts.agent
     for place in places[:-1]:
@@ -137,20 +139,20 @@ def _changed(agent_file: Path, folder: Path, *places: Any, value: Any) -> Path:
     [
         (["format_version"], 2, "format_version must be 1, which this version of sb3_trmrl reads, got 2"),
         (["policy", "n_heads"], 3, "no policy can be built from its settings: `n_heads` must divide `d_model`"),
-        (["policy", "d_model"], 16, r"must be torch.float32 of shape .*16.*, as the settings say, got"),
-        (["policy", "memory"], "half", "policy.memory must be one of window, full, got 'half'"),
-        (["policy", "use_sde"], 1, "policy.use_sde must be true or false, got 1"),
-        (["policy", "use_sde"], True, "policy.use_sde needs a Box of actions"),
+        (["policy", "d_model"], 16, r"must be F32 of shape .*16.*, as the description says, got F32"),
+        (["policy", "memory"], "half", "policy: memory must be one of window, full, got 'half'"),
+        (["policy", "use_sde"], 1, "policy.use_sde: Expected `bool`, got `int`"),
+        (["policy", "use_sde"], True, "policy.use_sde needs a Box as action_space"),
         (["policy", "context_length"], 5000, "context_length must be at most 4096 with a window, got 5000"),
-        (["policy", "features_extractor"], "os.system", "policy.features_extractor must be one of Flatten"),
-        (["action_space", "n"], -1, "action_space.n must be an integer from 1 to"),
+        (["policy", "features_extractor"], "os.system", "policy: features_extractor must be one of Flatten"),
+        (["action_space", "n"], -1, "action_space.n: Expected `int` >= 1, got -1"),
         (["action_space"], {**agents_near_limits.BOX, "shape": [2, 0]}, "action_space has no numbers"),
         (["observation_space"], {**agents_near_limits.BOX, "shape": [0]}, "observation_space has no numbers"),
         (["normalization", "keys"], ["nothing"], "normalization.keys must be keys of the observation"),
-        (["normalization", "clip_obs"], -1, "normalization.clip_obs must be a finite number, 0 or more, got -1"),
-        (["normalization"], None, "it has unknown tensors: .*observations.mean"),
+        (["normalization", "clip_obs"], -1, "normalization.clip_obs: Expected `float` >= 0.0, got -1"),
+        (["normalization"], None, "tensor 'observations.mean.*' must be absent, as the description says, got F64"),
         (["env_id"], "os:Env-v0", "env_id must be a registered id without a module"),
-        (["env_kwargs"], [1], r"env_kwargs must be a dictionary, got \[1\]"),
+        (["env_kwargs"], [1], "env_kwargs: Expected `object`, got `array`"),
     ],
 )
 def test_messages_name_the_place_and_the_value(
@@ -162,8 +164,42 @@ def test_messages_name_the_place_and_the_value(
     assert str(error.value).startswith(f"`path` {path} cannot be loaded as an agent: ")
 
 
+@pytest.mark.parametrize(
+    "section",
+    [[], ["policy"], ["policy", "net_arch"], ["observation_space"], ["action_space"], ["normalization"]],
+    ids=".".join,
+)
+def test_every_field_is_required_and_no_other_allowed(section: list[str], agent_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "agent.safetensors"
+
+    def refused(change: Callable[[dict[str, Any]], object], field: str) -> None:
+        parts = agent_mutations.Parts(agent_file.read_bytes())
+        change(reduce(getitem, section, parts.agent))
+        path.write_bytes(parts.pack())
+        with pytest.raises(InvalidAgentFile, match=field):
+            load_agent(path)
+
+    fields = list(reduce(getitem, section, agent_mutations.Parts(agent_file.read_bytes()).agent))
+    for field in fields:
+        refused(lambda record, field=field: record.pop(field), field)
+    refused(lambda record: record.update(more=1), "more")
+
+
+@pytest.mark.parametrize("shift", [-8, 8])
+def test_tensors_fill_the_file_exactly(shift: int, agent_file: Path, tmp_path: Path) -> None:
+    """The last tensor overlaps the one before it, or leaves a gap; the file has the right size for it."""
+    parts = agent_mutations.Parts(agent_file.read_bytes())
+    last = max(parts.header.values(), key=lambda entry: entry["data_offsets"])
+    last["data_offsets"] = [offset + shift for offset in last["data_offsets"]]
+    parts.body = parts.body[:shift] if shift < 0 else parts.body + bytes(shift)
+    path = tmp_path / "agent.safetensors"
+    path.write_bytes(parts.pack())
+    with pytest.raises(InvalidAgentFile, match="safetensors cannot read it"):
+        load_agent(path)
+
+
 def test_the_noise_of_gsde_has_a_limit(agent_file: Path, tmp_path: Path) -> None:
-    """Its matrix is made of few parameters, and would be 900 times as large as these."""
+    """The noise matrix has few parameters but would be 900 times as large."""
     parts = agent_mutations.Parts(agent_file.read_bytes())
     parts.agent["action_space"] = {"type": "Box", "shape": [900], "dtype": "float32", "low": -1.0, "high": 1.0}
     parts.agent["policy"] |= {"use_sde": True, "full_std": False, "net_arch": {"pi": [2**16], "vf": [1]}}
@@ -174,6 +210,6 @@ def test_the_noise_of_gsde_has_a_limit(agent_file: Path, tmp_path: Path) -> None
 
 
 def test_the_mutations_start_from_a_valid_file(agent_file: Path, tmp_path: Path) -> None:
-    """Taken apart and put together, it loads: what is refused is refused for the mutation."""
+    """A file that was unpacked and packed again loads, so refusals are due to the mutations."""
     path = _changed(agent_file, tmp_path, "env_id", value="BernoulliBandit-v0")
     assert load_agent(path).env_kwargs == {"n_arms": 3}

@@ -1,10 +1,10 @@
-"""Wrong uses of what writes and reads checkpoints and exported agents."""
+"""Wrong arguments of the functions that write and read checkpoints and exported agents."""
 
 from pathlib import Path
 
 import pytest
 
-from sb3_trmrl import TrainingCheckpoint, TransformerPPO, load_agent, load_from_hub, push_to_hub
+from sb3_trmrl import InvalidAgentFile, TrainingCheckpoint, TransformerPPO, load_agent, load_from_hub, push_to_hub
 from sb3_trmrl.sharing.agent import SUFFIX
 from tests.helpers.agents import tiny_model
 from tests.helpers.wrong_use import NAN, Wrong, assert_covered, name_of, rows, wrong_bool, wrong_integer
@@ -61,10 +61,9 @@ EXPORT = [
     *rows("path", NOT_PATHS, TypeError, "a path"),
     Wrong("path", "agent.zip", ValueError, SUFFIX),
     Wrong("path", f"{__file__}/agent", ValueError, "path", quoted=f"{__file__}/agent{SUFFIX}"),
-    *rows("env_id", (5, "", ["Name-v0"]), ValueError, "text"),
-    *rows("env_id", ("no id", "module:Name-v0"), ValueError, "registered id without a module"),
+    *rows("env_id", (5, "", ["Name-v0"], "no id", "module:Name-v0"), ValueError, "registered id without a module"),
     *rows("env_kwargs", (5, [1], "horizon"), ValueError, "a dictionary"),
-    Wrong("env_kwargs", {1: 2}, ValueError, "texts for keys", quoted="1"),
+    Wrong("env_kwargs", {1: 2}, ValueError, "strings as keys", quoted="1"),
     Wrong("env_kwargs", {"a": NAN}, ValueError, "finite", quoted="nan"),
     *rows("vec_normalize", (5, "statistics"), TypeError, "a VecNormalize or None"),
     *rows("summary", (5, [1], "good"), ValueError, "a dictionary"),
@@ -82,6 +81,7 @@ LOAD = [
     *rows("path", NOT_PATHS, TypeError, "a path"),
     Wrong("path", "nowhere", FileNotFoundError, "no file", quoted="nowhere"),
     Wrong("path", __file__, ValueError, "loaded as an agent", quoted=__file__),
+    Wrong("path", ".", InvalidAgentFile, "not a regular file", quoted="."),
     *rows("device", (5, "gpu", None), ValueError, "'cpu'"),
 ]
 
@@ -91,32 +91,32 @@ def test_load_agent(row: Wrong) -> None:
     row.check(load_agent, {"path": AGENT})
 
 
-OF_THE_HUB = [
+HUB = [
     *rows("repo_id", (5, None), TypeError, "'user/name'"),
-    *rows("token", (5, ["secret"]), TypeError, "a text or None"),
+    *rows("token", (5, ["secret"]), TypeError, "a string or None"),
     Wrong("endpoint", 5, TypeError, "an address or None"),
     *rows("endpoint", ("localhost", "ftp://localhost", "http://", "http://host:port"), ValueError, "http://"),
     *rows("repo_id", ("", "one/two/three", "no name", "../up"), ValueError, "'user/name'"),
 ]
 PUSH = [
-    *OF_THE_HUB,
+    *HUB,
     *rows("path", NOT_PATHS, TypeError, "a path"),
     *rows("result", (5, "good"), TypeError, "an AdaptationResult or None"),
     *wrong_bool("evaluate"),
     *wrong_integer("n_eval_tasks"),
     *wrong_integer("n_eval_episodes"),
     *rows("private", ("yes", 2), TypeError, "True or False"),
-    *rows("commit_message", (5, None), TypeError, "a text"),
+    *rows("commit_message", (5, None), TypeError, "a string"),
 ]
 LOAD_FROM_HUB = [
-    *OF_THE_HUB,
+    *HUB,
     *rows("filename", (5, None), TypeError, "name of a file"),
     *rows("filename", ("", "../a", "/a", "a/../b", "a//b", "a\\b", "C:a", "a\n"), ValueError, "file in the repository"),
     Wrong("revision", 5, TypeError, "a branch, tag or commit"),
     *rows("device", (5, "gpu"), ValueError, "'cpu'"),
     Wrong("cache_dir", 5, TypeError, "a folder or None"),
 ]
-#: A port where nobody listens: what is wrong must be said before anything is sent
+#: A port without a server: arguments are checked before any request
 NOWHERE = "http://127.0.0.1:9"
 
 

@@ -1,0 +1,59 @@
+"""The description of an agent: everything in a file except its tensors, as one record."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta
+
+from sb3_trmrl.sharing.limits import MAX_NAME
+from sb3_trmrl.sharing.policy_record import PolicyRecord
+from sb3_trmrl.sharing.space_records import Leaf, Space, n_values
+from sb3_trmrl.sharing.statistics import StatisticsRecord
+from sb3_trmrl.sharing.strict_json import InvalidAgentFile, Record, decode, shown
+
+FORMAT: Final = "sb3_trmrl agent"
+#: Increased when older versions of this package cannot load new files
+FORMAT_VERSION: Final = 1
+#: Gymnasium's ids, without a module before a colon, which ``gym.make`` would import
+_ENV_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
+
+
+class Description(Record, kw_only=True):
+    """The description of an agent, in the order of the file."""
+
+    format: Literal["sb3_trmrl agent"]
+    format_version: Literal[1]
+    observation_space: Space
+    action_space: Leaf
+    policy: PolicyRecord
+    normalization: StatisticsRecord | None  # None if observations are not normalised
+    env_id: Annotated[str, Meta(max_length=MAX_NAME)] | None  # None if the environment is unknown
+    env_kwargs: dict[str, Any]
+    summary: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for name in ("observation_space", "action_space"):
+            if n_values(getattr(self, name)) == 0:
+                raise InvalidAgentFile(f"{name} has no numbers")
+        if self.env_id is not None and not (isinstance(self.env_id, str) and _ENV_ID.fullmatch(self.env_id)):
+            raise InvalidAgentFile(
+                f"env_id must be a registered id without a module, such as Name-v0, got {shown(self.env_id)}"
+            )
+
+    @classmethod
+    def from_json(cls, document: Any) -> Description:
+        """
+        Decode a description. Its version comes first: another version has other fields.
+
+        :param document: Parsed JSON
+        :return: The description
+        :raises InvalidAgentFile: if the document is not a valid description of this version
+        """
+        version = document.get("format_version") if isinstance(document, dict) else None
+        if isinstance(version, int) and version != FORMAT_VERSION:
+            raise InvalidAgentFile(
+                f"format_version must be {FORMAT_VERSION}, which this version of sb3_trmrl reads, got {shown(version)}"
+            )
+        return decode(document, cls, "")
