@@ -1,38 +1,42 @@
-"""The transformer memory in plain loops: layer after layer, token after token, head after head."""
+"""The transformer memory in plain loops over layers, tokens and heads, and random transformers to compare with it."""
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch as th
+from gymnasium import spaces
+from hypothesis import strategies as st
 from torch import nn
+
+from sb3_trmrl.memory.extractor import TransformerExtractor
+
+#: Numbers in an observation
+WIDTH = 3
 
 
 def linear(layer: Any, x: np.ndarray) -> np.ndarray:
     weight, bias = (parameter.detach().numpy().astype(np.float64) for parameter in (layer.weight, layer.bias))
-    return weight @ x + bias
+    return np.asarray(weight @ x + bias)
 
 
 def norm(layer: Any, x: np.ndarray) -> np.ndarray:
     if isinstance(layer, nn.Identity):
         return x
     weight, bias = (parameter.detach().numpy().astype(np.float64) for parameter in (layer.weight, layer.bias))
-    return (x - x.mean()) / math.sqrt(((x - x.mean()) ** 2).mean() + layer.eps) * weight + bias
+    return np.asarray((x - x.mean()) / math.sqrt(((x - x.mean()) ** 2).mean() + layer.eps) * weight + bias)
 
 
 def sinusoid(position: int, width: int) -> np.ndarray:
-    """:return: Sine and cosine of the position at frequencies 10,000^(-2 i / D), in turn"""
+    """Return sine and cosine of the position at each frequency 10,000^(-2 i / D), (D,)."""
     angles = [position * 10_000 ** (-2 * i / width) for i in range(width // 2)]
     return np.array([function(angle) for angle in angles for function in (math.sin, math.cos)])
 
 
 def attend(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray], n_heads: int) -> np.ndarray:
-    """
-    :param query: Of the token that looks, (D,)
-    :param keys: Of the tokens that it sees, (D,) each
-    :param values: Likewise
-    :param n_heads: Number of heads, each with its share of the D numbers
-    :return: What the token gets, (D,)
-    """
+    """Attend with one query (D,) to the keys and values (D,) of the visible tokens."""
     width = len(query) // n_heads
     heads = []
     for head in range(n_heads):
@@ -44,12 +48,7 @@ def attend(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray], 
 
 
 def refine(layer: Any, memories: list[np.ndarray], context_length: int) -> list[np.ndarray]:
-    """
-    :param layer: An ``EncoderLayer``
-    :param memories: All memories before it, (D,) each
-    :param context_length: How many of them one sees, itself among them
-    :return: All memories after it
-    """
+    """Return the memories (D,) after an ``EncoderLayer`` in which each sees ``context_length`` memories."""
     attention, is_pre = layer.attention, layer.layer_norm == "pre"
     inputs = [norm(layer.norm_attention, memory) if is_pre else memory for memory in memories]
     keys, values = ([linear(part, x) for x in inputs] for part in (attention.key, attention.value))
@@ -67,11 +66,12 @@ def refine(layer: Any, memories: list[np.ndarray], context_length: int) -> list[
 
 def episodic_memories(extractor: Any, tokens: np.ndarray, context_length: int) -> np.ndarray:
     """
-    :param extractor: A ``TransformerExtractor`` that flattens observations and has no hidden layers before its linear
-        one
+    Return the episodic memory of each token of one sequence.
+
+    :param extractor: A ``TransformerExtractor`` of flat observations whose embedding is one linear layer
     :param tokens: All tokens since the memory was emptied, (T, F)
-    :param context_length: How many tokens one sees in each layer, itself among them
-    :return: Episodic memory of each token, (T, D)
+    :param context_length: Number of tokens that a token sees in each layer, including itself
+    :return: Episodic memories, (T, D)
     """
     memories = []
     for position, token in enumerate(np.asarray(tokens, np.float64)):
@@ -83,3 +83,66 @@ def episodic_memories(extractor: Any, tokens: np.ndarray, context_length: int) -
     for layer in extractor.encoder.layers:
         memories = refine(layer, memories, context_length)
     return np.array([norm(extractor.encoder.final_norm, memory) for memory in memories])
+
+
+@dataclass
+class RandomTransformer:
+    """A ``TransformerExtractor`` whose weights are large enough for attention to differ between tokens."""
+
+    n_layers: int
+    n_heads: int
+    context_length: int
+    layer_norm: str
+    positional_encoding: str
+    seed: int
+    bounded_positions: bool
+
+    @cached_property
+    def extractor(self) -> Any:
+        th.manual_seed(self.seed)
+        extractor = TransformerExtractor(
+            spaces.Box(-np.inf, np.inf, (WIDTH,), np.float32),
+            context_length=self.context_length,
+            d_model=4,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            dim_feedforward=5,
+            initialization="default",
+            layer_norm=self.layer_norm,
+            positional_encoding=self.positional_encoding,
+            bounded_positions=self.bounded_positions,
+        )
+        with th.no_grad():
+            for parameter in extractor.parameters():
+                parameter.add_(0.3 * th.randn_like(parameter))
+        return extractor
+
+    @property
+    def receptive_field(self) -> int:
+        return self.n_layers * (self.context_length - 1)
+
+    def expected(self, tokens: np.ndarray) -> np.ndarray:
+        """Return the episodic memories of all tokens of one sequence."""
+        return episodic_memories(self.extractor, tokens, self.context_length)
+
+
+def random_transformers(positional_encodings: list[str], bounded_positions: bool) -> st.SearchStrategy[Any]:
+    """Return a strategy for :class:`RandomTransformer`."""
+    return st.builds(
+        RandomTransformer,
+        n_layers=st.integers(1, 3),
+        n_heads=st.sampled_from([1, 2, 4]),
+        context_length=st.integers(1, 9),
+        layer_norm=st.sampled_from(["none", "pre", "post"]),
+        positional_encoding=st.sampled_from(positional_encodings),
+        seed=st.integers(0, 1_000),
+        bounded_positions=st.just(bounded_positions),
+    )
+
+
+#: Transformers of the full-context memory
+FULL_CONTEXT = random_transformers(["sinusoidal", "none"], bounded_positions=False)
+
+
+def assert_close(actual: Any, expected: Any) -> None:
+    np.testing.assert_allclose(actual, np.array(expected), rtol=1e-3, atol=2e-4)

@@ -1,4 +1,4 @@
-"""Tasks where one episode's exploration pays in the next ones, for minutes: `make test-slow`."""
+"""Tasks in which exploring in one episode pays off in later episodes. They take minutes: `make test-slow`."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +17,12 @@ N_STEPS = 1_200_000
 
 class Case(NamedTuple):
     """
+    One training run.
+
     :param env_id: Environment
-    :param has_memory: Whether the agent can know in one episode what it found in another
-    :param arguments: Of the command line
-    :param params: Hyperparameters instead of the recommended ones
+    :param has_memory: Whether the agent can know in an episode what it found in an earlier one
+    :param arguments: Arguments of the command line
+    :param params: Hyperparameters that replace the recommended ones
     """
 
     env_id: str
@@ -29,7 +31,7 @@ class Case(NamedTuple):
     params: tuple[str, ...] = ()
 
 
-# Else the token that begins an episode carries the last action and reward over.
+# By default, the first token of an episode contains the last action and reward of the previous one
 NOTHING_IS_KEPT = ("--env-kwargs", "across_episodes:'zero'")
 FORGETS = "policy_kwargs:dict(memory='full',reset_memory_on='episode',share_features_extractor=True)"
 ONE_TOKEN = "policy_kwargs:dict(context_length=1,reset_memory_on='trial',share_features_extractor=True)"
@@ -43,7 +45,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_later_episodes_are_better_with_memory_only(name: str, tmp_path: Path) -> None:
-    """840 tasks, sampled actions: the standard error of a difference between episodes is about 0.2."""
+    """840 tasks, stochastic actions. The standard error of a difference between episodes is about 0.2."""
     case = CASES[name]
     arguments = ["--seed", "0", "-n", str(N_STEPS), "--eval-freq", "-1", *case.arguments]
     run = train(tmp_path, *arguments, params=list(case.params), env=case.env_id)
