@@ -119,7 +119,9 @@ def test_third_kind(
     """A kind is three classes and one entry. It trains on policy, acts, evaluates states, saves and loads."""
     third = MemoryKind(CountingMemory, CountingMemory.of_single_tokens, CountingRolloutBuffer, 8, "sinusoidal", False)
     monkeypatch.setitem(MEMORY_KINDS, "third", third)
-    model = tiny_model(fixed_episodes(space), dict(memory="third", action_head_gain=1.0, **critic), n_steps=8)
+    model = tiny_model(
+        fixed_episodes(space), dict(memory="third", action_head_gain=1.0, **critic), n_steps=8, batch_size=12
+    )
     assert isinstance(model.rollout_buffer, CountingRolloutBuffer)
     assert_learns_on_policy(model, n_rollouts=4)
 
