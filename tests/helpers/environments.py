@@ -15,13 +15,7 @@ LENGTHS = (5, 7, 11)
 
 
 class FixedEpisodes(SampledEnv):
-    """
-    Random observations and rewards, in episodes of one length.
-
-    :param observation_space: Observation space
-    :param length: Number of steps of each episode
-    :param truncates: Whether episodes are truncated; they terminate if not
-    """
+    """Random observations and rewards, in episodes of one length that are all truncated or all terminate."""
 
     def __init__(self, observation_space: spaces.Space[Any], length: int, truncates: bool) -> None:
         super().__init__(observation_space, BOX_ACTION, length)
@@ -41,13 +35,7 @@ def fixed_episodes(observation_space: spaces.Space[Any], normalize: bool = False
 
 
 class PoisonedEnv(SampledEnv):
-    """
-    An environment with one bad number.
-
-    :param where: ``"reward"``, ``"observation"``, ``"first observation"`` or ``"terminal observation"``
-    :param value: The bad number
-    :param observation_space: ``VECTOR`` or ``TRANSITION``
-    """
+    """One bad number in a ``"reward"``, ``"observation"``, ``"first observation"`` or ``"terminal observation"``."""
 
     def __init__(self, where: str, value: float, observation_space: spaces.Space[Any] = VECTOR) -> None:
         super().__init__(observation_space, length=7)
@@ -78,10 +66,8 @@ class TMaze(gym.Env):
 
     Observations: (signal -1 or 1 at the start and 0 elsewhere, whether this is the junction). Actions: forward, back,
     up, down. The right arm pays 1. Every move other than forward costs 0.1 in the corridor (in Bakker's maze standing
-    still does), so that agents soon reach the junction. The best return is 0.5 without memory and 1 with it. An episode
-    is truncated at twice the length.
-
-    :param length: Number of steps from the start to the junction
+    still does), so that agents soon reach the junction. The best return is 0.5 without memory and 1 with it. The
+    junction is ``length`` steps from the start, and an episode is truncated at twice the length.
     """
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)

@@ -65,18 +65,10 @@ def stack(observations: list[Any]) -> Any:
 
 @dataclass
 class Transition:
-    """
-    One step of one environment.
-
-    :param memory: Numbers of all tokens since the memory was emptied, including the token of this step
-    :param episode_start: Whether an SB3 episode, which is a trial, begins with this step
-    :param reward: Reward
-    :param value: Estimated value
-    :param advantage: Set by :func:`fill_advantages`
-    """
+    """One step of one environment. Its memory is the numbers of all tokens since it was emptied, this one included."""
 
     memory: list[int]
-    episode_start: bool
+    episode_start: bool  # of SB3's episode, which is the trial
     reward: float
     value: float
     advantage: float = np.nan
@@ -88,17 +80,11 @@ class Transition:
 
 @dataclass
 class NaiveRollouts:
-    """
-    Environments whose memory is emptied where a trial begins and, as by ``prev_done``, at other steps.
-
-    :param n_envs: Number of environments
-    :param rng: Generator of all random numbers
-    :param emptied: Probability that a step empties the memory; half of these steps begin a trial
-    """
+    """Environments whose memory is emptied where a trial begins and, as by ``prev_done``, at other steps."""
 
     n_envs: int
     rng: np.random.Generator
-    emptied: float
+    emptied: float  # probability that a step empties the memory; half of these steps begin a trial
     memories: list[list[int]] = field(init=False)
     n_tokens: int = 0
 

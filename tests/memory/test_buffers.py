@@ -37,26 +37,17 @@ N_EPOCHS = 2
 class Case:
     """The arguments and the contents of a buffer."""
 
-    n_envs: int
     n_steps: int
     batch_size: int | None
-    gamma: float
-    gae_lambda: float
+    arguments: dict[str, Any]
     emptied: float
     observation: str
     action: str
     seed: int
 
     def make(self, buffer_class: type[MemoryRolloutBuffer]) -> Any:
-        return buffer_class(
-            self.n_steps,
-            OBSERVATION_SPACES[self.observation],
-            ACTION_SPACES[self.action],
-            device="cpu",
-            n_envs=self.n_envs,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
-        )
+        spaces_ = OBSERVATION_SPACES[self.observation], ACTION_SPACES[self.action]
+        return buffer_class(self.n_steps, *spaces_, device="cpu", **self.arguments)
 
     def observations(self, numbers: list[int]) -> Any:
         return stack([observe(self.observation, number) for number in numbers])
@@ -67,11 +58,15 @@ class Case:
 
 CASES = st.builds(
     Case,
-    n_envs=st.integers(1, 4),
     n_steps=st.integers(1, 12),
     batch_size=st.one_of(st.none(), st.integers(1, 60)),
-    gamma=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
-    gae_lambda=st.sampled_from([0.0, 0.8, 1.0]),
+    arguments=st.fixed_dictionaries(
+        dict(
+            n_envs=st.integers(1, 4),
+            gamma=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+            gae_lambda=st.sampled_from([0.0, 0.8, 1.0]),
+        )
+    ),
     emptied=st.sampled_from([0.0, 0.1, 0.4, 1.0]),
     observation=st.sampled_from(sorted(OBSERVATION_SPACES)),
     action=st.sampled_from(sorted(ACTION_SPACES)),
@@ -80,16 +75,9 @@ CASES = st.builds(
 
 
 def rollouts(case: Case, buffer: Any, live_memory: Callable[[NaiveRollouts], Any]) -> Iterator[list[list[Transition]]]:
-    """
-    Fill the buffer several times. Some rollouts are interrupted, and some begin with empty memories.
-
-    :param case: Arguments of the buffer
-    :param buffer: Buffer
-    :param live_memory: Function of the lists that returns the memory before the first step of a rollout
-    :return: The steps of each complete rollout
-    """
+    """Fill the buffer several times and yield complete rollouts. Some are interrupted, some begin with no memory."""
     rng = np.random.default_rng(case.seed)
-    naive = NaiveRollouts(case.n_envs, rng, case.emptied)
+    naive = NaiveRollouts(buffer.n_envs, rng, case.emptied)
     for _ in range(N_ROLLOUTS):
         if rng.random() < 0.2:
             naive.forget()
@@ -105,7 +93,7 @@ def rollouts(case: Case, buffer: Any, live_memory: Callable[[NaiveRollouts], Any
             continue
         values, dones = naive.last()
         buffer.compute_returns_and_advantage(th.as_tensor(values, dtype=th.float32), dones)
-        fill_advantages(steps, values, dones, case.gamma, case.gae_lambda)
+        fill_advantages(steps, values, dones, buffer.gamma, buffer.gae_lambda)
         yield steps
 
 
@@ -129,15 +117,7 @@ def assert_tokens(tokens: Any, case: Case, numbers: list[int]) -> None:
 
 
 def epochs(case: Case, buffer: Any, steps: list[list[Transition]]) -> Iterator[list[tuple[Any, list[Transition]]]]:
-    """
-    Draw the minibatches of each epoch, and check everything but the memories: each transition is drawn once, with its
-    action, value, log-probability, advantage and return.
-
-    :param case: Arguments of the buffer
-    :param buffer: Full buffer
-    :param steps: What it contains
-    :return: Minibatches of one epoch with the transitions that they contain
-    """
+    """Yield the minibatches of each epoch. Each transition is drawn once, with its own numbers and newest token."""
     expected = {transition.number: transition for step in steps for transition in step}
     for _ in range(N_EPOCHS):
         drawn = []
@@ -167,7 +147,7 @@ def test_windows(case: Case, context_length: int) -> None:
         return WorkingMemory(tokens, th.tensor([len(window) for window in windows]))
 
     buffer = case.make(WindowRolloutBuffer)
-    batch_size = case.batch_size or case.n_envs * case.n_steps
+    batch_size = case.batch_size or buffer.n_envs * case.n_steps
     for steps in rollouts(case, buffer, live_memory):
         for batches in epochs(case, buffer, steps):
             sizes = [len(transitions) for _, transitions in batches]
@@ -190,7 +170,7 @@ def test_sequences(case: Case, receptive_field: int) -> None:
     """
     buffer = case.make(SequenceRolloutBuffer)
     buffer.receptive_field = receptive_field
-    n_transitions = case.n_envs * case.n_steps
+    n_transitions = buffer.n_envs * case.n_steps
     n_batches = max(1, round(n_transitions / (case.batch_size or n_transitions)))
     for steps in rollouts(case, buffer, full_memory):
         sequences = {sequence[0].number: sequence for sequence in whole_sequences(steps)}

@@ -1,6 +1,5 @@
 """The encoder against formulas of the paper and PyTorch's own layers."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch as th
 from torch import nn
 
 from sb3_trmrl.memory.encoder import EncoderLayer, SelfAttention, TransformerEncoder, attend_to_visible
+from tests.helpers.naive_transformer import attend
 
 
 def make_encoder(layer_norm: str = "none") -> TransformerEncoder:
@@ -49,14 +49,9 @@ def test_attention_equals_equations_4_and_5() -> None:
     th.manual_seed(0)
     attention = SelfAttention(8, 2)
     x = th.randn(1, 4, 8)
-    q, k, v = (linear(x)[0].detach().numpy() for linear in (attention.query, attention.key, attention.value))
-    mu = np.zeros((4, 8))
-    for head in (slice(0, 4), slice(4, 8)):
-        for t in range(4):
-            alpha = np.array([math.exp(q[t, head] @ k[n, head] / math.sqrt(4)) for n in range(t + 1)])
-            alpha /= alpha.sum()
-            mu[t, head] = sum(alpha[n] * v[n, head] for n in range(t + 1))
-    expected = attention.out(th.as_tensor(mu, dtype=th.float32))
+    q, k, v = (list(linear(x)[0].detach().numpy()) for linear in (attention.query, attention.key, attention.value))
+    attended = [attend(q[t], k[: t + 1], v[: t + 1], n_heads=2) for t in range(4)]
+    expected = attention.out(th.as_tensor(np.array(attended), dtype=th.float32))
     actual = attention(x, x, attend_to_visible(th.ones(4, 4, dtype=th.bool).tril()))[0]
     th.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
 

@@ -14,18 +14,15 @@ from sb3_trmrl.memory.extractor import TransformerExtractor, sinusoidal_position
 from sb3_trmrl.memory.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
 from tests.helpers.agents import IMAGE_FIRST, tiny_model
+from tests.helpers.naive_transformer import sinusoid
 
 BOX = spaces.Box(-1.0, 1.0, (6,), np.float32)
 
 
 def test_sinusoidal_positions_equal_the_formula() -> None:
     """PE(p, 2i) = sin(p / 10000^(2i/d)), PE(p, 2i+1) = cos(p / 10000^(2i/d)) (Vaswani et al. 2017)"""
-    positions = sinusoidal_positions(th.arange(9), 6)
-    for p in range(9):
-        for i in range(3):
-            angle = p / 10_000 ** (2 * i / 6)
-            expected = [math.sin(angle), math.cos(angle)]
-            assert positions[p, 2 * i : 2 * i + 2].tolist() == pytest.approx(expected, abs=1e-5)
+    expected = [sinusoid(position, 6) for position in range(9)]
+    np.testing.assert_allclose(sinusoidal_positions(th.arange(9), 6), expected, atol=1e-5)
 
 
 def test_position_of_a_token_is_its_slot() -> None:
@@ -104,9 +101,9 @@ def test_tfixup_holds_after_the_policy_is_built(share: bool, ortho_init: bool) -
 
 
 def test_token_extractor_is_initialized_orthogonally() -> None:
-    extractor: Any = TrMRLPolicy(IMAGE_FIRST, spaces.Discrete(2), lambda _: 1e-3).pi_features_extractor.token_extractor
+    extractor = TrMRLPolicy(IMAGE_FIRST, spaces.Discrete(2), lambda _: 1e-3).pi_features_extractor.token_extractor
     assert isinstance(extractor, NatureCNN)
-    weight = extractor.cnn[0].weight.flatten(1)  # 32 orthogonal rows of norm sqrt(2)
+    weight = extractor.cnn[0].get_parameter("weight").flatten(1)  # 32 orthogonal rows of norm sqrt(2)
     th.testing.assert_close(weight @ weight.T, 2 * th.eye(32), atol=1e-5, rtol=0)
 
 

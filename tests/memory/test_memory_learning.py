@@ -16,17 +16,10 @@ N_STEPS = 1_200_000
 
 
 class Case(NamedTuple):
-    """
-    One training run.
-
-    :param env_id: Environment
-    :param has_memory: Whether the agent can know in an episode what it found in an earlier one
-    :param arguments: Arguments of the command line
-    :param params: Hyperparameters that replace the recommended ones
-    """
+    """One training run, with arguments of the command line and hyperparameters that replace the recommended ones."""
 
     env_id: str
-    has_memory: bool
+    has_memory: bool  # of earlier episodes
     arguments: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_trmrl.memory.sequences import Sequences, banded_attention
-from tests.helpers.naive_transformer import FULL_CONTEXT, WIDTH, RandomTransformer, assert_close
+from tests.helpers.naive_transformer import FULL_CONTEXT, RandomTransformer, assert_close
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,20 +34,19 @@ def test_packed_sequences(transformer: RandomTransformer, lengths: list[int], da
     Some tokens of several sequences are read in one pass. The oldest tokens of each sequence are left out if they are
     outside the receptive field of L (C - 1) tokens.
     """
-    rng = np.random.default_rng(transformer.seed)
-    tokens, positions, outputs, expected, packed_lengths = [], [], [], [], []
-    n_before = 0
+    tokens, expected, packed_lengths = [], [], []
+    positions: list[int] = []
+    outputs: list[int] = []
     for length in lengths:
-        sequence = rng.normal(size=(length, WIDTH)).astype(np.float32)
+        sequence = transformer.random_tokens(length)
         memories = transformer.expected(sequence)
         read = sorted(data.draw(st.sets(st.integers(0, length - 1), min_size=1)))
         cut = max(0, read[0] - transformer.receptive_field)
         tokens.append(sequence[cut:])
+        outputs += [len(positions) + row - cut for row in read]
         positions += range(cut, length)
-        outputs += [n_before + row - cut for row in read]
         expected += [memories[row] for row in read]
         packed_lengths.append(length - cut)
-        n_before += length - cut
     observations = th.as_tensor(np.concatenate(tokens))
     packed = Sequences(observations, tuple(packed_lengths), th.tensor(positions), th.tensor(outputs))
     assert_close(transformer.extractor(packed).detach(), expected)
@@ -57,11 +56,10 @@ def test_packed_sequences(transformer: RandomTransformer, lengths: list[int], da
 @given(transformer=FULL_CONTEXT, length=st.integers(2, 14), data=st.data())
 def test_receptive_field(transformer: RandomTransformer, length: int, data: st.DataObject) -> None:
     """A token changes its own memory and those of the next L (C - 1) tokens, and no others."""
-    rng = np.random.default_rng(transformer.seed)
     changed = data.draw(st.integers(0, length - 1))
-    one = rng.normal(size=(length, WIDTH)).astype(np.float32)
+    one = transformer.random_tokens(length)
     other = one.copy()
-    other[changed] += rng.normal(size=WIDTH)
+    other[changed] += transformer.random_tokens()
     rows = th.arange(length)
     first, second = (
         transformer.extractor(Sequences(th.as_tensor(tokens), (length,), rows, rows)) for tokens in (one, other)

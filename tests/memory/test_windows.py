@@ -1,13 +1,12 @@
 """Batches of windows against a transformer written in plain loops."""
 
-import numpy as np
 import pytest
 import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_trmrl.memory.working_memory import WorkingMemory
-from tests.helpers.naive_transformer import WIDTH, RandomTransformer, assert_close, random_transformers
+from tests.helpers.naive_transformer import RandomTransformer, assert_close, random_transformers
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -19,9 +18,8 @@ from tests.helpers.naive_transformer import WIDTH, RandomTransformer, assert_clo
 )
 def test_packed_windows(transformer: RandomTransformer, lengths: list[int], repeats: int) -> None:
     """Windows of different lengths are encoded together. Many windows are computed in another way than few."""
-    rng = np.random.default_rng(transformer.seed)
     lengths = [min(length, transformer.context_length) for length in lengths]
-    tokens = rng.normal(size=(len(lengths), transformer.context_length, WIDTH)).astype(np.float32)
+    tokens = transformer.random_tokens(len(lengths), transformer.context_length)
     expected = [transformer.expected(window[:length])[-1] for window, length in zip(tokens, lengths, strict=True)]
     memory = WorkingMemory(th.as_tensor(tokens).repeat(repeats, 1, 1), th.tensor(lengths * repeats))
     assert_close(transformer.extractor(memory.batch()).detach(), expected * repeats)

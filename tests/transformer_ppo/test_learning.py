@@ -1,6 +1,7 @@
 """Agents trained from the command line, with the settings of hyperparams/. They take minutes: `make test-slow`."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,14 +28,14 @@ def test_cartpole_without_velocities_needs_memory(tmp_path: Path) -> None:
 
     held = VecNormalize.load(str(run / env_id / "vecnormalize.pkl"), evaluation_env())
     held.training = held.norm_reward = False
-    memory, _ = evaluate_policy(TransformerPPO.load(run / f"{env_id}.zip"), held, n_eval_episodes=40)
+    memory: Any = evaluate_policy(TransformerPPO.load(run / f"{env_id}.zip"), held, n_eval_episodes=40)[0]
 
     training = VecNormalize(make_vec_env(env_id, 8, seed=0), gamma=0.99)
     ppo = PPO("MlpPolicy", training, n_steps=128, batch_size=256, n_epochs=10, learning_rate=3e-4, seed=0)
     ppo.learn(n_steps)
     reactive_env = VecNormalize(evaluation_env(), training=False, norm_reward=False)
     reactive_env.obs_rms = training.obs_rms
-    reactive, _ = evaluate_policy(ppo, reactive_env, n_eval_episodes=40)
+    reactive: Any = evaluate_policy(ppo, reactive_env, n_eval_episodes=40)[0]
 
     print(f"CartPoleNoVel-v1 after {n_steps} steps: TransformerPPO {memory:.0f}, PPO {reactive:.0f}")
     assert memory >= 400

@@ -163,7 +163,8 @@ def test_adam_is_fused_by_default(optimizer_class: Any, optimizer_kwargs: Any, f
 
 
 def gains(layer: nn.Linear) -> th.Tensor:
-    return th.linalg.svdvals(layer.weight.detach())
+    singular_values: th.Tensor = th.linalg.svdvals(layer.weight.detach())
+    return singular_values
 
 
 @pytest.mark.parametrize("gain", [0.01, 0.5, 1.0])

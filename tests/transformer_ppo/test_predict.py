@@ -3,7 +3,6 @@
 from copy import deepcopy
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -12,7 +11,16 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-from tests.helpers.agents import IMAGE_FIRST, IMAGE_LAST, TRANSITION, VECTOR, SampledEnv, sampled_vec_env, tiny_model
+from tests.helpers.agents import (
+    ACTION_SPACES,
+    OBSERVATION_SPACES,
+    TRANSITION,
+    VECTOR,
+    SampledEnv,
+    by_name,
+    sampled_vec_env,
+    tiny_model,
+)
 from tests.helpers.learning import play
 from tests.helpers.naive_rollouts import NaiveHistory
 from tests.helpers.resuming import assert_same
@@ -21,21 +29,8 @@ from tests.helpers.resuming import assert_same
 WIDE = spaces.Box(-100.0, 100.0, (2,), np.float32)
 #: An action head whose output differs visibly between windows
 LOUD = dict(action_head_gain=1.0)
-PREDICT_SPACES: dict[str, spaces.Space[Any]] = {
-    "box": VECTOR,
-    "float64": spaces.Box(-1.0, 1.0, (2, 2), np.float64),
-    "discrete": spaces.Discrete(7),
-    "multi-discrete": spaces.MultiDiscrete([3, 4]),
-    "image": IMAGE_FIRST,
-    "dict": TRANSITION,
-}
-PREDICT_ACTION_SPACES: dict[str, spaces.Space[Any]] = {
-    "discrete": spaces.Discrete(3),
-    "multi-discrete": spaces.MultiDiscrete([2, 3]),
-    "multi-binary": spaces.MultiBinary(3),
-    "box": WIDE,
-    "box-matrix": spaces.Box(-1.0, 1.0, (2, 2)),
-}
+NAMES = ("box", "box-float64", "box-matrix", "discrete", "multi-discrete", "image-channels-first", "dict-transition")
+each_space = pytest.mark.parametrize("space", [OBSERVATION_SPACES[name] for name in NAMES], ids=NAMES)
 each_memory = pytest.mark.parametrize("memory", ["window", "full"])
 
 
@@ -59,12 +54,15 @@ def naive_actions(model: Any, history: NaiveHistory) -> np.ndarray:
 
 @pytest.mark.parametrize("context_length", [1, 2, 4])
 @pytest.mark.parametrize("n_envs", [1, 2, 5])
-@pytest.mark.parametrize("space", PREDICT_SPACES.values(), ids=PREDICT_SPACES)
+@each_space
 @pytest.mark.parametrize("bare_policy", [True, False])
 def test_predict_acts_on_the_history(
     space: spaces.Space[Any], n_envs: int, context_length: int, bare_policy: bool
 ) -> None:
-    """Memories are emptied at random steps. The number of environments may differ from that of training."""
+    """
+    Memories are emptied at random steps, and environments act in a batch as they act alone. Their number may differ
+    from that of training.
+    """
     model = tiny_model(sampled_vec_env(2, space, WIDE), {**LOUD, "context_length": context_length})
     history = NaiveHistory(n_envs, context_length)
     actor = model.policy if bare_policy else model
@@ -146,7 +144,7 @@ def test_state_is_not_changed_in_place(memory: str) -> None:
     model = vector_model(memory=memory)
     observations, starts = random_vectors(3, 2), np.zeros(2, bool)
     _, state = model.predict(observations[0], None, np.ones(2, bool))
-    assert isinstance(state, tuple) and all(isinstance(part, np.ndarray) for part in (state.tokens, state.lengths))
+    assert isinstance(state, tuple) and all(isinstance(part, np.ndarray) for part in state[:2])
     before = deepcopy(state)
     first = model.predict(observations[1], state, starts, deterministic=True)
     model.predict(observations[2], state, starts, deterministic=True)
@@ -155,22 +153,8 @@ def test_state_is_not_changed_in_place(memory: str) -> None:
         assert_same(model.predict(observations[1], same, starts, deterministic=True), first)
 
 
-def test_environments_are_independent() -> None:
-    """Environments act in a batch as they act alone."""
-    model = vector_model()
-    observations = random_vectors(6, 4)
-    state = None
-    states: list[Any] = [None] * 4
-    for step in range(6):
-        start = np.array([step == 0])
-        actions, state = model.predict(observations[step], state, start.repeat(4), deterministic=True)
-        for env in range(4):
-            action, states[env] = model.predict(observations[step, env], states[env], start, deterministic=True)
-            np.testing.assert_allclose(action, actions[env], atol=1e-5)
-
-
-@pytest.mark.parametrize("action_space", PREDICT_ACTION_SPACES.values(), ids=PREDICT_ACTION_SPACES)
-@pytest.mark.parametrize("space", PREDICT_SPACES.values(), ids=PREDICT_SPACES)
+@pytest.mark.parametrize("action_space", **by_name(ACTION_SPACES))
+@each_space
 def test_shapes_are_those_of_sb3(space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
     env = SampledEnv(space, action_space)
     policy_name = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
@@ -186,29 +170,19 @@ def test_shapes_are_those_of_sb3(space: spaces.Space[Any], action_space: spaces.
             assert all(action_space.contains(member) for member in (action[None] if observation is single else action))
 
 
-def test_one_observation_and_its_state() -> None:
-    """Without a VecEnv, ``episode_start`` may be a flag instead of an array."""
-    model = tiny_model("CartPole-v1")
-    env = gym.make("CartPole-v1")
+def test_one_environment_without_vec_env() -> None:
+    """The observation has no batch dimension, and ``episode_start`` may be a flag."""
+    model = vector_model()
+    env, history = SampledEnv(VECTOR, WIDE, length=10), NaiveHistory(1, 4)
     observation, _ = env.reset(seed=0)
     state, start = None, True
     for step in range(6):
-        action, state = model.predict(observation, state, start)
+        action, state = model.predict(observation, state, start, deterministic=True)
+        history.see(observation[None], [start])
+        np.testing.assert_allclose(action, naive_action(model, history, 0), atol=1e-5)
         assert state.lengths.tolist() == [min(step + 1, 4)]
         observation, _, start, _, _ = env.step(action)
         assert not start
-
-
-def test_images_of_either_order() -> None:
-    model = tiny_model(SampledEnv(IMAGE_LAST, WIDE), LOUD)
-    images = np.stack([IMAGE_LAST.sample() for _ in range(3)])
-    first = np.transpose(images, (0, 3, 1, 2))
-    starts = np.ones(3, bool)
-    actions = [model.predict(observations, None, starts, deterministic=True)[0] for observations in (images, first)]
-    np.testing.assert_array_equal(*actions)
-    single = [model.predict(image, None, starts[:1], deterministic=True)[0] for image in (images[0], first[0])]
-    np.testing.assert_array_equal(*single)
-    np.testing.assert_allclose(single[0], actions[0][0], atol=1e-5)
 
 
 # -- Without memory ---------------------------------------------------------------------------------------------------

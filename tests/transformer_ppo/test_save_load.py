@@ -77,6 +77,9 @@ POLICY_OPTIONS: list[dict[str, Any]] = [
     dict(reset_memory_on="trial"),
     dict(action_head_gain=1.0),
     dict(memory="full"),
+    dict(memory="full", layer_norm="pre"),
+    dict(memory="full", layer_norm="post"),
+    dict(memory="full", embedding_arch=[6]),
 ]
 SDE_OPTIONS: list[dict[str, Any]] = [{}, dict(full_std=False), dict(use_expln=True), dict(squash_output=True)]
 IMAGE_OPTIONS: list[dict[str, Any]] = [
@@ -219,12 +222,13 @@ def test_training_is_the_same_after_loading(tmp_path: Path) -> None:
         model = loaded
 
 
+@pytest.mark.parametrize("memory", ["window", "full"])
 @pytest.mark.parametrize("space", [VECTOR, TRANSITION, IMAGE_LAST], ids=["box", "dict", "image"])
 @pytest.mark.parametrize(("n_envs", "other_n_envs"), [(1, 3), (3, 1)])
 def test_another_number_of_environments(
-    tmp_path: Path, space: spaces.Space[Any], n_envs: int, other_n_envs: int
+    tmp_path: Path, space: spaces.Space[Any], memory: str, n_envs: int, other_n_envs: int
 ) -> None:
-    tiny_model(sampled_vec_env(n_envs, space)).learn(16 * n_envs).save(tmp_path / "model")
+    tiny_model(sampled_vec_env(n_envs, space), dict(memory=memory)).learn(16 * n_envs).save(tmp_path / "model")
     loaded = TransformerPPO.load(tmp_path / "model", env=sampled_vec_env(other_n_envs, space), device="cpu")
     assert loaded.n_envs == other_n_envs
     before = parameters_of(loaded)

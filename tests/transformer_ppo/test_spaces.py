@@ -27,6 +27,7 @@ from stable_baselines3.common.vec_env import (
 
 from tests.helpers.agents import (
     ACTION_SPACES,
+    BOX_ACTION,
     IMAGE_FIRST,
     IMAGE_LAST,
     OBSERVATION_SPACES,
@@ -40,16 +41,20 @@ from tests.helpers.agents import (
 )
 from tests.helpers.learning import assert_learns
 
+#: The full-context memory, with an action head that is not almost constant
+FULL: dict[str, Any] = dict(memory="full", positional_encoding="sinusoidal", log_std_init=-1.0, action_head_gain=1.0)
+
 # -- Spaces -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("critic_input", ["memory", "token"])
+@pytest.mark.parametrize("policy_kwargs", [dict(critic_input="memory"), dict(critic_input="token"), FULL], ids=str)
 @pytest.mark.parametrize("space", **by_name(OBSERVATION_SPACES))
-def test_observation_spaces(space: spaces.Space[Any], critic_input: str) -> None:
+def test_observation_spaces(space: spaces.Space[Any], policy_kwargs: dict[str, Any]) -> None:
     """Both heads depend on the observation."""
-    model = tiny_model(sampled_vec_env(2, space), dict(critic_input=critic_input))
-    assert_learns(model)
-    assert model.num_timesteps == 32
+    model = tiny_model(sampled_vec_env(2, space), policy_kwargs)
+    assert_learns(model, 64)
+    assert model.num_timesteps == 64
+    evaluate_policy(model, sampled_vec_env(3, space), n_eval_episodes=3, warn=False)
     space.seed(0)
     samples = [model.policy.obs_to_tensor(space.sample())[0] for _ in range(9)]
     with th.no_grad():
@@ -57,20 +62,19 @@ def test_observation_spaces(space: spaces.Space[Any], critic_input: str) -> None
         assert len({model.policy.get_distribution(sample).distribution.logits[0, 0].item() for sample in samples}) > 2
 
 
-@pytest.mark.parametrize("observation_space", [VECTOR, OBSERVATION_SPACES["box-float64"], TRANSITION])
+@pytest.mark.parametrize(
+    ("observation_space", "policy_kwargs"),
+    [(VECTOR, {}), (OBSERVATION_SPACES["box-float64"], {}), (TRANSITION, {}), (TRANSITION, FULL)],
+    ids=["box", "box-float64", "dict", "dict-full"],
+)
 @pytest.mark.parametrize("space", **by_name(ACTION_SPACES))
-def test_action_spaces(space: spaces.Space[Any], observation_space: spaces.Space[Any]) -> None:
-    """The environment itself checks that actions are in its action space."""
-    env = sampled_vec_env(2, observation_space, space)
-    model = tiny_model(env)
-    assert_learns(model)
-    observations = env.reset()
-    for deterministic in (True, False):
-        actions, _ = model.predict(observations, episode_start=np.ones(2, bool), deterministic=deterministic)
-        assert actions.shape == (2, *(space.shape or ()))
-        # For MultiBinary spaces, whose dtype is int8, SB3's PPO returns float32 too
-        assert actions.dtype == (np.float32 if isinstance(space, spaces.MultiBinary) else space.dtype)
-        assert all(space.contains(action) for action in actions)
+def test_action_spaces(
+    space: spaces.Space[Any], observation_space: spaces.Space[Any], policy_kwargs: dict[str, Any]
+) -> None:
+    """The environments check that actions are in their action space."""
+    model = tiny_model(sampled_vec_env(2, observation_space, space), policy_kwargs)
+    assert_learns(model, 64)
+    evaluate_policy(model, sampled_vec_env(3, observation_space, space), n_eval_episodes=3, warn=False)
 
 
 @pytest.mark.parametrize(
@@ -193,15 +197,21 @@ def test_frame_stack_of_many_channels_keeps_its_order() -> None:
 
 def test_images_are_transposed_once() -> None:
     """Channels-last environments are wrapped. ``predict`` takes images of either order."""
-    last = tiny_model(SampledEnv(IMAGE_LAST), dict(action_head_gain=1.0))
-    first = tiny_model(SampledEnv(IMAGE_FIRST), dict(action_head_gain=1.0))
+    last = tiny_model(SampledEnv(IMAGE_LAST, BOX_ACTION), dict(action_head_gain=1.0))
+    first = tiny_model(SampledEnv(IMAGE_FIRST, BOX_ACTION), dict(action_head_gain=1.0))
     assert is_vecenv_wrapped(last.get_env(), VecTransposeImage)
     assert not is_vecenv_wrapped(first.get_env(), VecTransposeImage)
     assert_equal_weights(first, last)
-    image = IMAGE_LAST.sample()
-    transposed = np.transpose(image, (2, 0, 1))
-    for model, observation in ((last, image), (last, transposed), (first, transposed)):
-        _, state = model.predict(observation, episode_start=np.array([True]))
-        assert np.array_equal(state.tokens[0, 0], transposed)
+    images = np.stack([IMAGE_LAST.sample() for _ in range(3)])
+    transposed = np.transpose(images, (0, 3, 1, 2))
+    outcomes = []
+    for model, observations in ((last, images), (last, transposed), (first, transposed)):
+        actions, state = model.predict(observations, episode_start=np.ones(3, bool), deterministic=True)
+        assert np.array_equal(state.tokens[:, 0], transposed)
+        single, state = model.predict(observations[0], episode_start=np.ones(1, bool), deterministic=True)
+        assert np.array_equal(state.tokens[0, 0], transposed[0])
+        np.testing.assert_allclose(single, actions[0], atol=1e-5)
+        outcomes.append(actions)
+    assert np.array_equal(outcomes[0], outcomes[1]) and np.array_equal(outcomes[0], outcomes[2])
     for model in (first, last):
         model.learn(16)

@@ -75,8 +75,8 @@ def test_target_kl_ends_the_update(target_kl: float | None, n_updates: int) -> N
 @pytest.mark.parametrize("context_length", [1, 4, 16])
 @pytest.mark.parametrize("ep_length", [1, 5, 100])
 def test_episodes_end_within_the_rollout(context_length: int, ep_length: int) -> None:
-    env = DummyVecEnv([partial(IdentityEnv, 4, ep_length=ep_length + i) for i in range(2)])
-    model = tiny_model(env, dict(context_length=context_length))
+    env_fns: list[Any] = [partial(IdentityEnv[int], 4, ep_length=ep_length + i) for i in range(2)]
+    model = tiny_model(DummyVecEnv(env_fns), dict(context_length=context_length))
     assert_learns(model, 64)
     first_env = model.rollout_buffer.lengths.reshape(2, 16)[0]
     assert first_env.tolist() == [min(step % ep_length + 1, context_length) for step in range(16, 32)]
