@@ -42,7 +42,7 @@ def test_without_gradient() -> None:
 
 
 @pytest.mark.parametrize("layer_norm", ["none", "pre"])
-def test_many_windows_give_what_each_gives_alone(layer_norm: str) -> None:
+def test_many_windows_equal_single_windows(layer_norm: str) -> None:
     """A single window is encoded by the plain encoder, many windows without LayerNorm by the fast one."""
     th.manual_seed(0)
     extractor = TransformerExtractor(VECTOR, None, context_length=5, layer_norm=layer_norm)

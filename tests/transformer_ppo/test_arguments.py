@@ -107,7 +107,7 @@ def test_every_argument_of_the_model_is_in_the_table() -> None:
     assert_covered(TransformerPPO, MODEL, NEED_NO_ROW)
 
 
-RIGHT = [
+RIGHT: list[dict[str, Any]] = [
     dict(gamma=0, gae_lambda=0),
     dict(gamma=1, gae_lambda=1.0),
     dict(max_grad_norm=INF, target_kl=INF, ent_coef=-0.01),
@@ -120,15 +120,6 @@ RIGHT = [
     dict(n_steps=np.int64(3), batch_size=np.int32(3), use_sde=np.bool_(False)),
     dict(policy_kwargs=dict(activation_fn=lambda: nn.LeakyReLU(0.1), net_arch=[])),
     dict(policy_kwargs=dict(net_arch=dict(pi=[4]), optimizer_kwargs=None)),
-]
-
-
-@pytest.mark.parametrize("arguments", RIGHT, ids=lambda arguments: ",".join(arguments))
-def test_arguments_that_ppo_accepts(arguments: dict[str, Any]) -> None:
-    TransformerPPO("TrMRLPolicy", "CartPole-v1", **{"device": "cpu", "n_steps": 64, **arguments})
-
-
-UNUSUAL: list[dict[str, Any]] = [
     dict(policy_kwargs=dict(d_model=7, n_heads=1, positional_encoding="learned")),
     dict(policy_kwargs=dict(d_model=7, n_heads=1, positional_encoding="none")),
     dict(policy_kwargs=dict(context_length=np.int64(3), n_layers=np.int64(3)), n_steps=np.int64(3), batch_size=3),
@@ -136,11 +127,14 @@ UNUSUAL: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("arguments", UNUSUAL, ids=["odd learned", "odd none", "int64", "int32"])
-def test_unusual_arguments(arguments: dict[str, Any]) -> None:
-    """The width may be odd without sinusoids, and integers may be NumPy's."""
-    n_steps = int(arguments.get("n_steps", 16))
-    assert tiny_model("CartPole-v1", **arguments).learn(n_steps).num_timesteps == n_steps
+@pytest.mark.parametrize("arguments", RIGHT, ids=lambda arguments: ",".join(arguments))
+def test_arguments_that_are_accepted(
+    arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PPO accepts them, integers of NumPy, and an odd width without sinusoidal positions. They train for a rollout."""
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model("CartPole-v1", **arguments)
+    assert model.learn(1).num_timesteps == arguments.get("n_steps", 16)
 
 
 LOADED = [row for row in MODEL if row.argument not in ("policy", "env", "device", "stats_window_size", "policy_kwargs")]
@@ -220,7 +214,7 @@ def test_arguments_of_learn_load_and_save_that_ppo_accepts(saved: Path, tmp_path
     model = TransformerPPO.load(str(saved), env=gym.make("CartPole-v1"), custom_objects={"gamma": 0.5}, n_epochs=1)
     assert (model.gamma, model.n_epochs) == (0.5, 1)
     model.learn(1e1, callback=lambda locals_, _: steps.append(locals_["n_steps"]), log_interval=None)  # type: ignore[arg-type]
-    model.learn(np.int64(0), callback=[])  # type: ignore[arg-type]
+    model.learn(np.int64(0), callback=[])
     assert steps and model.num_timesteps == 0
     with open(tmp_path / "model.zip", "wb") as file:
         model.save(file, exclude=("ep_info_buffer",), include={"env"} - {"env"})

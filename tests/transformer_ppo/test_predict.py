@@ -124,18 +124,11 @@ def test_episode_start_empties_those_memories_only(space: spaces.Space[Any]) -> 
     assert after.lengths.tolist() == [4, 1, 4]
     np.testing.assert_allclose(mixed, np.stack([kept[0], fresh[1], kept[2]]), atol=1e-6)
     assert np.abs(kept - fresh).min() > 1e-4
-    # Starts may be numbers of any shape. None means no start
-    for starts in ([0, 1, 0], (0.0, 1.0, 0.0), np.array([[False], [True], [False]])):
-        np.testing.assert_array_equal(model.predict(observations, state, starts, deterministic=True)[0], mixed)
+    # Starts may be numbers, tensors and of any shape. None means no start
+    flags = [False, True, False]
+    for starts in ([0, 1, 0], (0.0, 1.0, 0.0), np.array(flags)[:, None], th.tensor(flags), th.tensor([0, 1, 0])):
+        assert_same(model.predict(observations, state, starts, deterministic=True), (mixed, after))
     np.testing.assert_array_equal(model.predict(observations, state, deterministic=True)[0], kept)
-
-
-def test_episode_starts_may_be_tensors() -> None:
-    model = vector_model()
-    _, memory = model.predict(np.zeros((2, 3)), None, np.ones(2, bool))
-    for starts in ([True, False], [1, 1]):
-        expected = model.predict(np.zeros((2, 3)), memory, np.array(starts), deterministic=True)
-        assert_same(model.predict(np.zeros((2, 3)), memory, th.tensor(starts), deterministic=True), expected)
 
 
 @each_memory

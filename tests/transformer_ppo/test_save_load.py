@@ -46,40 +46,38 @@ def halved(progress: float) -> float:
     return 1e-2 * progress / 2
 
 
+def one_by_one(**values: list[Any]) -> list[dict[str, Any]]:
+    return [{name: value} for name, each in values.items() for value in each]
+
+
 # Values other than the defaults of every argument
 POLICY_OPTIONS: list[dict[str, Any]] = [
-    dict(net_arch=[4]),
-    dict(net_arch=[]),
-    dict(net_arch=dict(pi=[4], vf=[6, 5])),
-    dict(activation_fn=nn.ELU),
-    dict(ortho_init=False),
-    dict(log_std_init=-1.0),
-    dict(features_extractor_class=LinearFeatures, features_extractor_kwargs=dict(width=5)),
-    dict(share_features_extractor=True),
-    dict(share_features_extractor=True, features_extractor_class=LinearFeatures),
-    dict(critic_input="token"),
-    dict(critic_input="token", features_extractor_class=LinearFeatures),
-    dict(critic_input="token", share_features_extractor=True, features_extractor_class=LinearFeatures),
+    *one_by_one(
+        net_arch=[[4], [], dict(pi=[4], vf=[6, 5])],
+        activation_fn=[nn.ELU],
+        ortho_init=[False],
+        log_std_init=[-1.0],
+        share_features_extractor=[True],
+        critic_input=["token"],
+        context_length=[1, 7],
+        d_model=[4],
+        n_layers=[3],
+        n_heads=[4],
+        dim_feedforward=[6],
+        initialization=["xavier", "default"],
+        layer_norm=["pre", "post"],
+        positional_encoding=["learned", "none"],
+        embedding_arch=[[6]],
+        reset_memory_on=["trial"],
+        action_head_gain=[1.0],
+        memory=["full"],
+    ),
+    *(dict(memory="full", **option) for option in one_by_one(layer_norm=["pre", "post"], embedding_arch=[[6]])),
     dict(optimizer_class=th.optim.AdamW, optimizer_kwargs=dict(weight_decay=0.1)),
-    dict(context_length=1),
-    dict(context_length=7),
-    dict(d_model=4),
-    dict(n_layers=3),
-    dict(n_heads=4),
-    dict(dim_feedforward=6),
-    dict(initialization="xavier"),
-    dict(initialization="default"),
-    dict(layer_norm="pre"),
-    dict(layer_norm="post"),
-    dict(positional_encoding="learned"),
-    dict(positional_encoding="none"),
-    dict(embedding_arch=[6]),
-    dict(reset_memory_on="trial"),
-    dict(action_head_gain=1.0),
-    dict(memory="full"),
-    dict(memory="full", layer_norm="pre"),
-    dict(memory="full", layer_norm="post"),
-    dict(memory="full", embedding_arch=[6]),
+    dict(features_extractor_class=LinearFeatures, features_extractor_kwargs=dict(width=5)),
+    dict(features_extractor_class=LinearFeatures, share_features_extractor=True),
+    dict(features_extractor_class=LinearFeatures, critic_input="token"),
+    dict(features_extractor_class=LinearFeatures, critic_input="token", share_features_extractor=True),
 ]
 SDE_OPTIONS: list[dict[str, Any]] = [{}, dict(full_std=False), dict(use_expln=True), dict(squash_output=True)]
 IMAGE_OPTIONS: list[dict[str, Any]] = [
@@ -87,27 +85,25 @@ IMAGE_OPTIONS: list[dict[str, Any]] = [
     dict(features_extractor_class=NatureCNN, normalize_images=False),
     dict(critic_input="token", share_features_extractor=True, features_extractor_kwargs=dict(features_dim=6)),
 ]
-MODEL_OPTIONS: list[dict[str, Any]] = [
-    dict(learning_rate=halved),
-    dict(learning_rate=LinearSchedule(1e-2, 1e-3, 0.5)),
-    dict(n_steps=8),
-    dict(batch_size=8),
-    dict(n_epochs=3),
-    dict(gamma=0.5),
-    dict(gae_lambda=0.5),
-    dict(clip_range=0.05),
-    dict(clip_range_vf=0.05),
-    dict(normalize_advantage=False),
-    dict(ent_coef=0.1),
-    dict(vf_coef=0.1),
-    dict(max_grad_norm=0.01),
-    dict(rollout_buffer_class=OwnBuffer),
-    dict(target_kl=1e-6),
-    dict(stats_window_size=7),
-    dict(seed=5),
-    dict(vf_learning_rate=5e-2),
-    dict(vf_learning_rate=halved),
-]
+MODEL_OPTIONS = one_by_one(
+    learning_rate=[halved, LinearSchedule(1e-2, 1e-3, 0.5)],
+    n_steps=[8],
+    batch_size=[8],
+    n_epochs=[3],
+    gamma=[0.5],
+    gae_lambda=[0.5],
+    clip_range=[0.05],
+    clip_range_vf=[0.05],
+    normalize_advantage=[False],
+    ent_coef=[0.1],
+    vf_coef=[0.1],
+    max_grad_norm=[0.01],
+    rollout_buffer_class=[OwnBuffer],
+    target_kl=[1e-6],
+    stats_window_size=[7],
+    seed=[5],
+    vf_learning_rate=[5e-2, halved],
+)
 #: Arguments of the policy, arguments of the model, observation space, action space
 CASES: list[tuple[dict[str, Any], dict[str, Any], spaces.Space[Any], spaces.Space[Any]]] = [
     *(
