@@ -1,4 +1,4 @@
-"""Fixtures of several test files."""
+"""Fixtures that several test files use."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ N_GOALS = 20
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """PyTorch uses one thread: tiny models are quicker so."""
+    """Let PyTorch use one thread, which is faster for tiny models."""
     threads = th.get_num_threads()
     th.set_num_threads(1)
     yield
@@ -19,7 +19,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def few_goals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """MetaWorld makes 20 goals of each class instead of 50, and the lists go into a folder of these tests."""
+    """Let MetaWorld draw 20 goals of each class instead of 50, and store their lists in a temporary folder."""
     metaworld = pytest.importorskip("metaworld")
     from sb3_trmrl.envs.metaworld_tasks import task_lists
 

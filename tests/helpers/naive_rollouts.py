@@ -1,16 +1,21 @@
-"""Rollouts kept in lists: what the memory held at each step, and advantages as the sum that defines them."""
+"""Rollouts and histories in lists: what the memory holds at each step, and advantages as the sum that defines them."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 
-#: More than any test makes of them
+from sb3_trmrl.memory.tokens import map_tokens
+from sb3_trmrl.memory.working_memory import WorkingMemory
+
+#: Upper bound of the number of tokens in a test
 MAX_TOKENS = 10_000
 
-OBSERVATION_SPACES: dict[str, spaces.Space] = {
+OBSERVATION_SPACES: dict[str, spaces.Space[Any]] = {
     "box": spaces.Box(-np.inf, np.inf, (2,), np.float32),
     "number": spaces.Discrete(MAX_TOKENS),
     "dict": spaces.Dict(
@@ -19,7 +24,7 @@ OBSERVATION_SPACES: dict[str, spaces.Space] = {
         number=spaces.Discrete(MAX_TOKENS),
     ),
 }
-ACTION_SPACES: dict[str, spaces.Space] = {
+ACTION_SPACES: dict[str, spaces.Space[Any]] = {
     "box": spaces.Box(-np.inf, np.inf, (2,), np.float32),
     "discrete": spaces.Discrete(5),
     "multi-discrete": spaces.MultiDiscrete([3, 7]),
@@ -28,7 +33,7 @@ ACTION_SPACES: dict[str, spaces.Space] = {
 
 
 def observe(name: str, number: int) -> Any:
-    """:return: Observation of the token with this number, which no other token has"""
+    """Return the observation of the token with this number, which no other token has."""
     if name == "box":
         return np.array([number, -number], np.float32)
     if name == "number":
@@ -41,7 +46,7 @@ def observe(name: str, number: int) -> Any:
 
 
 def act(name: str, number: int) -> np.ndarray:
-    """:return: Action taken at the token with this number, (A,)"""
+    """Return the action that follows the token with this number, (A,)."""
     if name == "box":
         return np.array([0.25 * number, -number], np.float32)
     if name == "discrete":
@@ -52,7 +57,7 @@ def act(name: str, number: int) -> np.ndarray:
 
 
 def stack(observations: list[Any]) -> Any:
-    """:return: Observations side by side, as a VecEnv returns them"""
+    """Stack observations along a new first axis, as a VecEnv does."""
     if isinstance(observations[0], dict):
         return {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
     return np.stack(observations)
@@ -60,14 +65,10 @@ def stack(observations: list[Any]) -> Any:
 
 @dataclass
 class Transition:
-    """
-    :param memory: Numbers of all tokens since the memory was emptied, the last one this step's
-    :param episode_start: Whether SB3's episode, the trial, begins here
-    :param advantage: Filled in when the rollout is over
-    """
+    """One step of one environment. Its memory is the numbers of all tokens since it was emptied, this one included."""
 
     memory: list[int]
-    episode_start: bool
+    episode_start: bool  # of SB3's episode, which is the trial
     reward: float
     value: float
     advantage: float = np.nan
@@ -79,17 +80,11 @@ class Transition:
 
 @dataclass
 class NaiveRollouts:
-    """
-    Environments whose memory is emptied where a trial begins and, as by ``prev_done``, at other steps too.
-
-    :param n_envs: Number of environments
-    :param rng: Decides everything
-    :param emptied: Probability that a step empties the memory; half of these steps begin a trial
-    """
+    """Environments whose memory is emptied where a trial begins and, as by ``prev_done``, at other steps."""
 
     n_envs: int
     rng: np.random.Generator
-    emptied: float
+    emptied: float  # probability that a step empties the memory; half of these steps begin a trial
     memories: list[list[int]] = field(init=False)
     n_tokens: int = 0
 
@@ -97,11 +92,11 @@ class NaiveRollouts:
         self.memories = [[] for _ in range(self.n_envs)]
 
     def forget(self) -> None:
-        """What another environment does to a model"""
+        """Empty all memories, as ``set_env`` does."""
         self.memories = [[] for _ in range(self.n_envs)]
 
     def step(self) -> list[Transition]:
-        """:return: A step of each environment"""
+        """Return the next step of each environment."""
         transitions = []
         for env in range(self.n_envs):
             emptied = not self.memories[env] or self.rng.random() < self.emptied
@@ -113,14 +108,14 @@ class NaiveRollouts:
         return transitions
 
     def last(self) -> tuple[np.ndarray, np.ndarray]:
-        """:return: Values behind the last step of a rollout, and whether a trial ended with it, (n_envs,) each"""
+        """Return values after the last step of a rollout, and whether a trial ended with it, (n_envs,) each."""
         return self.rng.normal(size=self.n_envs), self.rng.random(self.n_envs) < 0.3
 
 
 def fill_advantages(
     steps: list[list[Transition]], last_values: np.ndarray, dones: np.ndarray, gamma: float, gae_lambda: float
 ) -> None:
-    """A_t = sum_k (gamma lambda)^k delta_(t + k) over the rest of the trial, or of the rollout"""
+    """Compute A_t = sum_k (gamma lambda)^k delta_(t + k) over the rest of the trial or of the rollout."""
     for env in range(len(last_values)):
         rollout = [step[env] for step in steps]
         for start, transition in enumerate(rollout):
@@ -136,7 +131,7 @@ def fill_advantages(
 
 
 def whole_sequences(steps: list[list[Transition]]) -> Iterator[list[Transition]]:
-    """:return: Transitions of the rollout from where the memory was emptied to where it is emptied next"""
+    """Yield the transitions of the rollout from one step that empties the memory to the next."""
     for env in range(len(steps[0])):
         sequence: list[Transition] = []
         for step in steps:
@@ -145,3 +140,28 @@ def whole_sequences(steps: list[list[Transition]]) -> Iterator[list[Transition]]
                 sequence = []
             sequence.append(step[env])
         yield sequence
+
+
+class NaiveHistory:
+    """The newest observations of each environment since its memory was emptied, at most ``maxlen``."""
+
+    def __init__(self, n_envs: int, maxlen: int | None = None, resets_on_prev_done: bool = True) -> None:
+        self.resets_on_prev_done = resets_on_prev_done
+        self.observations: list[deque[Any]] = [deque(maxlen=maxlen) for _ in range(n_envs)]
+
+    def see(self, observations: Any, starts: Any) -> None:
+        is_dict = isinstance(observations, dict)
+        for env, history in enumerate(self.observations):
+            token = {key: value[env] for key, value in observations.items()} if is_dict else observations[env]
+            if starts[env] or (is_dict and self.resets_on_prev_done and token["prev_done"] > 0):
+                history.clear()
+            history.append(token)
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(history) for history in self.observations]
+
+    def window(self, env: int) -> WorkingMemory:
+        """Return a window of the observations of one environment, without unfilled slots."""
+        tokens = map_tokens(lambda array: th.as_tensor(array[None]), stack(list(self.observations[env])))
+        return WorkingMemory(tokens, th.tensor([len(self.observations[env])]))

@@ -1,38 +1,39 @@
-"""The transformer memory in plain loops: layer after layer, token after token, head after head."""
+"""The transformer memory in plain loops over layers, tokens and heads, and random transformers to compare with it."""
 
 import math
 from typing import Any
 
 import numpy as np
+import torch as th
+from gymnasium import spaces
+from hypothesis import strategies as st
 from torch import nn
+
+from sb3_trmrl.memory.extractor import TransformerExtractor
+
+UNBOUNDED = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 
 
 def linear(layer: Any, x: np.ndarray) -> np.ndarray:
     weight, bias = (parameter.detach().numpy().astype(np.float64) for parameter in (layer.weight, layer.bias))
-    return weight @ x + bias
+    return np.asarray(weight @ x + bias)
 
 
 def norm(layer: Any, x: np.ndarray) -> np.ndarray:
     if isinstance(layer, nn.Identity):
         return x
     weight, bias = (parameter.detach().numpy().astype(np.float64) for parameter in (layer.weight, layer.bias))
-    return (x - x.mean()) / math.sqrt(((x - x.mean()) ** 2).mean() + layer.eps) * weight + bias
+    return np.asarray((x - x.mean()) / math.sqrt(((x - x.mean()) ** 2).mean() + layer.eps) * weight + bias)
 
 
 def sinusoid(position: int, width: int) -> np.ndarray:
-    """:return: Sine and cosine of the position at frequencies 10,000^(-2 i / D), in turn"""
+    """Return sine and cosine of the position at each frequency 10,000^(-2 i / D), (D,)."""
     angles = [position * 10_000 ** (-2 * i / width) for i in range(width // 2)]
     return np.array([function(angle) for angle in angles for function in (math.sin, math.cos)])
 
 
 def attend(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray], n_heads: int) -> np.ndarray:
-    """
-    :param query: Of the token that looks, (D,)
-    :param keys: Of the tokens that it sees, (D,) each
-    :param values: Likewise
-    :param n_heads: Number of heads, each with its share of the D numbers
-    :return: What the token gets, (D,)
-    """
+    """Attend with one query (D,) to the keys and values (D,) of the visible tokens, as in equation 4."""
     width = len(query) // n_heads
     heads = []
     for head in range(n_heads):
@@ -44,12 +45,7 @@ def attend(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray], 
 
 
 def refine(layer: Any, memories: list[np.ndarray], context_length: int) -> list[np.ndarray]:
-    """
-    :param layer: An ``EncoderLayer``
-    :param memories: All memories before it, (D,) each
-    :param context_length: How many of them one sees, itself among them
-    :return: All memories after it
-    """
+    """Return the memories (D,) after an ``EncoderLayer`` in which each sees ``context_length`` memories."""
     attention, is_pre = layer.attention, layer.layer_norm == "pre"
     inputs = [norm(layer.norm_attention, memory) if is_pre else memory for memory in memories]
     keys, values = ([linear(part, x) for x in inputs] for part in (attention.key, attention.value))
@@ -66,13 +62,7 @@ def refine(layer: Any, memories: list[np.ndarray], context_length: int) -> list[
 
 
 def episodic_memories(extractor: Any, tokens: np.ndarray, context_length: int) -> np.ndarray:
-    """
-    :param extractor: A ``TransformerExtractor`` that flattens observations and has no hidden layers before its linear
-        one
-    :param tokens: All tokens since the memory was emptied, (T, F)
-    :param context_length: How many tokens one sees in each layer, itself among them
-    :return: Episodic memory of each token, (T, D)
-    """
+    """Return the episodic memories (T, D) of the tokens (T, F) of one sequence. The embedding must be linear."""
     memories = []
     for position, token in enumerate(np.asarray(tokens, np.float64)):
         memories.append(linear(extractor.embedding[0], token))
@@ -83,3 +73,45 @@ def episodic_memories(extractor: Any, tokens: np.ndarray, context_length: int) -
     for layer in extractor.encoder.layers:
         memories = refine(layer, memories, context_length)
     return np.array([norm(extractor.encoder.final_norm, memory) for memory in memories])
+
+
+class RandomTransformer:
+    """A ``TransformerExtractor`` whose weights are large enough for attention to differ between tokens."""
+
+    def __init__(self, seed: int, n_layers: int, context_length: int, **kwargs: Any) -> None:
+        self.context_length, self.receptive_field = context_length, n_layers * (context_length - 1)
+        self.rng = np.random.default_rng(seed)
+        th.manual_seed(seed)
+        sizes: dict[str, Any] = dict(d_model=4, dim_feedforward=5, n_layers=n_layers, context_length=context_length)
+        self.extractor: Any = TransformerExtractor(UNBOUNDED, initialization="default", **sizes, **kwargs)
+        with th.no_grad():
+            for parameter in self.extractor.parameters():
+                parameter.add_(0.3 * th.randn_like(parameter))
+
+    def random_tokens(self, *shape: int) -> np.ndarray:
+        return self.rng.normal(size=(*shape, 3)).astype(np.float32)
+
+    def expected(self, tokens: np.ndarray) -> np.ndarray:
+        """Return the episodic memories of all tokens of one sequence."""
+        return episodic_memories(self.extractor, tokens, self.context_length)
+
+
+def random_transformers(positional_encodings: list[str], bounded_positions: bool) -> st.SearchStrategy[Any]:
+    return st.builds(
+        RandomTransformer,
+        seed=st.integers(0, 1_000),
+        n_layers=st.integers(1, 3),
+        n_heads=st.sampled_from([1, 2, 4]),
+        context_length=st.integers(1, 9),
+        layer_norm=st.sampled_from(["none", "pre", "post"]),
+        positional_encoding=st.sampled_from(positional_encodings),
+        bounded_positions=st.just(bounded_positions),
+    )
+
+
+#: Transformers of the full-context memory
+FULL_CONTEXT = random_transformers(["sinusoidal", "none"], bounded_positions=False)
+
+
+def assert_close(actual: Any, expected: Any) -> None:
+    np.testing.assert_allclose(actual, np.array(expected), rtol=1e-3, atol=2e-4)

@@ -1,4 +1,4 @@
-"""Tasks where one episode's exploration pays in the next ones, for minutes: `make test-slow`."""
+"""Tasks in which exploring in one episode pays off in later episodes. They take minutes: `make test-slow`."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -16,20 +16,15 @@ N_STEPS = 1_200_000
 
 
 class Case(NamedTuple):
-    """
-    :param env_id: Environment
-    :param has_memory: Whether the agent can know in one episode what it found in another
-    :param arguments: Of the command line
-    :param params: Hyperparameters instead of the recommended ones
-    """
+    """One training run, with arguments of the command line and hyperparameters that replace the recommended ones."""
 
     env_id: str
-    has_memory: bool
+    has_memory: bool  # of earlier episodes
     arguments: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
 
 
-# Else the token that begins an episode carries the last action and reward over.
+# By default, the first token of an episode contains the last action and reward of the previous one
 NOTHING_IS_KEPT = ("--env-kwargs", "across_episodes:'zero'")
 FORGETS = "policy_kwargs:dict(memory='full',reset_memory_on='episode',share_features_extractor=True)"
 ONE_TOKEN = "policy_kwargs:dict(context_length=1,reset_memory_on='trial',share_features_extractor=True)"
@@ -43,7 +38,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_later_episodes_are_better_with_memory_only(name: str, tmp_path: Path) -> None:
-    """840 tasks, sampled actions: the standard error of a difference between episodes is about 0.2."""
+    """840 tasks, stochastic actions. The standard error of a difference between episodes is about 0.2."""
     case = CASES[name]
     arguments = ["--seed", "0", "-n", str(N_STEPS), "--eval-freq", "-1", *case.arguments]
     run = train(tmp_path, *arguments, params=list(case.params), env=case.env_id)

@@ -1,12 +1,12 @@
-"""Files of models: an older file survives a failed save, foreign files are refused."""
+"""Files of models: an existing file survives a failed save, and the files of other algorithms are refused."""
 
 import errno
 import io
 import os
-import pathlib
 import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +16,8 @@ from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
-import sb3_trmrl.transformer_ppo.transformer_ppo as module_of_ppo
 from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
-from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 from tests.helpers.agents import (
     BOX_ACTION,
     TRANSITION,
@@ -30,11 +29,28 @@ from tests.helpers.agents import (
 )
 
 
+@pytest.fixture
+def model() -> Any:
+    return tiny_model("CartPole-v1")
+
+
+@pytest.fixture
+def saved(model: Any, tmp_path: Path) -> Path:
+    """The model's zip, the only file in its folder."""
+    model.save(tmp_path / "model")
+    return tmp_path / "model.zip"
+
+
+def assert_saved(model: Any, path: Path) -> None:
+    """The file is the only one in its folder, and holds the current weights."""
+    assert os.listdir(path.parent) == [path.name]
+    assert_equal_weights(model, TransformerPPO.load(path, device="cpu"))
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", ["str", "path", "file", "bytes"])
-def test_kinds_of_files(tmp_path: pathlib.Path, kind: str) -> None:
-    """Files given open stay open, others are closed."""
-    model = tiny_model("CartPole-v1")
+def test_kinds_of_files(model: Any, tmp_path: Path, kind: str) -> None:
+    """Files that are passed open stay open, others are closed."""
     with tempfile.TemporaryFile() as file:
         where: Any = dict(str=str(tmp_path / "model"), path=tmp_path / "model", file=file, bytes=io.BytesIO())[kind]
         model.save(where)
@@ -52,7 +68,7 @@ def test_kinds_of_files(tmp_path: pathlib.Path, kind: str) -> None:
     "name", ["model", "model.zip", "model.pkl", "model_0.5", ".hidden", "new/folder/model", "folder"]
 )
 @pytest.mark.parametrize("as_string", [True, False])
-def test_names_of_files_are_those_of_sb3(tmp_path: pathlib.Path, name: str, as_string: bool) -> None:
+def test_names_of_files_are_those_of_sb3(tmp_path: Path, name: str, as_string: bool) -> None:
     trees = []
     for algorithm in (PPO("MlpPolicy", "CartPole-v1", device="cpu"), tiny_model("CartPole-v1")):
         root = tmp_path / type(algorithm).__name__
@@ -65,22 +81,17 @@ def test_names_of_files_are_those_of_sb3(tmp_path: pathlib.Path, name: str, as_s
     assert trees[0] == trees[1]
 
 
-def test_saving_again_replaces_the_file(tmp_path: pathlib.Path) -> None:
-    model = tiny_model("CartPole-v1")
-    model.save(tmp_path / "model")
-    model.learn(16)
-    model.save(tmp_path / "model")
-    assert_equal_weights(model, TransformerPPO.load(tmp_path / "model", device="cpu"))
-    assert os.listdir(tmp_path) == ["model.zip"]
+def test_saving_again_replaces_the_file(model: Any, saved: Path) -> None:
+    model.learn(16).save(saved)
+    assert_saved(model, saved)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)
 @pytest.mark.parametrize("older", [True, False])
-def test_failing_save_leaves_the_older_file(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, older: bool
+def test_failed_save_leaves_the_existing_file(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, older: bool
 ) -> None:
-    """It fails at the second of three state dictionaries, when a part of the zip is written."""
-    model = tiny_model("CartPole-v1")
+    """The second of three state dictionaries cannot be written, when a part of the zip already is."""
     if older:
         model.save(tmp_path / "model")
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -102,23 +113,20 @@ def test_failing_save_leaves_the_older_file(
     assert len(calls) == 2
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     model.save(tmp_path / "model")
-    assert_equal_weights(model, TransformerPPO.load(tmp_path / "model", device="cpu"))
+    assert_saved(model, tmp_path / "model.zip")
 
 
-def test_attribute_that_cannot_be_saved(tmp_path: pathlib.Path) -> None:
-    """An error before anything is written."""
-    model = tiny_model("CartPole-v1")
-    model.save(tmp_path / "model")
-    content = (tmp_path / "model.zip").read_bytes()
-    model.file = open(tmp_path / "model.zip", "rb")  # noqa: SIM115
+def test_attribute_that_cannot_be_saved(model: Any, saved: Path) -> None:
+    """The error comes before anything is written."""
+    content = saved.read_bytes()
+    model.file = open(saved, "rb")  # noqa: SIM115
     with model.file, pytest.raises(TypeError, match="pickle"):
-        model.save(tmp_path / "model")
-    assert os.listdir(tmp_path) == ["model.zip"] and (tmp_path / "model.zip").read_bytes() == content
+        model.save(saved)
+    assert os.listdir(saved.parent) == ["model.zip"] and saved.read_bytes() == content
 
 
-def test_unwritable_paths(tmp_path: pathlib.Path) -> None:
-    """The message names the argument and the path; nothing is created, nothing is lost."""
-    model = tiny_model("CartPole-v1")
+def test_unwritable_paths(model: Any, tmp_path: Path) -> None:
+    """The message names the argument and the path. Nothing is created, and nothing is lost."""
     (tmp_path / "file").write_text("kept")
     (tmp_path / "model.zip").mkdir()
     before = sorted(tmp_path.rglob("*"))
@@ -130,76 +138,71 @@ def test_unwritable_paths(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "file").read_text() == "kept"
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind the superuser")
-def test_read_only_folder(tmp_path: pathlib.Path) -> None:
-    model = tiny_model("CartPole-v1")
-    model.save(tmp_path / "model")
-    content = (tmp_path / "model.zip").read_bytes()
-    tmp_path.chmod(0o500)
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not restrict the superuser")
+def test_read_only_folder(model: Any, saved: Path) -> None:
+    content = saved.read_bytes()
+    saved.parent.chmod(0o500)
     try:
         with pytest.raises(ValueError, match="`path`"):
-            model.save(tmp_path / "model")
+            model.save(saved)
     finally:
-        tmp_path.chmod(0o700)
-    assert (tmp_path / "model.zip").read_bytes() == content
+        saved.parent.chmod(0o700)
+    assert saved.read_bytes() == content
 
 
-def test_unwritable_folder_leaves_the_older_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same without permissions, for the superuser too: no file can be opened for writing."""
-    model = tiny_model("CartPole-v1")
-    model.save(tmp_path / "model")
-    content = (tmp_path / "model.zip").read_bytes()
-    opened = pathlib.Path.open
+def test_unwritable_folder_leaves_the_existing_file(model: Any, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a read-only folder, no file can be opened for writing. This also holds for the superuser."""
+    content = saved.read_bytes()
+    opened = Path.open
 
-    def refuse(self: pathlib.Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+    def refuse(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if "w" in mode:
             raise PermissionError(errno.EACCES, "Permission denied", str(self))
         return opened(self, mode, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "open", refuse)
+        patch.setattr(Path, "open", refuse)
         with pytest.raises(ValueError, match=r"`path`.*Permission denied"):
-            model.save(tmp_path / "model")
-    assert os.listdir(tmp_path) == ["model.zip"] and (tmp_path / "model.zip").read_bytes() == content
+            model.save(saved)
+    assert os.listdir(saved.parent) == ["model.zip"] and saved.read_bytes() == content
 
 
-def test_link_is_followed(tmp_path: pathlib.Path) -> None:
-    """As with SB3, a link (to a larger disk, say) stays a link."""
+def test_links_are_followed(model: Any, tmp_path: Path) -> None:
+    """As with SB3, a link, for example to a larger disk, stays a link."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "model.zip").symlink_to(tmp_path / "disk" / "model.zip")
-    model = tiny_model("CartPole-v1")
     for _ in range(2):
         model.save(tmp_path / "model.zip")
         assert (tmp_path / "model.zip").is_symlink()
         assert os.listdir(tmp_path / "disk") == ["model.zip"]
 
 
-# -- Files of others --------------------------------------------------------------------------------------------------
+# -- Other models -----------------------------------------------------------------------------------------------------
+
+SMALL_ROLLOUTS: dict[str, Any] = dict(n_steps=8, batch_size=8, device="cpu")
 
 
 @pytest.mark.parametrize(
     "algorithm",
     [
-        lambda: PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu"),
-        lambda: PPO("MultiInputPolicy", SampledEnv(TRANSITION), n_steps=8, batch_size=8, device="cpu"),
+        lambda: PPO("MlpPolicy", "CartPole-v1", **SMALL_ROLLOUTS),
+        lambda: PPO("MultiInputPolicy", SampledEnv(TRANSITION), **SMALL_ROLLOUTS),
         lambda: A2C("MlpPolicy", "CartPole-v1", device="cpu"),
         lambda: SAC("MlpPolicy", "Pendulum-v1", buffer_size=10, device="cpu"),
         lambda: DQN("MlpPolicy", "CartPole-v1", buffer_size=10, device="cpu"),
-        lambda: RecurrentPPO("MlpLstmPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu"),
+        lambda: RecurrentPPO("MlpLstmPolicy", "CartPole-v1", **SMALL_ROLLOUTS),
     ],
     ids=["PPO", "PPO-dict", "A2C", "SAC", "DQN", "RecurrentPPO"],
 )
 @pytest.mark.parametrize("with_env", [True, False])
-def test_zip_of_another_algorithm(
-    tmp_path: pathlib.Path, algorithm: Callable[[], BaseAlgorithm], with_env: bool
-) -> None:
+def test_zip_of_another_algorithm(tmp_path: Path, algorithm: Callable[[], BaseAlgorithm], with_env: bool) -> None:
     other = algorithm()
     other.save(tmp_path / "model")
     with pytest.raises(ValueError, match=rf"{type(other.policy).__name__}.*saved by another algorithm"):
         TransformerPPO.load(tmp_path / "model", env=other.get_env() if with_env else None, device="cpu")
 
 
-def test_environment_with_other_spaces(tmp_path: pathlib.Path) -> None:
+def test_environment_with_other_spaces(tmp_path: Path) -> None:
     tiny_model(SampledEnv(TRANSITION)).save(tmp_path / "model")
     with pytest.raises(ValueError, match="Observation spaces do not match"):
         TransformerPPO.load(tmp_path / "model", env=SampledEnv(VECTOR))
@@ -207,19 +210,19 @@ def test_environment_with_other_spaces(tmp_path: pathlib.Path) -> None:
         TransformerPPO.load(tmp_path / "model", env=SampledEnv(TRANSITION, BOX_ACTION))
 
 
-def test_loading_warns_of_nothing(tmp_path: pathlib.Path) -> None:
-    """n_steps and batch_size of the zip are not those that the constructor meets while loading."""
+def test_no_warning_while_loading(tmp_path: Path) -> None:
+    """While a zip is loaded, the constructor sees other values of n_steps and batch_size than those in the zip."""
     tiny_model(sampled_vec_env(3), n_steps=5, batch_size=5).save(tmp_path / "model")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TransformerPPO.load(tmp_path / "model", env=sampled_vec_env(3), device="cpu").learn(30)
 
 
-def test_zip_names_its_classes(tmp_path: pathlib.Path) -> None:
-    """What is unpickled on loading: our public classes, so that files outlive changes inside."""
+def test_zip_names_its_classes(tmp_path: Path) -> None:
+    """Loading unpickles public classes only, so that files stay valid when internals change."""
     tiny_model("CartPole-v1", vf_learning_rate=1e-3).save(tmp_path / "model")
     data, _, _ = load_from_zip_file(tmp_path / "model.zip")
     assert data is not None
-    assert data["policy_class"] is module_of_ppo.TrMRLPolicy
+    assert data["policy_class"] is TrMRLPolicy
     assert data["rollout_buffer_class"] is WindowRolloutBuffer
     assert data["vf_learning_rate"] == 1e-3

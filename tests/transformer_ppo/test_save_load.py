@@ -1,11 +1,11 @@
-"""Saving and loading: every option comes back, under any rate of the critic, whole or as parameters."""
+"""Saving and loading: all options are restored, in whole models, policies and parameters."""
 
 import inspect
 import json
-import pathlib
 import zipfile
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -34,47 +34,50 @@ from tests.helpers.agents import (
     sampled_vec_env,
     tiny_model,
 )
+from tests.helpers.learning import play
+from tests.helpers.resuming import assert_same
 
 
 class OwnBuffer(WindowRolloutBuffer):
-    """A buffer class that a user might pass."""
+    """A buffer class of a user."""
 
 
 def halved(progress: float) -> float:
     return 1e-2 * progress / 2
 
 
-# Non-default values of every argument: (policy_kwargs, arguments of the model, observation space, action space)
+def one_by_one(**values: list[Any]) -> list[dict[str, Any]]:
+    return [{name: value} for name, each in values.items() for value in each]
+
+
+# Values other than the defaults of every argument
 POLICY_OPTIONS: list[dict[str, Any]] = [
-    dict(net_arch=[4]),
-    dict(net_arch=[]),
-    dict(net_arch=dict(pi=[4], vf=[6, 5])),
-    dict(activation_fn=nn.ELU),
-    dict(ortho_init=False),
-    dict(log_std_init=-1.0),
-    dict(features_extractor_class=LinearFeatures, features_extractor_kwargs=dict(width=5)),
-    dict(share_features_extractor=True),
-    dict(share_features_extractor=True, features_extractor_class=LinearFeatures),
-    dict(critic_input="token"),
-    dict(critic_input="token", features_extractor_class=LinearFeatures),
-    dict(critic_input="token", share_features_extractor=True, features_extractor_class=LinearFeatures),
+    *one_by_one(
+        net_arch=[[4], [], dict(pi=[4], vf=[6, 5])],
+        activation_fn=[nn.ELU],
+        ortho_init=[False],
+        log_std_init=[-1.0],
+        share_features_extractor=[True],
+        critic_input=["token"],
+        context_length=[1, 7],
+        d_model=[4],
+        n_layers=[3],
+        n_heads=[4],
+        dim_feedforward=[6],
+        initialization=["xavier", "default"],
+        layer_norm=["pre", "post"],
+        positional_encoding=["learned", "none"],
+        embedding_arch=[[6]],
+        reset_memory_on=["trial"],
+        action_head_gain=[1.0],
+        memory=["full"],
+    ),
+    *(dict(memory="full", **option) for option in one_by_one(layer_norm=["pre", "post"], embedding_arch=[[6]])),
     dict(optimizer_class=th.optim.AdamW, optimizer_kwargs=dict(weight_decay=0.1)),
-    dict(context_length=1),
-    dict(context_length=7),
-    dict(d_model=4),
-    dict(n_layers=3),
-    dict(n_heads=4),
-    dict(dim_feedforward=6),
-    dict(initialization="xavier"),
-    dict(initialization="default"),
-    dict(layer_norm="pre"),
-    dict(layer_norm="post"),
-    dict(positional_encoding="learned"),
-    dict(positional_encoding="none"),
-    dict(embedding_arch=[6]),
-    dict(reset_memory_on="trial"),
-    dict(action_head_gain=1.0),
-    dict(memory="full"),
+    dict(features_extractor_class=LinearFeatures, features_extractor_kwargs=dict(width=5)),
+    dict(features_extractor_class=LinearFeatures, share_features_extractor=True),
+    dict(features_extractor_class=LinearFeatures, critic_input="token"),
+    dict(features_extractor_class=LinearFeatures, critic_input="token", share_features_extractor=True),
 ]
 SDE_OPTIONS: list[dict[str, Any]] = [{}, dict(full_std=False), dict(use_expln=True), dict(squash_output=True)]
 IMAGE_OPTIONS: list[dict[str, Any]] = [
@@ -82,28 +85,27 @@ IMAGE_OPTIONS: list[dict[str, Any]] = [
     dict(features_extractor_class=NatureCNN, normalize_images=False),
     dict(critic_input="token", share_features_extractor=True, features_extractor_kwargs=dict(features_dim=6)),
 ]
-MODEL_OPTIONS: list[dict[str, Any]] = [
-    dict(learning_rate=halved),
-    dict(learning_rate=LinearSchedule(1e-2, 1e-3, 0.5)),
-    dict(n_steps=8),
-    dict(batch_size=8),
-    dict(n_epochs=3),
-    dict(gamma=0.5),
-    dict(gae_lambda=0.5),
-    dict(clip_range=0.05),
-    dict(clip_range_vf=0.05),
-    dict(normalize_advantage=False),
-    dict(ent_coef=0.1),
-    dict(vf_coef=0.1),
-    dict(max_grad_norm=0.01),
-    dict(rollout_buffer_class=OwnBuffer),
-    dict(target_kl=1e-6),
-    dict(stats_window_size=7),
-    dict(seed=5),
-    dict(vf_learning_rate=5e-2),
-    dict(vf_learning_rate=halved),
-]
-CASES: list[tuple[dict[str, Any], dict[str, Any], spaces.Space, spaces.Space]] = [
+MODEL_OPTIONS = one_by_one(
+    learning_rate=[halved, LinearSchedule(1e-2, 1e-3, 0.5)],
+    n_steps=[8],
+    batch_size=[8],
+    n_epochs=[3],
+    gamma=[0.5],
+    gae_lambda=[0.5],
+    clip_range=[0.05],
+    clip_range_vf=[0.05],
+    normalize_advantage=[False],
+    ent_coef=[0.1],
+    vf_coef=[0.1],
+    max_grad_norm=[0.01],
+    rollout_buffer_class=[OwnBuffer],
+    target_kl=[1e-6],
+    stats_window_size=[7],
+    seed=[5],
+    vf_learning_rate=[5e-2, halved],
+)
+#: Arguments of the policy, arguments of the model, observation space, action space
+CASES: list[tuple[dict[str, Any], dict[str, Any], spaces.Space[Any], spaces.Space[Any]]] = [
     *(
         (option, {}, VECTOR if "features_extractor_class" in option else TRANSITION, BOX_ACTION)
         for option in POLICY_OPTIONS
@@ -123,37 +125,30 @@ def name_of(value: Any) -> str | None:
     return type(value).__name__ if isinstance(value, spaces.Space) else None
 
 
+def arguments_of(cls: type) -> set[str]:
+    return set(inspect.signature(cls).parameters)
+
+
 def test_every_argument_has_a_case() -> None:
-    """An argument that is added must be added above."""
-    policy_arguments = set(inspect.signature(TrMRLPolicy.__init__).parameters)
-    policy_arguments -= {"self", "observation_space", "action_space", "lr_schedule", "use_sde"}
-    assert {name for case in CASES for name in case[0]} == policy_arguments
-    arguments = set(inspect.signature(TransformerPPO.__init__).parameters)
-    arguments -= {"self", "policy", "env", "policy_kwargs", "device", "_init_setup_model"}
+    """A new argument must be added to the tables."""
+    passed = {"observation_space", "action_space", "lr_schedule", "use_sde"}
+    assert {name for case in CASES for name in case[0]} == arguments_of(TrMRLPolicy) - passed
+    passed = {"policy", "env", "policy_kwargs", "device", "_init_setup_model"}
     # Without effect on the model: no logs in these tests, no arguments of a buffer
-    arguments -= {"verbose", "tensorboard_log", "rollout_buffer_kwargs"}
-    assert {name for case in CASES for name in case[1]} == arguments
+    without_effect = {"verbose", "tensorboard_log", "rollout_buffer_kwargs"}
+    assert {name for case in CASES for name in case[1]} == arguments_of(TransformerPPO) - passed - without_effect
 
 
-def acts_and_values(policy: TrMRLPolicy, n_envs: int = 3) -> list[np.ndarray]:
-    """:return: Deterministic actions, and values of the memory, at six steps of ``n_envs`` environments"""
-    env: VecEnv = sampled_vec_env(n_envs, policy.observation_space, policy.action_space)
+def actions_and_values(policy: Any, n_envs: int = 3) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return deterministic actions, and values of the memory, at six steps of ``n_envs`` environments."""
+    env = sampled_vec_env(n_envs, policy.observation_space, policy.action_space)
     env.seed(0)
-    observations: Any = env.reset()
-    state: Any = None
-    starts = np.ones(n_envs, dtype=bool)
-    outcome = []
-    for _ in range(6):
-        actions, state = policy.predict(observations, state, starts, deterministic=True)
-        with th.no_grad():
-            values = policy.predict_values(state.to("cpu"))
-        outcome += [actions, values.numpy()]
-        observations, _, starts, _ = env.step(actions)
-    return outcome
+    with th.no_grad():
+        return [(step.actions, policy.predict_values(step.state.to("cpu")).numpy()) for step in play(policy, env, 6)]
 
 
-def same_training(model: TransformerPPO, other: TransformerPPO, env: Callable[[], Any]) -> None:
-    """Both learn from equal environments with equal random numbers; optimizer and schedules must agree, too."""
+def assert_same_training(model: Any, other: Any, env: Callable[[], Any]) -> None:
+    """Both learn from equal environments with equal random numbers, so that optimizers and schedules must agree."""
     for learner in (model, other):
         learner.set_env(env())
         learner.set_random_seed(11)
@@ -163,12 +158,12 @@ def same_training(model: TransformerPPO, other: TransformerPPO, env: Callable[[]
 
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
 @pytest.mark.parametrize(("policy_kwargs", "kwargs", "observation_space", "action_space"), CASES, ids=name_of)
-def test_every_option_comes_back(
-    tmp_path: pathlib.Path,
+def test_every_option_is_restored(
+    tmp_path: Path,
     policy_kwargs: dict[str, Any],
     kwargs: dict[str, Any],
-    observation_space: spaces.Space,
-    action_space: spaces.Space,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
 ) -> None:
     def env() -> VecEnv:
         return sampled_vec_env(2, observation_space, action_space)
@@ -184,56 +179,52 @@ def test_every_option_comes_back(
         found = getattr(loaded, "_stats_window_size" if name == "stats_window_size" else name)
         is_schedule = callable(found) and name != "rollout_buffer_class"
         assert (found(0.5) == FloatSchedule(value)(0.5)) if is_schedule else found == value
-    expected = SequenceRolloutBuffer if policy_kwargs.get("memory") == "full" else WindowRolloutBuffer
-    assert type(loaded.rollout_buffer) is kwargs.get("rollout_buffer_class", expected)
+    buffer_class = SequenceRolloutBuffer if policy_kwargs.get("memory") == "full" else WindowRolloutBuffer
+    assert type(loaded.rollout_buffer) is kwargs.get("rollout_buffer_class", buffer_class)
     assert loaded.num_timesteps == 32 and loaded._n_updates == model._n_updates
 
     # The policy alone
     model.policy.save(str(tmp_path / "policy.pkl"))
-    policy = TrMRLPolicy.load(str(tmp_path / "policy.pkl"), device="cpu")
-    policy_arguments = set(inspect.signature(TrMRLPolicy.__init__).parameters) - {"self"}
-    ours, theirs = model.policy._get_constructor_parameters(), policy._get_constructor_parameters()
-    assert {name: ours[name] for name in ours if name != "lr_schedule"} == {
-        name: theirs[name] for name in theirs if name != "lr_schedule"
-    }
-    assert set(ours) == policy_arguments
+    policy: Any = TrMRLPolicy.load(str(tmp_path / "policy.pkl"), device="cpu")
+    ours, theirs = (each._get_constructor_parameters() for each in (model.policy, policy))
+    assert set(ours) == arguments_of(TrMRLPolicy)
+    assert {**ours, "lr_schedule": None} == {**theirs, "lr_schedule": None}
     assert policy_kwargs.items() <= theirs.items()
-    assert [len(group["params"]) for group in policy.optimizer.param_groups] == [
-        len(group["params"]) for group in model.policy.optimizer.param_groups
-    ]
+    sizes, expected_sizes = (
+        [len(group["params"]) for group in each.optimizer.param_groups] for each in (policy, model.policy)
+    )
+    assert sizes == expected_sizes
 
     # Its parameters in another model
     other = tiny_model(env(), deepcopy(policy_kwargs), **{**kwargs, "seed": 99})
     other.set_parameters(model.get_parameters())
 
-    expected = acts_and_values(model.policy)
+    expected = actions_and_values(model.policy)
     for restored in (loaded.policy, policy, other.policy):
-        weights = restored.state_dict()
-        assert weights.keys() == model.policy.state_dict().keys()
-        assert all(th.equal(weight, weights[name]) for name, weight in model.policy.state_dict().items())
-        for found, wanted in zip(acts_and_values(restored), expected, strict=True):
-            np.testing.assert_array_equal(found, wanted)
+        assert_same(restored.state_dict(), model.policy.state_dict())
+        assert_same(actions_and_values(restored), expected)
 
-    same_training(model, loaded, env)
+    assert_same_training(model, loaded, env)
 
 
-def test_training_after_load_is_that_without(tmp_path: pathlib.Path) -> None:
-    """One model trains through, the other is saved and loaded between its updates."""
+def test_training_is_the_same_after_loading(tmp_path: Path) -> None:
+    """One model is saved and loaded between its updates, the other is not."""
     model = tiny_model("CartPole-v1", vf_learning_rate=1e-2).learn(32)
     for _ in range(2):
         model.save(tmp_path / "model")
         loaded = TransformerPPO.load(tmp_path / "model", env=gym.make("CartPole-v1"), device="cpu")
-        same_training(model, loaded, lambda: gym.make("CartPole-v1"))
+        assert_same_training(model, loaded, lambda: gym.make("CartPole-v1"))
         assert loaded.num_timesteps == model.num_timesteps == 32
         model = loaded
 
 
+@pytest.mark.parametrize("memory", ["window", "full"])
 @pytest.mark.parametrize("space", [VECTOR, TRANSITION, IMAGE_LAST], ids=["box", "dict", "image"])
 @pytest.mark.parametrize(("n_envs", "other_n_envs"), [(1, 3), (3, 1)])
 def test_another_number_of_environments(
-    tmp_path: pathlib.Path, space: spaces.Space, n_envs: int, other_n_envs: int
+    tmp_path: Path, space: spaces.Space[Any], memory: str, n_envs: int, other_n_envs: int
 ) -> None:
-    tiny_model(sampled_vec_env(n_envs, space)).learn(16 * n_envs).save(tmp_path / "model")
+    tiny_model(sampled_vec_env(n_envs, space), dict(memory=memory)).learn(16 * n_envs).save(tmp_path / "model")
     loaded = TransformerPPO.load(tmp_path / "model", env=sampled_vec_env(other_n_envs, space), device="cpu")
     assert loaded.n_envs == other_n_envs
     before = parameters_of(loaded)
@@ -242,7 +233,7 @@ def test_another_number_of_environments(
     assert len(changed(before, loaded)) > 10
 
 
-def test_memory_and_rollouts_are_not_saved(tmp_path: pathlib.Path) -> None:
+def test_memory_and_rollouts_are_not_saved(tmp_path: Path) -> None:
     model = tiny_model(sampled_vec_env(2)).learn(32)
     assert (model._last_memory.lengths > 0).all()
     model.save(tmp_path / "model")
@@ -261,22 +252,22 @@ def test_memory_and_rollouts_are_not_saved(tmp_path: pathlib.Path) -> None:
     assert loaded._last_memory.lengths.tolist() == [0, 0]
 
 
-# -- Rate of the critic -----------------------------------------------------------------------------------------------
+# -- Learning rate of the critic --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("saved", [None, 1e-2])
-@pytest.mark.parametrize("asked", [None, 5e-2, halved, "as saved"], ids=["none", "float", "schedule", "as saved"])
+@pytest.mark.parametrize("given", [None, 5e-2, halved, "as saved"], ids=["none", "float", "schedule", "as saved"])
 @pytest.mark.parametrize("critic_input", ["memory", "token"])
-def test_any_zip_loads_under_any_critic_rate(tmp_path: pathlib.Path, saved: Any, asked: Any, critic_input: str) -> None:
+def test_any_zip_loads_with_any_critic_rate(tmp_path: Path, saved: Any, given: Any, critic_input: str) -> None:
     model = tiny_model("CartPole-v1", dict(critic_input=critic_input), learning_rate=1e-3, vf_learning_rate=saved)
     model.learn(16).save(tmp_path / "model")
-    kwargs = {} if asked == "as saved" else dict(vf_learning_rate=asked)
+    kwargs = {} if given == "as saved" else dict(vf_learning_rate=given)
     loaded = TransformerPPO.load(tmp_path / "model", env=gym.make("CartPole-v1"), device="cpu", **kwargs)
     assert_equal_weights(model, loaded)
     loaded.learn(32)  # the first update is at half of the progress, the last at its end
     loaded._update_current_progress_remaining(1, 2)
     loaded._update_learning_rate(loaded.policy.optimizer)
-    rate = saved if asked == "as saved" else asked
+    rate = saved if given == "as saved" else given
     expected = 1e-3 if rate is None else rate(0.5) if callable(rate) else rate
     assert [group["lr"] for group in loaded.policy.optimizer.param_groups] == pytest.approx([1e-3, expected])
 
@@ -284,7 +275,7 @@ def test_any_zip_loads_under_any_critic_rate(tmp_path: pathlib.Path, saved: Any,
 # -- Parameters -------------------------------------------------------------------------------------------------------
 
 
-def test_set_parameters(tmp_path: pathlib.Path) -> None:
+def test_set_parameters(tmp_path: Path) -> None:
     model = tiny_model("CartPole-v1").learn(16)
     original = deepcopy(model.get_parameters())
     assert set(original) == {"policy", "policy.optimizer"}
@@ -303,7 +294,7 @@ def test_set_parameters(tmp_path: pathlib.Path) -> None:
     random = {**without_last, "policy": {name: th.rand_like(original["policy"][name]) for name in most}}
     model.set_parameters(random, exact_match=False)
     found = model.get_parameters()["policy"]
-    # A shared extractor stands under several names, the last of which wins
+    # A shared extractor has several names, the last of which decides
     unshared = [name for name in most if "features_extractor" not in name or name.startswith("vf_features_extractor")]
     assert all(th.equal(found[name], random["policy"][name]) for name in unshared)
     assert th.equal(found[last], original["policy"][last])
@@ -314,7 +305,7 @@ def test_set_parameters(tmp_path: pathlib.Path) -> None:
     assert_equal_weights(model, other)
 
 
-def test_exclude_include_and_custom_objects(tmp_path: pathlib.Path) -> None:
+def test_exclude_include_and_custom_objects(tmp_path: Path) -> None:
     model = tiny_model("CartPole-v1", gamma=0.5)
     model.save(tmp_path / "model", exclude=["gamma"])
     assert TransformerPPO.load(tmp_path / "model").gamma == 0.99
@@ -324,7 +315,7 @@ def test_exclude_include_and_custom_objects(tmp_path: pathlib.Path) -> None:
     assert loaded.lr_schedule(1.0) == 2e-5 and not hasattr(loaded, "unknown")
 
 
-def test_policy_kwargs_cannot_change_on_load(tmp_path: pathlib.Path) -> None:
+def test_policy_kwargs_cannot_change_on_load(tmp_path: Path) -> None:
     model = tiny_model("CartPole-v1")
     model.save(tmp_path / "model")
     TransformerPPO.load(tmp_path / "model", policy_kwargs=model.policy_kwargs)
@@ -334,17 +325,17 @@ def test_policy_kwargs_cannot_change_on_load(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("net_arch", [None, [dict(pi=[4], vf=[5])]], ids=["none", "old format"])
 @pytest.mark.filterwarnings("ignore:As shared layers")
-def test_forms_of_net_arch(tmp_path: pathlib.Path, net_arch: Any) -> None:
+def test_forms_of_net_arch(tmp_path: Path, net_arch: Any) -> None:
     model = tiny_model("CartPole-v1", dict(net_arch=net_arch))
     model.save(tmp_path / "model")
     assert TransformerPPO.load(tmp_path / "model").policy.net_arch == model.policy.net_arch
     assert model.policy.net_arch is not None
 
 
-def test_compiled_policy_is_saved_plain(tmp_path: pathlib.Path) -> None:
+def test_compiled_policy_is_saved_without_compilation(tmp_path: Path) -> None:
     model = tiny_model("CartPole-v1")
     weights = deepcopy(model.policy.state_dict())
     model.policy = th.compile(model.policy)
     model.save(tmp_path / "model")
     loaded = TransformerPPO.load(tmp_path / "model")
-    assert all(th.equal(weight, weights[name]) for name, weight in loaded.policy.state_dict().items())
+    assert_same(loaded.policy.state_dict(), weights)

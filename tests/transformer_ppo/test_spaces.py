@@ -1,8 +1,8 @@
-"""What SB3's and sb3-contrib's own suites ask of PPO and RecurrentPPO: spaces, environments, exploration."""
+"""What the test suites of SB3 and sb3-contrib check for PPO and RecurrentPPO: spaces, environments and wrappers."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +10,6 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -26,8 +25,6 @@ from stable_baselines3.common.vec_env import (
     is_vecenv_wrapped,
 )
 
-from sb3_trmrl.memory.working_memory import WorkingMemory, map_tokens
-from sb3_trmrl.transformer_ppo import TrMRLPolicy
 from tests.helpers.agents import (
     ACTION_SPACES,
     BOX_ACTION,
@@ -38,26 +35,26 @@ from tests.helpers.agents import (
     VECTOR,
     SampledEnv,
     assert_equal_weights,
-    assert_trained,
     by_name,
-    changed,
-    parameters_of,
     sampled_vec_env,
     tiny_model,
 )
+from tests.helpers.learning import assert_learns
 
-# -- Spaces and environments ------------------------------------------------------------------------------------------
+#: The full-context memory, with an action head that is not almost constant
+FULL: dict[str, Any] = dict(memory="full", positional_encoding="sinusoidal", log_std_init=-1.0, action_head_gain=1.0)
+
+# -- Spaces -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("critic_input", ["memory", "token"])
+@pytest.mark.parametrize("policy_kwargs", [dict(critic_input="memory"), dict(critic_input="token"), FULL], ids=str)
 @pytest.mark.parametrize("space", **by_name(OBSERVATION_SPACES))
-def test_observation_spaces(space: spaces.Space, critic_input: str) -> None:
-    model = tiny_model(sampled_vec_env(2, space), dict(critic_input=critic_input))
-    before = parameters_of(model)
-    model.learn(32)
-    assert model.num_timesteps == 32
-    assert_trained(model, before)
-    # Both heads see the observation
+def test_observation_spaces(space: spaces.Space[Any], policy_kwargs: dict[str, Any]) -> None:
+    """Both heads depend on the observation."""
+    model = tiny_model(sampled_vec_env(2, space), policy_kwargs)
+    assert_learns(model, 64)
+    assert model.num_timesteps == 64
+    evaluate_policy(model, sampled_vec_env(3, space), n_eval_episodes=3, warn=False)
     space.seed(0)
     samples = [model.policy.obs_to_tensor(space.sample())[0] for _ in range(9)]
     with th.no_grad():
@@ -65,192 +62,52 @@ def test_observation_spaces(space: spaces.Space, critic_input: str) -> None:
         assert len({model.policy.get_distribution(sample).distribution.logits[0, 0].item() for sample in samples}) > 2
 
 
-class RecordTruncations(BaseCallback):
-    """Notes the expected bootstrap of every truncated episode, computed one window at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.expected: dict[tuple[int, int], float] = {}
-        self.rewards: list[np.ndarray] = []
-
-    def _on_step(self) -> bool:
-        locals_, policy = self.locals, cast(TrMRLPolicy, self.model.policy)
-        self.rewards.append(locals_["rewards"].copy())
-        for env, info in enumerate(locals_["infos"]):
-            if info["TimeLimit.truncated"]:
-                terminal = policy.obs_to_tensor(info["terminal_observation"])[0]
-                memory, length = locals_["memory"], int(locals_["memory"].lengths[env])
-
-                def append(
-                    tokens: th.Tensor,
-                    newest: th.Tensor,
-                    env: int = env,
-                    length: int = length,
-                    n: int = policy.context_length,
-                ) -> th.Tensor:
-                    return th.cat([tokens[env, :length], newest.to(tokens.dtype)])[-n:][None]
-
-                tokens = map_tokens(append, memory.tokens, terminal)
-                with th.no_grad():
-                    window = WorkingMemory(tokens, th.tensor([min(length + 1, policy.context_length)]))
-                    self.expected[locals_["n_steps"], env] = policy.predict_values(window).item()
-        return True
-
-
-@pytest.mark.parametrize("critic_input", ["memory", "token"])
-@pytest.mark.parametrize("space", **by_name(OBSERVATION_SPACES))
-def test_truncated_episodes_are_bootstrapped(space: spaces.Space, critic_input: str) -> None:
-    """The value of the terminal observation after the window before it, and at no other step."""
-    env = DummyVecEnv([partial(SampledEnv, space, length=n) for n in (2, 2, 3)])
-    model = tiny_model(env, dict(critic_input=critic_input), gamma=0.9)
-    model.train = lambda: None
-    record = RecordTruncations()
-    model.learn(48, callback=record)
-    assert len(record.expected) > 5
-    bootstraps = np.zeros((16, 3))
-    for step_and_env, value in record.expected.items():
-        bootstraps[step_and_env] = 0.9 * value
-    assert np.abs(bootstraps).max() > 1e-3
-    np.testing.assert_allclose(model.rollout_buffer.rewards, np.array(record.rewards) + bootstraps, atol=1e-5)
-
-
-@pytest.mark.parametrize("observation_space", [VECTOR, OBSERVATION_SPACES["box-float64"], TRANSITION])
+@pytest.mark.parametrize(
+    ("observation_space", "policy_kwargs"),
+    [(VECTOR, {}), (OBSERVATION_SPACES["box-float64"], {}), (TRANSITION, {}), (TRANSITION, FULL)],
+    ids=["box", "box-float64", "dict", "dict-full"],
+)
 @pytest.mark.parametrize("space", **by_name(ACTION_SPACES))
-def test_action_spaces(space: spaces.Space, observation_space: spaces.Space) -> None:
-    """The environment itself checks that it gets members of its action space."""
-    env = sampled_vec_env(2, observation_space, space)
-    model = tiny_model(env)
-    before = parameters_of(model)
-    model.learn(32)
-    assert_trained(model, before)
-    observations = env.reset()
-    for deterministic in (True, False):
-        actions, _ = model.predict(observations, episode_start=np.ones(2, bool), deterministic=deterministic)
-        assert actions.shape == (2, *space.shape)  # type: ignore[misc]
-        # SB3's PPO gives float32 for MultiBinary spaces too, whose dtype is int8
-        assert actions.dtype == (np.float32 if isinstance(space, spaces.MultiBinary) else space.dtype)
-        assert all(space.contains(action) for action in actions)
+def test_action_spaces(
+    space: spaces.Space[Any], observation_space: spaces.Space[Any], policy_kwargs: dict[str, Any]
+) -> None:
+    """The environments check that actions are in their action space."""
+    model = tiny_model(sampled_vec_env(2, observation_space, space), policy_kwargs)
+    assert_learns(model, 64)
+    evaluate_policy(model, sampled_vec_env(3, observation_space, space), n_eval_episodes=3, warn=False)
 
 
 @pytest.mark.parametrize(
-    ("observation_space", "action_space", "error"),
+    ("policy", "observation_space", "action_space"),
     [
-        (VECTOR, spaces.MultiBinary([2, 3]), AssertionError),
-        (spaces.Dict(nested=spaces.Dict(vector=VECTOR)), spaces.Discrete(2), NotImplementedError),
-        (VECTOR, spaces.Dict(vector=VECTOR), AssertionError),
+        ("MultiInputPolicy", VECTOR, spaces.MultiBinary([2, 3])),
+        ("MultiInputPolicy", spaces.Dict(nested=spaces.Dict(vector=VECTOR)), spaces.Discrete(2)),
+        ("MultiInputPolicy", VECTOR, spaces.Dict(vector=VECTOR)),
+        ("MlpPolicy", spaces.Tuple([VECTOR, VECTOR]), spaces.Discrete(2)),
+        ("MlpPolicy", spaces.Sequence(VECTOR), spaces.Discrete(2)),
+        ("MlpPolicy", spaces.Text(4), spaces.Discrete(2)),
+        ("MlpPolicy", VECTOR, spaces.Tuple([VECTOR])),
+        ("MlpPolicy", VECTOR, spaces.Box(-np.inf, np.inf, (2,))),
     ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_spaces_that_ppo_refuses(
-    observation_space: spaces.Space, action_space: spaces.Space, error: type[Exception]
+    policy: str, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> None:
-    env = SampledEnv(observation_space, action_space)
-    for build in (tiny_model, lambda env: PPO("MultiInputPolicy", env)):
-        with pytest.raises(error):
-            build(env)
+    """The error has the same type as the error of SB3's PPO."""
+    with pytest.raises((AssertionError, NotImplementedError, TypeError, ValueError)) as expected:
+        PPO(policy, SampledEnv(observation_space, action_space), device="cpu")
+    with pytest.raises(expected.type):
+        tiny_model(SampledEnv(observation_space, action_space))
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("as_string", [True, False])
-def test_environment_is_made_and_monitored(env_id: str, as_string: bool) -> None:
-    model = tiny_model(env_id if as_string else gym.make(env_id))
-    before = parameters_of(model)
-    assert_trained(model.learn(32), before)
-    env = model.get_env()
-    assert env is not None and env.env_is_wrapped(Monitor) == [True]
-
-
-def test_vec_env_kinds_give_the_same_model() -> None:
-    """
-    SubprocVecEnv hands out integers where the environments do, DummyVecEnv makes them floats; the bootstrap at a time
-    limit is a fraction.
-    """
-    models = []
-    env_fns: list[Callable[[], gym.Env]] = [partial(SampledEnv, length=length, reward=1) for length in (3, 4)]
-    for vec_env_class in (DummyVecEnv, SubprocVecEnv):
-        env: VecEnv = vec_env_class(env_fns)
-        models.append(tiny_model(env).learn(64))
-        env.close()
-    assert_equal_weights(models[0], models[1], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["box", "dict"])
-def test_vec_normalize(space: spaces.Space) -> None:
-    keys = ["observation", "prev_reward", "prev_done"] if space is TRANSITION else None
-    env = VecNormalize(sampled_vec_env(2, space), norm_obs_keys=keys, clip_obs=2.0)
-    model = tiny_model(env)
-    before = parameters_of(model)
-    model.learn(64)
-    assert_trained(model, before)
-    assert model.get_vec_normalize_env() is env
-    # The memory holds what the policy has seen: normalised observations
-    tokens = model.rollout_buffer.tokens
-    last_obs: Any = model._last_obs
-    seen, newest = (tokens["observation"], last_obs["observation"]) if keys else (tokens, last_obs)
-    assert np.abs(seen).max() <= 2.0 and np.abs(newest).max() <= 2.0
-    assert np.abs(seen).max() > 1.0, "raw observations lie within 1"
-    # Evaluation neither learns statistics nor needs the training environments
-    evaluation_env = VecNormalize(sampled_vec_env(3, space), training=False, norm_reward=False, norm_obs_keys=keys)
-    evaluation_env.obs_rms = env.obs_rms
-    evaluate_policy(model, evaluation_env, n_eval_episodes=4, warn=False)
-
-
-@pytest.mark.parametrize("normalize_images", [True, False])
-@pytest.mark.parametrize("critic_input", ["memory", "token"])
-def test_images_already_normalized(normalize_images: bool, critic_input: str) -> None:
-    """Images that VecNormalize has made floats need ``normalize_images=False`` to be read by a CNN, as in SB3."""
-    env = VecNormalize(sampled_vec_env(1, IMAGE_FIRST))
-    kwargs: dict[str, Any] = dict(normalize_images=normalize_images, features_extractor_class=NatureCNN)
-    kwargs.update(features_extractor_kwargs=dict(features_dim=8), critic_input=critic_input)
-    if normalize_images:
-        with pytest.raises(AssertionError):
-            tiny_model(env, kwargs)
-        return
-    model = tiny_model(env, kwargs)
-    before = parameters_of(model)
-    assert_trained(model.learn(32), before)
-    assert isinstance(
-        tiny_model(env, dict(normalize_images=False)).policy.pi_features_extractor.token_extractor, NatureCNN
-    )
-
-
-@pytest.mark.parametrize("space", [VECTOR, IMAGE_FIRST, IMAGE_LAST, TRANSITION], ids=["box", "first", "last", "dict"])
-def test_vec_frame_stack(space: spaces.Space) -> None:
-    env = VecFrameStack(sampled_vec_env(2, space), n_stack=2)
-    model = tiny_model(env)
-    before = parameters_of(model)
-    assert_trained(model.learn(32), before)
-
-
-def test_frame_stack_of_many_channels_keeps_its_order() -> None:
-    """10 x 5 channels of 40 x 40 pixels: taken for channels-last by SB3 unless the transposition is skipped."""
-    env: Any = DummyVecEnv([lambda: FakeImageEnv(screen_height=41, screen_width=40, n_channels=10, channel_first=True)])
-    env = VecTransposeImage(VecFrameStack(env, 5, channels_order="first"), skip=True)
-    model = tiny_model(env, dict(features_extractor_class=NatureCNN, features_extractor_kwargs=dict(features_dim=8)))
-    model.learn(16)
-    assert model.rollout_buffer.tokens.shape[2:] == (50, 41, 40)
-
-
-def test_images_are_transposed_once() -> None:
-    """Channels-last environments are wrapped; predict takes images either way."""
-    last = tiny_model(SampledEnv(IMAGE_LAST), dict(action_head_gain=1.0))
-    first = tiny_model(SampledEnv(IMAGE_FIRST), dict(action_head_gain=1.0))
-    assert is_vecenv_wrapped(last.get_env(), VecTransposeImage)
-    assert not is_vecenv_wrapped(first.get_env(), VecTransposeImage)
-    assert_equal_weights(first, last)
-    image = IMAGE_LAST.sample()
-    transposed = np.transpose(image, (2, 0, 1))
-    states = [
-        model.predict(observation, episode_start=np.array([True]))[1]
-        for model, observation in ((last, image), (last, transposed), (first, transposed))
-    ]
-    for state in states:
-        assert np.array_equal(state.tokens[0, 0], transposed)
-    for model in (first, last):
-        model.learn(16)
+def test_unknown_environment_id() -> None:
+    with pytest.raises(gym.error.NameNotFound):
+        tiny_model("NoSuchEnv-v0")
 
 
 def test_dict_of_one_vector_equals_the_vector() -> None:
-    """No network hides in the handling of Dict observations: the same seed gives the same model after training."""
+    """Dict observations pass through no further layers: the same seed gives the same weights after training."""
     as_dict = tiny_model(sampled_vec_env(2, spaces.Dict(vector=VECTOR))).learn(64)
 
     # A Dict space seeds its subspace with a number drawn from the seed, so the environments are wrapped instead
@@ -262,59 +119,99 @@ def test_dict_of_one_vector_equals_the_vector() -> None:
         assert th.equal(ours, others)
 
 
+# -- Environments and wrappers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("as_string", [True, False])
+def test_environment_is_made_and_monitored(env_id: str, as_string: bool) -> None:
+    model = tiny_model(env_id if as_string else gym.make(env_id))
+    assert_learns(model)
+    assert model.get_env().env_is_wrapped(Monitor) == [True]
+
+
+def test_vec_env_kinds_give_the_same_model() -> None:
+    """SubprocVecEnv keeps integer rewards, DummyVecEnv turns them into floats. Bootstrapped rewards are fractions."""
+    models = []
+    env_fns: list[Callable[[], gym.Env]] = [partial(SampledEnv, length=length, reward=1) for length in (3, 4)]
+    for vec_env_class in (DummyVecEnv, SubprocVecEnv):
+        env: VecEnv = vec_env_class(env_fns)
+        models.append(tiny_model(env).learn(64))
+        env.close()
+    assert_equal_weights(models[0], models[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["box", "dict"])
+def test_vec_normalize(space: spaces.Space[Any]) -> None:
+    keys = ["observation", "prev_reward", "prev_done"] if space is TRANSITION else None
+    env = VecNormalize(sampled_vec_env(2, space), norm_obs_keys=keys, clip_obs=2.0)
+    model = tiny_model(env)
+    assert_learns(model, 64)
+    assert model.get_vec_normalize_env() is env
+    # The memory holds what the policy has seen: normalized observations
+    tokens, last_obs = model.rollout_buffer.tokens, model._last_obs
+    seen, newest = (tokens["observation"], last_obs["observation"]) if keys else (tokens, last_obs)
+    assert np.abs(seen).max() <= 2.0 and np.abs(newest).max() <= 2.0
+    assert np.abs(seen).max() > 1.0, "raw observations lie within 1"
+    # Evaluation neither updates statistics nor needs the training environments
+    evaluation_env = VecNormalize(sampled_vec_env(3, space), training=False, norm_reward=False, norm_obs_keys=keys)
+    evaluation_env.obs_rms = env.obs_rms
+    evaluate_policy(model, evaluation_env, n_eval_episodes=4, warn=False)
+
+
+@pytest.mark.parametrize("space", [VECTOR, IMAGE_FIRST, IMAGE_LAST, TRANSITION], ids=["box", "first", "last", "dict"])
+def test_vec_frame_stack(space: spaces.Space[Any]) -> None:
+    assert_learns(tiny_model(VecFrameStack(sampled_vec_env(2, space), n_stack=2)))
+
+
 def test_multi_observation_environment() -> None:
     model = tiny_model(make_vec_env(lambda: SimpleMultiObsEnv(num_col=2, num_row=2), n_envs=2))
-    before = parameters_of(model)
-    assert_trained(model.learn(32), before)
+    assert_learns(model)
     evaluate_policy(model, model.get_env(), n_eval_episodes=2)
 
 
-# -- State-dependent exploration --------------------------------------------------------------------------------------
+# -- Images -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("squash_output", [True, False])
-@pytest.mark.parametrize("use_expln", [True, False])
-@pytest.mark.parametrize("full_std", [True, False])
-def test_state_dependent_exploration(full_std: bool, use_expln: bool, squash_output: bool) -> None:
-    env = SampledEnv(VECTOR, BOX_ACTION)
-    kwargs = dict(log_std_init=0.5, full_std=full_std, use_expln=use_expln, squash_output=squash_output)
-    model = tiny_model(env, kwargs, use_sde=True, n_steps=32)
-    before = parameters_of(model)
-    model.learn(32)
-    assert_trained(model, before)
-    assert "log_std" in changed(before, model)
-    assert model.policy.log_std.shape == ((64, 2) if full_std else (64, 1))
-    # What the environment got is what the buffer holds, rescaled or clipped to its bounds
-    stored = model.rollout_buffer.actions[:, :2]
-    if squash_output:
-        assert np.abs(stored).max() <= 1.0
-        expected = BOX_ACTION.low + (stored + 1.0) / 2.0 * (BOX_ACTION.high - BOX_ACTION.low)
-    else:
-        assert (stored > BOX_ACTION.high).any() or (stored < BOX_ACTION.low).any()
-        expected = np.clip(stored, BOX_ACTION.low, BOX_ACTION.high)
-    np.testing.assert_allclose(np.array(env.actions), expected, atol=1e-5)
+@pytest.mark.parametrize("critic_input", ["memory", "token"])
+def test_images_already_normalized(critic_input: str) -> None:
+    """As in SB3, a CNN only accepts the floats of VecNormalize with ``normalize_images=False``."""
+    env = VecNormalize(sampled_vec_env(1, IMAGE_FIRST))
+    kwargs = dict(features_extractor_class=NatureCNN, features_extractor_kwargs=dict(features_dim=8))
+    kwargs.update(critic_input=critic_input)
+    with pytest.raises(AssertionError):
+        tiny_model(env, dict(kwargs, normalize_images=True))
+    assert_learns(tiny_model(env, dict(kwargs, normalize_images=False)))
+    policy = tiny_model(env, dict(normalize_images=False)).policy
+    assert isinstance(policy.pi_features_extractor.token_extractor, NatureCNN)
 
 
-@pytest.mark.parametrize("space", [TRANSITION, IMAGE_FIRST], ids=["dict", "image"])
-def test_state_dependent_exploration_of_other_observations(space: spaces.Space) -> None:
-    model = tiny_model(sampled_vec_env(2, space, BOX_ACTION), use_sde=True, sde_sample_freq=4, clip_range_vf=0.1)
-    before = parameters_of(model)
-    assert_trained(model.learn(32), before)
+def test_frame_stack_of_many_channels_keeps_its_order() -> None:
+    """SB3 would take 50 channels of 41 x 40 pixels for channels-last images if the transposition was not skipped."""
+    env: Any = DummyVecEnv([lambda: FakeImageEnv(screen_height=41, screen_width=40, n_channels=10, channel_first=True)])
+    env = VecTransposeImage(VecFrameStack(env, 5, channels_order="first"), skip=True)
+    model = tiny_model(env, dict(features_extractor_class=NatureCNN, features_extractor_kwargs=dict(features_dim=8)))
+    model.learn(16)
+    assert model.rollout_buffer.tokens.shape[2:] == (50, 41, 40)
 
 
-@pytest.mark.parametrize(("sde_sample_freq", "expected"), [(-1, 1), (1, 17), (4, 5), (5, 5)])
-def test_noise_is_sampled_anew(monkeypatch: pytest.MonkeyPatch, sde_sample_freq: int, expected: int) -> None:
-    model = tiny_model(sampled_vec_env(3, VECTOR, BOX_ACTION), use_sde=True, sde_sample_freq=sde_sample_freq)
-    calls: list[int] = []
-    monkeypatch.setattr(model.policy, "reset_noise", lambda n_envs: calls.append(n_envs))
-    model.train = lambda: None
-    model.policy.action_dist.sample_weights(model.policy.log_std, batch_size=3)
-    model.learn(48)
-    assert calls == [3] * expected
-
-
-def test_state_dependent_exploration_is_for_continuous_actions() -> None:
-    with pytest.raises(ValueError, match="eneralized State-Dependent Exploration"):
-        tiny_model("CartPole-v1", use_sde=True)
-    with pytest.raises(AssertionError, match="use_sde=True"):
-        tiny_model("Pendulum-v1", dict(squash_output=True))
+def test_images_are_transposed_once() -> None:
+    """Channels-last environments are wrapped. ``predict`` takes images of either order."""
+    last = tiny_model(SampledEnv(IMAGE_LAST, BOX_ACTION), dict(action_head_gain=1.0))
+    first = tiny_model(SampledEnv(IMAGE_FIRST, BOX_ACTION), dict(action_head_gain=1.0))
+    assert is_vecenv_wrapped(last.get_env(), VecTransposeImage)
+    assert not is_vecenv_wrapped(first.get_env(), VecTransposeImage)
+    assert_equal_weights(first, last)
+    images = np.stack([IMAGE_LAST.sample() for _ in range(3)])
+    transposed = np.transpose(images, (0, 3, 1, 2))
+    outcomes = []
+    for model, observations in ((last, images), (last, transposed), (first, transposed)):
+        actions, state = model.predict(observations, episode_start=np.ones(3, bool), deterministic=True)
+        assert np.array_equal(state.tokens[:, 0], transposed)
+        single, state = model.predict(observations[0], episode_start=np.ones(1, bool), deterministic=True)
+        assert np.array_equal(state.tokens[0, 0], transposed[0])
+        np.testing.assert_allclose(single, actions[0], atol=1e-5)
+        outcomes.append(actions)
+    assert np.array_equal(outcomes[0], outcomes[1]) and np.array_equal(outcomes[0], outcomes[2])
+    for model in (first, last):
+        model.learn(16)

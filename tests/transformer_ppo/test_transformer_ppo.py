@@ -1,317 +1,259 @@
-"""Collection against training: probabilities, values, returns and learning rates."""
+"""What the test suites of SB3 and sb3-contrib check for PPO and RecurrentPPO: arguments, determinism, evaluation."""
 
-from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
 
-from sb3_trmrl import TransformerPPO
-from sb3_trmrl.memory.working_memory import WorkingMemory
-from tests.helpers.agents import unpack
+from sb3_trmrl.transformer_ppo import TransformerPPO
+from tests.helpers.agents import (
+    BOX_ACTION,
+    CRITICS,
+    TRANSITION,
+    VECTOR,
+    SampledEnv,
+    assert_equal_weights,
+    changed,
+    parameters_of,
+    sampled_vec_env,
+    tiny_model,
+)
+from tests.helpers.learning import assert_learns, play
 
-SMALL = dict(context_length=4, d_model=8, n_layers=2, n_heads=2, dim_feedforward=16)
-
-
-class RandomWalk(gym.Env):
-    """Random observations in episodes of ``length`` steps that end as ``end`` says; inner episodes of 3 steps."""
-
-    def __init__(self, length=7, end="truncated", kind="dict"):
-        self.length, self.end, self.kind = length, end, kind
-        box = spaces.Box(-10.0, 10.0, (3,), np.float32)
-        flag = spaces.Box(0.0, 1.0, (1,), np.float32)
-        self.observation_space = box if kind == "box" else spaces.Dict({"observation": box, "prev_done": flag})
-        self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
-
-    def _observation(self):
-        observation = self.np_random.normal(size=3).astype(np.float32)
-        if self.kind == "box":
-            return observation
-        flag = float(self.steps > 0 and self.steps % 3 == 0 and self.steps < self.length)
-        return {"observation": observation, "prev_done": np.array([flag], np.float32)}
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return self._observation(), {}
-
-    def step(self, action):
-        self.steps += 1
-        over = self.steps == self.length
-        reward = float(self.np_random.normal())
-        return self._observation(), reward, over and self.end == "terminated", over and self.end == "truncated", {}
-
-
-def make_envs(kind, normalize, ends=("truncated", "terminated", "truncated"), lengths=(5, 7, 11)):
-    """Environments with different episode lengths, so that borders fall everywhere in a rollout"""
-    env = DummyVecEnv([lambda n=n, e=e: RandomWalk(n, e, kind) for n, e in zip(lengths, ends, strict=True)])
-    env.seed(0)
-    if normalize:
-        env = VecNormalize(env)  # the flag too: its sign must survive
-    return env
-
-
-class BeforeUpdate(BaseCallback):
-    """Calls a function with the full buffer before the first gradient step of each rollout"""
-
-    def __init__(self, check):
-        super().__init__()
-        self.check, self.n_rollouts = check, 0
-
-    def _on_step(self):
-        return True
-
-    def _on_rollout_end(self):
-        state = np.random.get_state()
-        self.check(self.model)
-        np.random.set_state(state)
-        self.n_rollouts += 1
-
-
-def assert_on_policy(model):
-    """Training sees the windows that acting saw: the ratio of new to old probabilities is 1"""
-    buffer = model.rollout_buffer
-    shape = (buffer.buffer_size, buffer.n_envs)
-    kept = {
-        name: getattr(buffer, name).copy()
-        for name in ("actions", "lengths", "values", "log_probs", "advantages", "returns")
-    }
-    for batch in buffer.get(batch_size=17):
-        actions = batch.actions.long().flatten() if isinstance(model.action_space, spaces.Discrete) else batch.actions
-        with th.no_grad():
-            values, log_prob, _ = model.policy.evaluate_actions(batch.observations, actions)
-        th.testing.assert_close(log_prob, batch.old_log_prob, atol=1e-5, rtol=0)
-        th.testing.assert_close(values.flatten(), batch.old_values, atol=1e-5, rtol=0)
-    assert buffer.log_probs.shape[0] == shape[0] * shape[1]
-    for name, value in kept.items():
-        setattr(buffer, name, value)
-    buffer.generator_ready = False
-
-
-@pytest.mark.parametrize("reset_memory_on", ["episode", "trial"])
-@pytest.mark.parametrize("critic_input", ["memory", "token"])
-@pytest.mark.parametrize("kind, normalize", [("box", False), ("dict", False), ("dict", True)])
-def test_no_gap_between_acting_and_training(kind, normalize, reset_memory_on, critic_input):
-    """Across rollout borders, resets, truncations, partial windows; 8 steps do not divide the episodes"""
-    model = TransformerPPO(
-        "TrMRLPolicy",
-        make_envs(kind, normalize),
-        n_steps=8,
-        batch_size=12,
-        n_epochs=2,
-        seed=0,
-        policy_kwargs=dict(SMALL, reset_memory_on=reset_memory_on, critic_input=critic_input),
-    )
-    callback = BeforeUpdate(assert_on_policy)
-    model.learn(6 * 24, callback)
-    assert callback.n_rollouts == 6
-
-
-@pytest.mark.parametrize("reset_memory_on", ["episode", "trial"])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_memory_is_emptied_where_it_should(reset_memory_on, normalize):
-    """Lengths of the windows, counted from the environments' own rules"""
-    lengths = (5, 7, 11)
-    envs = make_envs("dict", normalize, lengths=lengths)
-    kwargs = dict(SMALL, reset_memory_on=reset_memory_on)
-    model = TransformerPPO("TrMRLPolicy", envs, n_steps=30, batch_size=90, n_epochs=1, seed=0, policy_kwargs=kwargs)
-    model.learn(30 * 3)
-    for env, length in enumerate(lengths):
-        for step in range(30):
-            age = step % length
-            if reset_memory_on == "episode":
-                age %= 3
-            assert model.rollout_buffer.lengths[env * 30 + step] == min(age + 1, 4)
-
-
-def test_windows_of_training_are_those_of_the_environment():
-    """A deque of the observations that the environments really returned"""
-    lengths, n_steps = (5, 7, 11), 8
-    envs = make_envs("box", False, lengths=lengths)
-    model = TransformerPPO("TrMRLPolicy", envs, n_steps=n_steps, batch_size=24, n_epochs=1, seed=0, policy_kwargs=SMALL)
-    twins = make_envs("box", False, lengths=lengths)
-    windows = [deque(maxlen=4) for _ in lengths]
-    for vec_env in (envs, twins):
-        vec_env.seed(1)
-    observations, dones = twins.reset(), np.ones(3, dtype=bool)
-    for rollout in range(4):
-        model.learn(24, reset_num_timesteps=rollout == 0)
-        expected = {}
-        for step in range(n_steps):
-            for env in range(3):
-                if dones[env]:
-                    windows[env].clear()
-                windows[env].append(observations[env])
-                expected[env * n_steps + step] = np.array(windows[env])
-            observations, _, dones, _ = twins.step(np.zeros((3, 2), np.float32))
-        order = sorted(sorted(expected), key=lambda index: -len(expected[index]))  # longer windows come first
-        batch = unpack(model.rollout_buffer._get_samples(np.array(order)).observations)
-        for place, index in enumerate(order):
-            assert batch.lengths[place] == len(expected[index]), (rollout, index)
-            np.testing.assert_array_equal(batch.tokens[place, : len(expected[index])], expected[index])
-
-
-def brute_force_advantages(rewards, values, next_values, ends, gamma, gae_lambda):
-    """A_t = sum_k (gamma lambda)^k delta_{t+k}, over the rest of the trial, written as the sum it is"""
-    n_steps = len(rewards)
-    advantages = np.zeros(n_steps)
-    for t in range(n_steps):
-        for k in range(n_steps - t):
-            step = t + k
-            following = 0.0 if ends[step] else next_values[step]
-            delta = rewards[step] + gamma * following - values[step]
-            advantages[t] += (gamma * gae_lambda) ** k * delta
-            if ends[step]:
-                break
-    return advantages
-
-
-def test_gae_is_a_brute_force_sum_over_the_trial():
-    """
-    Inner episodes (prev_done) do not cut it. A truncated trial adds gamma V(terminal observation), whose window is the
-    memory before the reset; a terminated one adds nothing.
-    """
-    gamma, gae_lambda, n_steps, lengths = 0.9, 0.8, 16, (5, 7, 11)
-    envs = make_envs("dict", False, lengths=lengths)
-    rewards, terminal_bonus, records = np.zeros((n_steps, 3)), np.zeros((n_steps, 3)), []
-
-    class Record(BaseCallback):
-        def _on_step(self):
-            step = self.locals["n_steps"]
-            rewards[step] = self.locals["rewards"]
-            records.append((self.locals["dones"].copy(), self.locals["infos"], self.locals["memory"].numpy()))
-            return True
-
-    model = TransformerPPO(
-        "TrMRLPolicy",
-        envs,
-        n_steps=n_steps,
-        batch_size=48,
-        n_epochs=1,
-        gamma=gamma,
-        gae_lambda=gae_lambda,
-        learning_rate=0.0,
-        seed=0,
-        policy_kwargs=dict(SMALL, reset_memory_on="trial"),
-    )
-    model.learn(n_steps * 3, Record())
-    policy, buffer = model.policy, model.rollout_buffer
-    values = buffer.values.reshape(3, n_steps).T
-    for step, (dones, infos, memory) in enumerate(records):
-        for env in range(3):
-            if not (dones[env] and infos[env]["TimeLimit.truncated"]):
-                continue
-            window = [
-                {key: memory.tokens[key][env, slot] for key in memory.tokens} for slot in range(memory.lengths[env])
-            ] + [infos[env]["terminal_observation"]]
-            tokens = {key: th.as_tensor(np.stack([t[key] for t in window[-4:]])[None]) for key in window[0]}
-            with th.no_grad():
-                bootstrap = policy.predict_values(WorkingMemory(tokens, th.tensor([len(window[-4:])]))).item()
-            terminal_bonus[step, env] = gamma * bootstrap
-    np.testing.assert_allclose(buffer.rewards, rewards + terminal_bonus, atol=1e-5)
-    assert (terminal_bonus != 0).sum() == 16 // 5 + 16 // 11
-    with th.no_grad():
-        dones = records[-1][0]
-        obs, _ = policy.obs_to_tensor(model._last_obs)
-        last_values = policy.predict_values(policy.remember(model._last_memory, obs, dones)).numpy().flatten()
-    for env in range(3):
-        ends = [record[0][env] for record in records]
-        expected = brute_force_advantages(
-            rewards[:, env] + terminal_bonus[:, env],
-            values[:, env],
-            np.append(values[1:, env], last_values[env]),
-            ends,
-            gamma,
-            gae_lambda,
-        )
-        np.testing.assert_allclose(buffer.advantages.reshape(3, n_steps)[env], expected, atol=1e-4)
-
-
-def test_context_of_one_is_plain_ppo_on_the_token():
-    """With a single slot the policy is a function of the current observation: equal observations, equal values"""
-    model = TransformerPPO(
-        "TrMRLPolicy", "CartPole-v1", n_steps=32, batch_size=32, seed=0, policy_kwargs=dict(SMALL, context_length=1)
-    )
-    model.learn(64)
-    observation = np.array([0.1, 0.2, 0.0, -0.1], np.float32)
-    _, state = model.predict(np.zeros(4, np.float32), episode_start=np.ones(1))
-    fresh, _ = model.predict(observation, episode_start=np.ones(1), deterministic=True)
-    later, _ = model.predict(observation, state, np.zeros(1), deterministic=True)
-    assert fresh == later
+# -- Arguments of PPO -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "critic_input, share", [("memory", True), ("memory", False), ("token", True), ("token", False)]
+    "kwargs",
+    [
+        dict(clip_range_vf=0.2),
+        dict(clip_range_vf=lambda progress: 0.1 + progress),
+        dict(clip_range=lambda progress: 0.1 * progress),
+        dict(learning_rate=lambda progress: 1e-3 * progress),
+        dict(vf_learning_rate=lambda progress: 1e-2 * progress),
+        dict(normalize_advantage=False),
+        dict(ent_coef=0.01, vf_coef=1.0, max_grad_norm=0.1),
+        dict(gamma=1.0, gae_lambda=1.0),
+        dict(n_epochs=3, batch_size=8),
+        dict(n_steps=1, batch_size=1, normalize_advantage=False),
+    ],
+    ids=lambda kwargs: "-".join(f"{key}={'schedule' if callable(value) else value}" for key, value in kwargs.items()),
 )
-def test_optimizer_groups_split_what_only_the_critic_reads(critic_input, share):
-    """Gradients decide: the policy loss reaches the first group alone, the value loss all that it reads"""
-    model = TransformerPPO(
-        "TrMRLPolicy",
-        "Pendulum-v1",
-        n_steps=8,
-        batch_size=8,
-        learning_rate=1e-3,
-        vf_learning_rate=lambda progress: 1e-2 * progress,
-        policy_kwargs=dict(SMALL, critic_input=critic_input, share_features_extractor=share),
-    )
-    others, critic = (group["params"] for group in model.policy.optimizer.param_groups)
-    assert {id(p) for p in others} | {id(p) for p in critic} == {id(p) for p in model.policy.parameters()}
-    assert len(others) + len(critic) == len(list(model.policy.parameters()))
-    memory = model.policy.empty_memory(2)
-    for _ in range(3):
-        memory = model.policy.remember(memory, th.randn(2, 3), np.zeros(2))
-    values, log_prob, _ = model.policy.evaluate_actions(memory, th.zeros(2, 1))
-    (-log_prob.sum()).backward(retain_graph=True)
-    assert all(parameter.grad is None for parameter in critic)
-    assert all(parameter.grad is not None for parameter in others)
-    for parameter in model.policy.parameters():
-        parameter.grad = None
-    values.sum().backward()
-    assert all(parameter.grad is not None for parameter in critic)
-    reaches_others = any(parameter.grad is not None for parameter in others)
-    assert reaches_others == (critic_input == "memory" and share)  # flattening has no parameters to share
+def test_arguments_of_ppo(kwargs: dict[str, Any]) -> None:
+    model = tiny_model(sampled_vec_env(2), **kwargs)
+    assert_learns(model, 64)
+    n_steps, n_epochs = kwargs.get("n_steps", 16), kwargs.get("n_epochs", 1)
+    assert model.logger.name_to_value["train/n_updates"] == n_epochs * 64 // (2 * n_steps)
 
 
-def test_vf_learning_rate_follows_its_schedule_or_the_other():
-    def model(**kwargs):
-        env = make_vec_env("Pendulum-v1", 2)
-        return TransformerPPO("TrMRLPolicy", env, n_steps=8, batch_size=16, n_epochs=1, policy_kwargs=SMALL, **kwargs)
-
-    def rates(model):
-        """Both groups' rates at each update of four; SB3 updates at progress 0.75, 0.5, 0.25, 0"""
-        seen = []
-        train = model.train
-        model.train = lambda: (
-            train(),
-            seen.append(tuple(group["lr"] for group in model.policy.optimizer.param_groups)),
-        )
-        model.learn(64)
-        return np.array(seen).T
-
-    progress = np.array([0.75, 0.5, 0.25, 0.0])
-    followed = rates(model(learning_rate=lambda remaining: 1e-3 * remaining))
-    np.testing.assert_allclose(followed, [1e-3 * progress] * 2)
-    apart = model(learning_rate=1e-3, vf_learning_rate=lambda remaining: 1e-2 * (1 + remaining))
-    np.testing.assert_allclose(rates(apart), [np.full(4, 1e-3), 1e-2 * (1 + progress)])
-    assert apart.logger.name_to_value["train/vf_learning_rate"] == pytest.approx(1e-2)
+def test_last_minibatch_of_one_transition() -> None:
+    with pytest.warns(UserWarning, match="truncated mini-batch of size 1"):
+        model = tiny_model("CartPole-v1", batch_size=15)
+    assert_learns(model, 16)  # its advantage is not normalized, which would give NaN
 
 
-def test_an_interrupted_rollout_leaves_memory_and_observation_together():
-    """Stopping by a callback and learning on: probabilities still agree"""
+@pytest.mark.parametrize(("target_kl", "n_updates"), [(None, 5), (1e-9, 1)])
+def test_target_kl_ends_the_update(target_kl: float | None, n_updates: int) -> None:
+    model = tiny_model(sampled_vec_env(2), target_kl=target_kl, n_epochs=5, learning_rate=1e-2, batch_size=8)
+    assert model.learn(32)._n_updates == n_updates
 
-    class StopAt(BaseCallback):
-        def _on_step(self):
-            return self.n_calls < 5
 
-    model = TransformerPPO(
-        "TrMRLPolicy", make_envs("dict", False), n_steps=8, batch_size=24, n_epochs=1, seed=0, policy_kwargs=SMALL
-    )
-    model.learn(24, StopAt())
-    callback = BeforeUpdate(assert_on_policy)
-    model.learn(72, callback, reset_num_timesteps=False)
-    assert callback.n_rollouts >= 3
+@pytest.mark.parametrize("context_length", [1, 4, 16])
+@pytest.mark.parametrize("ep_length", [1, 5, 100])
+def test_episodes_end_within_the_rollout(context_length: int, ep_length: int) -> None:
+    env_fns: list[Any] = [partial(IdentityEnv[int], 4, ep_length=ep_length + i) for i in range(2)]
+    model = tiny_model(DummyVecEnv(env_fns), dict(context_length=context_length))
+    assert_learns(model, 64)
+    first_env = model.rollout_buffer.lengths.reshape(2, 16)[0]
+    assert first_env.tolist() == [min(step % ep_length + 1, context_length) for step in range(16, 32)]
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "vf_learning_rate"),
+    [(lambda x: 1e-3 * x, None), (1e-3, lambda x: 1e-2 * (1 + x)), (lambda x: 1e-3 * x, lambda x: 5e-2 * x)],
+    ids=["one schedule", "critic's own schedule", "two schedules"],
+)
+def test_learning_rates_follow_their_schedules(learning_rate: Any, vf_learning_rate: Any) -> None:
+    """The rates of both parameter groups at each of four updates, which SB3 makes at progress 0.75, 0.5, 0.25 and 0."""
+    model = tiny_model(sampled_vec_env(2), learning_rate=learning_rate, vf_learning_rate=vf_learning_rate)
+    rate = FloatSchedule(learning_rate)
+    vf_rate = rate if vf_learning_rate is None else FloatSchedule(vf_learning_rate)
+    seen = []
+    train = model.train
+
+    def train_and_record() -> None:
+        train()
+        seen.append([group["lr"] for group in model.policy.optimizer.param_groups])
+
+    model.train = train_and_record
+    model.learn(128)
+    np.testing.assert_allclose(seen, [[rate(progress), vf_rate(progress)] for progress in (0.75, 0.5, 0.25, 0.0)])
+    logged = model.logger.name_to_value
+    assert logged["train/learning_rate"] == rate(0.0)
+    assert logged.get("train/vf_learning_rate") == (None if vf_learning_rate is None else vf_rate(0.0))
+
+
+# -- Training and evaluation mode -------------------------------------------------------------------------------------
+
+
+class BatchNormDropout(BaseFeaturesExtractor):
+    """Flattened observations through batch normalization and dropout."""
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        super().__init__(observation_space, get_flattened_obs_dim(observation_space))
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(self.features_dim), nn.Dropout(0.5))
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        features: th.Tensor = self.layers(observations)
+        return features
+
+
+def batch_norms(model: Any) -> list[th.Tensor]:
+    """Return copies of bias and running mean of the batch normalizations of actor and critic."""
+    modules: list[Any] = [module for module in model.policy.modules() if isinstance(module, nn.BatchNorm1d)]
+    assert len(modules) == 2
+    return [tensor.detach().clone() for module in modules for tensor in (module.bias, module.running_mean)]
+
+
+def equal(tensors: list[th.Tensor], others: list[th.Tensor]) -> list[bool]:
+    return [th.equal(*pair) for pair in zip(tensors, others, strict=True)]
+
+
+@pytest.mark.parametrize("critic_input", ["memory", "token"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_batch_norm_changes_in_training_only(env_id: str, critic_input: str) -> None:
+    model = tiny_model(env_id, dict(features_extractor_class=BatchNormDropout, critic_input=critic_input))
+    initial = batch_norms(model)
+    _, callback = model._setup_learn(32)
+    for _ in range(2):
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+    assert not model.policy.training
+    assert all(equal(batch_norms(model), initial))
+
+    model.learn(32)
+    assert not any(equal(batch_norms(model), initial))
+
+    model.policy.set_training_mode(True)
+    trained = batch_norms(model)
+    observation, start = model.env.reset(), np.array([True])
+    actions = [model.predict(observation, episode_start=start, deterministic=True)[0] for _ in range(5)]
+    assert all(np.array_equal(action, actions[0]) for action in actions), "dropout while predicting"
+    assert all(equal(batch_norms(model), trained))
+
+
+# -- Determinism ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy_kwargs", "kwargs"),
+    [
+        *((critic, {}) for critic in CRITICS.values()),
+        (dict(positional_encoding="learned", layer_norm="pre", initialization="default"), {}),
+        ({}, dict(use_sde=True, sde_sample_freq=4)),
+    ],
+    ids=str,
+)
+def test_same_seed_same_run(policy_kwargs: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    """Bit for bit. Several models are made, because the order of objects in memory must not matter."""
+    models = [tiny_model("Pendulum-v1", policy_kwargs, seed=3, **kwargs) for _ in range(8)]
+    for model in models[1:]:
+        assert_equal_weights(models[0], model)
+    outcomes = []
+    for model in models[:2]:
+        model.set_random_seed(3)
+        model.learn(48)
+        steps = play(model, model.get_env(), 20, deterministic=False)
+        outcomes.append([(step.actions.item(), step.rewards.item()) for step in steps])
+    assert_equal_weights(*models[:2])
+    assert outcomes[0] == outcomes[1]
+
+
+def test_seeds_differ() -> None:
+    before = parameters_of(tiny_model("CartPole-v1", seed=0))
+    differing = changed(before, tiny_model("CartPole-v1", seed=1))
+    assert {name for name in before if name.endswith("weight")} <= differing
+
+
+# -- Environments of a model ------------------------------------------------------------------------------------------
+
+
+def identity_envs(n_envs: int = 1) -> DummyVecEnv:
+    return DummyVecEnv([partial(IdentityEnvBox, -10, 10, ep_length=7)] * n_envs)
+
+
+def test_set_env(tmp_path: Path) -> None:
+    model = tiny_model(identity_envs()).learn(16)
+    other = identity_envs()
+    model.set_env(other, force_reset=True)
+    assert model._last_obs is None and model.get_env() is other
+    assert model.learn(16).num_timesteps == 16
+    model.set_env(IdentityEnvBox(-10, 10))
+    model.learn(16)
+    with pytest.raises(AssertionError):  # another number of environments
+        model.set_env(identity_envs(2))
+    with pytest.raises(ValueError, match="spaces do not match"):
+        model.set_env(gym.make("CartPole-v1"))
+
+    env = model.get_env()
+    model.set_env(env, force_reset=False)
+    assert model._last_obs is not None
+    assert model.learn(16, reset_num_timesteps=False).num_timesteps == 32
+
+    model.save(tmp_path / "model")
+    # Without a reset, the environment continues where it was
+    for other, force_reset in ((env, False), (identity_envs(), True)):
+        loaded = TransformerPPO.load(tmp_path / "model", env=other, force_reset=force_reset)
+        assert (loaded._last_obs is None) == force_reset
+        assert loaded.learn(16, reset_num_timesteps=False).num_timesteps == 48
+
+
+def test_new_environment_empties_the_memory() -> None:
+    """The first windows of a rollout in another environment hold no token of the previous one."""
+    model = tiny_model(sampled_vec_env(2, length=100)).learn(32)
+    assert (model._last_memory.lengths == 4).all()
+    model.set_env(sampled_vec_env(2, length=100))
+    model.learn(32)
+    assert model.rollout_buffer.lengths.reshape(2, 16)[:, :5].tolist() == [[1, 2, 3, 4, 4]] * 2
+
+
+# -- Evaluation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_envs", [1, 2, 5])
+@pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["box", "dict"])
+def test_evaluate_policy(space: spaces.Space[Any], n_envs: int) -> None:
+    """Model and bare policy give the same episodes, in any number of environments."""
+    model = tiny_model(sampled_vec_env(2, space, BOX_ACTION), dict(action_head_gain=1.0)).learn(32)
+    results = []
+    for actor in (model, model.policy):
+        env = make_vec_env(partial(SampledEnv, space, BOX_ACTION, length=4), n_envs=n_envs, seed=1)
+        results.append(evaluate_policy(actor, env, n_eval_episodes=6, return_episode_rewards=True))
+    assert [len(values) for values in results[0]] == [6, 6]  # type: ignore[arg-type]
+    assert results[0] == results[1]
+    with pytest.raises(AssertionError):
+        evaluate_policy(model, env, 1, reward_threshold=1e6)
+
+
+def test_evaluation_does_not_affect_training() -> None:
+    """EvalCallback in the middle of a rollout changes neither the live memory nor the outcome of training."""
+    models = []
+    for evaluate in (False, True):
+        evaluation_env = DummyVecEnv([lambda: Monitor(SampledEnv(length=3))] * 3)
+        callback = EvalCallback(evaluation_env, eval_freq=3, n_eval_episodes=2) if evaluate else None
+        models.append(tiny_model(sampled_vec_env(2)).learn(64, callback=callback))
+    assert_equal_weights(*models)

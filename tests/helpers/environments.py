@@ -1,0 +1,95 @@
+"""Toy environments for the tests. Most are variants of ``SampledEnv``, which has any spaces."""
+
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
+from tests.helpers.agents import BOX_ACTION, VECTOR, SampledEnv
+
+#: Episode lengths of :func:`fixed_episodes`, prime so that episodes end everywhere in a rollout
+LENGTHS = (5, 7, 11)
+
+
+class FixedEpisodes(SampledEnv):
+    """Random observations and rewards, in episodes of one length that are all truncated or all terminate."""
+
+    def __init__(self, observation_space: spaces.Space[Any], length: int, truncates: bool) -> None:
+        super().__init__(observation_space, BOX_ACTION, length)
+        self.truncates = truncates
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, *_, info = super().step(action)
+        ends, reward = self.n_steps == self.length, float(self.np_random.normal())
+        return observation, reward, ends and not self.truncates, ends and self.truncates, info
+
+
+def fixed_episodes(observation_space: spaces.Space[Any], normalize: bool = False) -> VecEnv:
+    """Return three :class:`FixedEpisodes`, which are truncated, terminate, and are truncated."""
+    env: VecEnv = DummyVecEnv([partial(FixedEpisodes, observation_space, n, n != 7) for n in LENGTHS])
+    env.seed(0)
+    return VecNormalize(env) if normalize else env
+
+
+class PoisonedEnv(SampledEnv):
+    """One bad number in a ``"reward"``, ``"observation"``, ``"first observation"`` or ``"terminal observation"``."""
+
+    def __init__(self, where: str, value: float, observation_space: spaces.Space[Any] = VECTOR) -> None:
+        super().__init__(observation_space, length=7)
+        self.where, self.value = where, value
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(**kwargs)
+        return self._poison(observation, self.where == "first observation"), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        is_bad = truncated if self.where == "terminal observation" else self.n_steps == 4
+        if is_bad and self.where == "reward":
+            reward = self.value
+        is_bad = is_bad and self.where in ("observation", "terminal observation")
+        return self._poison(observation, is_bad), reward, terminated, truncated, info
+
+    def _poison(self, observation: Any, is_bad: bool) -> Any:
+        if is_bad:
+            (observation["prev_reward"] if isinstance(observation, dict) else observation)[-1] = self.value
+        return observation
+
+
+class TMaze(gym.Env):
+    """
+    The T-maze of Bakker (2001, "Reinforcement Learning with Long Short-Term Memory"): a corridor that ends at a
+    junction. Only the first observation tells which arm of the junction holds the prize.
+
+    Observations: (signal -1 or 1 at the start and 0 elsewhere, whether this is the junction). Actions: forward, back,
+    up, down. The right arm pays 1. Every move other than forward costs 0.1 in the corridor (in Bakker's maze standing
+    still does), so that agents soon reach the junction. The best return is 0.5 without memory and 1 with it. The
+    junction is ``length`` steps from the start, and an episode is truncated at twice the length.
+    """
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(4)
+
+    def __init__(self, length: int = 200) -> None:
+        self.length = length
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.prize = 1 if self.np_random.random() < 0.5 else -1
+        self.x = self.steps = 0
+        return np.array([self.prize, 0.0], np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        at_junction = self.x == self.length
+        if at_junction and action in (2, 3):
+            return self._observe(), float((action == 2) == (self.prize > 0)), True, False, {}
+        self.x = int(np.clip(self.x + {0: 1, 1: -1}.get(int(action), 0), 0, self.length))
+        reward = 0.0 if action == 0 and not at_junction else -0.1
+        return self._observe(), reward, False, self.steps >= 2 * self.length, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.array([0.0, self.x == self.length], np.float32)
