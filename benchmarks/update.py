@@ -36,23 +36,22 @@ def make_update(memory: str, context: int, d_model: int, n_heads: int, device: s
     :param device: PyTorch device
     """
     space = spaces.Box(-1, 1, (N_FEATURES,), np.float32)
-    extractor = TransformerExtractor(space, None, context, d_model, N_LAYERS, n_heads, 4 * d_model, memory=memory)
-    extractor.to(device)
+    sizes: Any = (context, d_model, N_LAYERS, n_heads, 4 * d_model)
+    extractor = TransformerExtractor(space, None, *sizes, bounded_positions=memory == "window").to(device)
     optimizer = th.optim.Adam(extractor.parameters(), lr=1e-5)
     n_sequences = max(1, N_TRANSITIONS // context)
     n_windows = min(N_TRANSITIONS, N_SLOTS // context)
     tokens = th.randn((n_sequences if memory == "full" else n_windows) * context, N_FEATURES, device=device)
     if memory == "full":
-        positions = th.arange(context, device=device).repeat(n_sequences)
+        steps = th.arange(context, device=device).repeat(n_sequences)
         rows = th.arange(len(tokens), device=device)
-        batch: Any = Sequences(tokens, (context,) * n_sequences, positions, rows)
+        batch: Any = Sequences(tokens, (context,) * n_sequences, steps, rows)
     else:
-        batch = Windows(tokens, (n_windows,) * context)
+        batch = Windows(tokens, np.arange(len(tokens)).reshape(n_windows, context), np.full(n_windows, context))
 
     def update() -> None:
-        forward = extractor.forward_sequences if memory == "full" else extractor
         optimizer.zero_grad()
-        forward(tokens, batch).square().mean().backward()
+        extractor(batch).square().mean().backward()
         optimizer.step()
 
     return update, n_sequences * context if memory == "full" else n_windows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from copy import deepcopy
-from functools import partial
+from functools import cache, partial
 from inspect import getattr_static
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -18,24 +18,37 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers.utils import RunningMeanStd as GymRunningMeanStd
-from stable_baselines3.common.monitor import ResultsWriter
-from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic, np.random.Generator)
 _CONTAINERS = (list, tuple, set, frozenset, deque)
-#: Small classes in which wrappers keep arrays: running statistics, and the frames of VecFrameStack
-_HOLDERS = (GymRunningMeanStd, RunningMeanStd, StackedObservations)
 #: Classes whose objects never change
 _CONSTANTS = (type, ModuleType, FunctionType, partial, np.ufunc, np.dtype)
-#: Attributes of wrappers that never change or have a state of their own. A ResultsWriter is the file of a Monitor.
-_NOT_OF_WRAPPER = (gym.Env, spaces.Space, EnvSpec, ResultsWriter)
 #: Where Gymnasium's RecordConstructorArgs keeps the arguments of the constructor
 _CONSTRUCTOR_ARGUMENTS = "_saved_kwargs"
 
 
+# The environments import this module, but not SB3 and PyTorch, which take seconds to import
+
+
+@cache
+def _holders() -> tuple[type, ...]:
+    """Return small classes in which wrappers keep arrays: running statistics, and the frames of VecFrameStack."""
+    from stable_baselines3.common.running_mean_std import RunningMeanStd
+    from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
+
+    return GymRunningMeanStd, RunningMeanStd, StackedObservations
+
+
+@cache
+def _not_of_wrapper() -> tuple[type, ...]:
+    """Return classes of attributes of wrappers that never change or have a state of their own."""
+    from stable_baselines3.common.monitor import ResultsWriter  # the file of a Monitor
+
+    return gym.Env, spaces.Space, EnvSpec, ResultsWriter
+
+
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, (*_SCALARS, *_HOLDERS)):
+    if isinstance(value, (*_SCALARS, *_holders())):
         return True
     if isinstance(value, np.ndarray):
         return not value.dtype.hasobject
@@ -93,7 +106,7 @@ def layer_states(env: gym.Env) -> list[tuple[str, Any]] | None:
     states = []
     layer: Any = env
     while not _has_state_dict(layer):
-        if not isinstance(layer, gym.Wrapper) or opaque_attributes(layer, _NOT_OF_WRAPPER):
+        if not isinstance(layer, gym.Wrapper) or opaque_attributes(layer, _not_of_wrapper()):
             return None
         states.append((type(layer).__name__, plain_state(layer)))
         layer = layer.env

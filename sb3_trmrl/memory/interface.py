@@ -7,7 +7,7 @@ The policy and the algorithm only use what is declared here. Each kind is a fami
 * a :class:`Batch` of memories, which a transformer encodes
 * a :class:`~sb3_trmrl.memory.buffers.MemoryRolloutBuffer`, which stores each token once and makes the minibatches
 
-The families are registered in :mod:`sb3_trmrl.memory.kinds`.
+The families are registered in :data:`sb3_trmrl.memory.kinds.MEMORY_KINDS`.
 
 Shapes: B batch or environments, D width of the model.
 """

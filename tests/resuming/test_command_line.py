@@ -55,9 +55,9 @@ def test_resume_refuses_other_folders_and_options(tmp_path: Path, capsys: Any) -
     for arguments, message in (
         (["--resume", str(tmp_path / "nothing")], "nothing is not the folder of a run"),
         (["--resume", str(without)], "is neither a checkpoint nor a folder of checkpoints"),
-        (["--resume", str(run), "--env", "GridNavi-v0"], "of trmrl on BernoulliBandit-v0, got --env GridNavi-v0"),
-        (["--resume", str(run), "--algo", "ppo"], "of trmrl on BernoulliBandit-v0, got --algo ppo"),
-        (["--checkpoint-freq", "-1"], "argument --checkpoint-freq: must be 0 or more, got -1"),
+        (["--resume", str(run), "--env", "GridNavi-v0"], "trains trmrl on BernoulliBandit-v0, got --env GridNavi-v0"),
+        (["--resume", str(run), "--algo", "ppo"], "trains trmrl on BernoulliBandit-v0, got --algo ppo"),
+        (["--checkpoint-freq", "-1"], "argument --checkpoint-freq: must be an integer, 0 or more, got '-1'"),
     ):
         capsys.readouterr()
         with pytest.raises(SystemExit, match="2"):
