@@ -117,10 +117,10 @@ class TupleEnv(SampledEnv):
     ids=["tuple", "sequence", "text", "tuple action", "unbounded action", "unknown id"],
 )
 def test_environments_that_ppo_refuses(env: Callable[[], Any]) -> None:
-    """The same kind of error as from SB3's PPO."""
+    """The same kind of error as from SB3's PPO, or a ValueError that explains what is wrong with a space."""
     with pytest.raises(Exception) as expected:
         PPO("MlpPolicy", env(), n_steps=16, batch_size=16, device="cpu")
-    with pytest.raises(type(expected.value)):
+    with pytest.raises((type(expected.value), ValueError)):
         tiny_model(env())
 
 

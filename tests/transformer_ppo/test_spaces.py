@@ -144,9 +144,10 @@ def test_spaces_that_ppo_refuses(
     observation_space: spaces.Space, action_space: spaces.Space, error: type[Exception]
 ) -> None:
     env = SampledEnv(observation_space, action_space)
-    for build in (tiny_model, lambda env: PPO("MultiInputPolicy", env)):
-        with pytest.raises(error):
-            build(env)
+    with pytest.raises(error):
+        PPO("MultiInputPolicy", env)
+    with pytest.raises((error, ValueError)):
+        tiny_model(env)
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
