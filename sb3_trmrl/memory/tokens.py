@@ -68,7 +68,7 @@ def widened(stored: np.ndarray, new: np.ndarray) -> np.ndarray:
     :param new: Tokens to store
     :return: ``stored``, or a copy of it in a wider type
     """
-    return stored.astype(np.promote_types(stored.dtype, _stored_as(new.dtype)), copy=False)
+    return stored.astype(_stored_as(np.promote_types(stored.dtype, _stored_as(new.dtype))), copy=False)
 
 
 def widened_tensor(stored: th.Tensor, new: th.Tensor) -> th.Tensor:
