@@ -345,6 +345,13 @@ class TrMRLPolicy(ActorCriticPolicy):
             )
         return super().forward(obs, deterministic)  # type: ignore[arg-type]
 
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        :param mode: Whether dropout and batch normalization behave as in training
+        """
+        if mode != self.training:  # walking through all modules would take a third of the time of a prediction
+            super().set_training_mode(mode)
+
     # -- Acting ------------------------------------------------------------------------------------------------------
 
     def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
