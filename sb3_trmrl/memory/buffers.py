@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.interface import Batch, Memory
-from sb3_trmrl.memory.tokens import Tokens, map_tokens, zero_tokens
+from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens, widened, zero_tokens
 
 
 class MemoryRolloutBufferSamples(NamedTuple):
@@ -49,7 +50,9 @@ class MemoryRolloutBuffer(RolloutBuffer):
         self.full = False
         self.generator_ready = False
         shape = (self.buffer_size, self.n_envs)
-        self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)
+        # Distributions sample 32-bit floats for every Box, also for a Box of integers
+        action_dtype = np.float32 if isinstance(self.action_space, spaces.Box) else self.action_space.dtype
+        self.actions = np.zeros((*shape, self.action_dim), dtype=action_dtype)
         self.lengths = np.zeros(shape, dtype=np.int64)
         for name in ("rewards", "returns", "episode_starts", "values", "log_probs", "advantages"):
             setattr(self, name, np.zeros(shape, dtype=np.float32))
@@ -99,10 +102,12 @@ class MemoryRolloutBuffer(RolloutBuffer):
         """
         step = self.pos
 
-        def store(tokens: np.ndarray, observation: np.ndarray) -> None:
+        def store(tokens: np.ndarray, observation: np.ndarray) -> np.ndarray:
+            tokens = widened(tokens, observation)
             tokens[self.n_carried + step] = observation.reshape(tokens.shape[1:])
+            return tokens
 
-        map_tokens(store, self.tokens, obs)
+        self.tokens = map_tokens(store, self.tokens, obs)
         self.lengths[step] = lengths.cpu().numpy()
         self.actions[step] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[step] = reward
@@ -140,7 +145,16 @@ class MemoryRolloutBuffer(RolloutBuffer):
             ),
         )
 
-    def _allocate(self, n_carried: int) -> None:
-        """Allocate storage for the tokens of a rollout and those carried over from earlier rollouts."""
-        self.n_carried = n_carried
-        self.tokens = zero_tokens(self.observation_space, n_carried + self.buffer_size, self.n_envs)
+    def _allocate(self, carried: Tokens | None = None) -> None:
+        """Allocate storage for the tokens of a rollout, after those of earlier rollouts (n_carried, n_envs, ...)."""
+        if carried is None:
+            carried = zero_tokens(self.observation_space, 0, self.n_envs)
+        self.n_carried = len(first_array(carried))
+
+        def begin(empty: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+            stored = widened(empty, tokens)
+            stored[: self.n_carried] = tokens
+            return stored
+
+        empty = zero_tokens(self.observation_space, self.n_carried + self.buffer_size, self.n_envs)
+        self.tokens = map_tokens(begin, empty, carried)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from sb3_trmrl.memory.encoder import Attend
 from sb3_trmrl.memory.sequences import Sequences, attend_within_sequences
-from sb3_trmrl.memory.tokens import Tokens, map_tokens, zero_tensors
+from sb3_trmrl.memory.tokens import Tokens, map_tokens, widened_tensor, zero_tensors
 
 if TYPE_CHECKING:
     from sb3_trmrl.memory.extractor import TransformerExtractor
@@ -155,8 +155,11 @@ class FullMemory(NamedTuple):
         return self.steps
 
     def write(self, obs: Tokens, starts: th.Tensor, transformers: Sequence[TransformerExtractor]) -> FullMemory:
-        # Transposed images are not contiguous, which changes the rounding of convolutions
-        tokens = map_tokens(lambda new, old: new.reshape(old.shape).to(old.dtype).contiguous(), obs, self.tokens)
+        def copied(new: th.Tensor, old: th.Tensor) -> th.Tensor:
+            # Contiguous, because transposed images change the rounding of convolutions
+            return th.empty_like(widened_tensor(old, new)).copy_(new.reshape(old.shape))
+
+        tokens = map_tokens(copied, obs, self.tokens)
         steps = th.where(starts, 1, self.steps + 1)
         written = [
             cache.append(transformer, tokens, steps)

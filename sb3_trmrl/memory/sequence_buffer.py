@@ -12,7 +12,7 @@ from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.full_memory import FullMemory, KeyValueCache
 from sb3_trmrl.memory.sequences import Sequences
-from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
+from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens, zero_tokens
 
 
 class SequenceRolloutBuffer(MemoryRolloutBuffer):
@@ -36,15 +36,10 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
     def begin_rollout(self, memory: FullMemory) -> FullMemory:  # type: ignore[override]
         self._steps_before = memory.steps.cpu().numpy()
         self._carried_lengths = np.minimum(self._steps_before, self.receptive_field)
-        n_stored, stored = self._n_stored, getattr(self, "tokens", None)
-        self._allocate(int(min(self._carried_lengths.max(), n_stored)))
-        if self.n_carried:
-            # The tokens of the memory are the newest that were added
-
-            def fill(tokens: np.ndarray, old: np.ndarray) -> None:
-                tokens[: self.n_carried] = old[n_stored - self.n_carried : n_stored]
-
-            map_tokens(fill, self.tokens, stored)
+        # The tokens of the memory are the newest that were added
+        n_carried = int(min(self._carried_lengths.max(), self._n_stored))
+        stored = getattr(self, "tokens", zero_tokens(self.observation_space, 0, self.n_envs))
+        self._allocate(map_tokens(lambda tokens: tokens[self._n_stored - n_carried : self._n_stored], stored))
         return self._recompute(memory)
 
     def _recompute(self, memory: FullMemory) -> FullMemory:

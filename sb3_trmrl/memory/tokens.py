@@ -16,7 +16,9 @@ from gymnasium import spaces
 #: One batch of tokens: an array (NumPy or PyTorch), or a dictionary with one array for each key
 Tokens = Any
 
+#: Types of observations that are stored in another type
 _STORED_AS = {"float64": "float32", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
+_TENSORS_STORED_AS = {getattr(th, name): getattr(th, stored) for name, stored in _STORED_AS.items()}
 
 
 def map_tokens(function: Callable[..., Any], *tokens: Tokens) -> Tokens:
@@ -50,7 +52,34 @@ def token_dtype(space: spaces.Space[Any]) -> np.dtype:
     :return: The space's own type, except that 64-bit floats are stored in 32 bits, as networks read them, and unsigned
         integers that PyTorch cannot index are stored as signed ones
     """
-    return np.dtype(_STORED_AS.get(str(space.dtype), space.dtype))
+    return _stored_as(np.dtype(space.dtype))
+
+
+def _stored_as(dtype: np.dtype) -> np.dtype:
+    return np.dtype(_STORED_AS.get(str(dtype), dtype))
+
+
+def widened(stored: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """
+    Return storage that can hold new tokens. A wrapper may return another type than the space declares: VecNormalize
+    makes floats of integers.
+
+    :param stored: Stored tokens
+    :param new: Tokens to store
+    :return: ``stored``, or a copy of it in a wider type
+    """
+    return stored.astype(_stored_as(np.promote_types(stored.dtype, _stored_as(new.dtype))), copy=False)
+
+
+def widened_tensor(stored: th.Tensor, new: th.Tensor) -> th.Tensor:
+    """
+    As :func:`widened`, for tensors.
+
+    :param stored: Stored tokens
+    :param new: Tokens to store
+    :return: ``stored``, or a copy of it in a wider type
+    """
+    return stored.to(th.promote_types(stored.dtype, _TENSORS_STORED_AS.get(new.dtype, new.dtype)))
 
 
 def zero_tokens(space: spaces.Space[Any], *shape: int) -> Tokens:

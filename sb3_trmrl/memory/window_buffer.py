@@ -24,15 +24,9 @@ class WindowRolloutBuffer(MemoryRolloutBuffer):
     def begin_rollout(self, memory: WorkingMemory) -> WorkingMemory:  # type: ignore[override]
         tokens, lengths = memory.numpy()
         self.context_length = first_array(tokens).shape[1]
-        envs = np.arange(self.n_envs)
-        self._allocate(self.context_length - 1)
         # The carried rows end with the newest token; rows before the oldest are in no window and repeat slot 0
-        slots = np.arange(-self.n_carried, 0)[:, None] + lengths  # (N - 1, E)
-
-        def fill(stored: np.ndarray, carried: np.ndarray) -> None:
-            stored[: self.n_carried] = carried[envs, slots.clip(min=0)]
-
-        map_tokens(fill, self.tokens, tokens)
+        slots = np.arange(1 - self.context_length, 0)[:, None] + lengths  # (N - 1, E)
+        self._allocate(map_tokens(lambda tokens: tokens[np.arange(self.n_envs), slots.clip(min=0)], tokens))
         return memory
 
     def _draw(self, batch_size: int) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens, zero_tensors
+from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens, widened_tensor, zero_tensors
 from sb3_trmrl.memory.windows import Windows
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class WorkingMemory(NamedTuple):
         newest = filled - slide
 
         def append(tokens: th.Tensor, observation: th.Tensor) -> th.Tensor:
-            tokens = tokens[rows[:, None], source]
+            tokens = widened_tensor(tokens, observation)[rows[:, None], source]
             tokens[rows, newest] = observation.reshape(tokens[:, 0].shape).to(tokens.dtype)
             return tokens
 

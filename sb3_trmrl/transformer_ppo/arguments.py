@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -114,10 +115,51 @@ def check_callbacks(name: str, value: Any) -> None:
 
 
 def check_env(name: str, value: Any, allowed: str = "a Gymnasium environment or a VecEnv") -> None:
-    """Require a Gymnasium environment, an environment of the old Gym, or a VecEnv."""
+    """Require a Gymnasium environment, an environment of the old Gym, or a VecEnv, with supported spaces."""
     is_old_gym = hasattr(value, "step") and not isinstance(value, type)  # which SB3 converts
     if not (isinstance(value, VecEnv) or is_old_gym):
         check_instance(name, value, gym.Env, allowed)
+    if isinstance(value, (VecEnv, gym.Env)):  # before it is put into a VecEnv, which fails for some spaces
+        check_spaces(value.observation_space, value.action_space)
+
+
+#: What to do about observations that are not arrays of numbers, by the kind of space
+_OBSERVATION_WRAPPERS = {
+    spaces.Tuple: "gymnasium.wrappers.FlattenObservation makes an array of it",
+    spaces.Dict: "gymnasium.wrappers.FlattenObservation makes an array of nested dictionaries",
+    spaces.Text: "gymnasium.wrappers.FlattenObservation makes an array of it. MiniGrid's observations without the text "
+    "of the mission come from minigrid.wrappers.ImgObsWrapper",
+}
+_SUPPORTED_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    """Require spaces that PPO and the memory can represent. The message names the space and a wrapper that helps."""
+    entries = {"": observation_space}
+    if isinstance(observation_space, spaces.Dict):
+        entries = {f" under the key {key!r}": space for key, space in observation_space.spaces.items()}
+    for place, space in entries.items():
+        if not isinstance(space, _SUPPORTED_SPACES):
+            advice = _OBSERVATION_WRAPPERS.get(type(space), "wrap it in gymnasium.wrappers.TransformObservation")
+            raise ValueError(
+                f"`env` has the observation space {space}{place}, which has no fixed number of entries "
+                f"of one type: {advice}"
+            )
+        _check_start(space, f"observation space {space}{place}", "TransformObservation")
+    if isinstance(action_space, (spaces.Tuple, spaces.Dict)):
+        raise ValueError(
+            f"`env` has the action space {action_space}, PPO needs Box, Discrete, MultiDiscrete or MultiBinary: "
+            "wrap it in gymnasium.wrappers.TransformAction"
+        )
+    _check_start(action_space, f"action space {action_space}", "TransformAction")
+
+
+def _check_start(space: spaces.Space[Any], name: str, wrapper: str) -> None:
+    """SB3 counts classes from 0, whatever the space says."""
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start != 0):
+        raise ValueError(
+            f"`env` has the {name}, whose first class is not 0: shift it with gymnasium.wrappers.{wrapper}"
+        )
 
 
 def _sample_freq(name: str, value: Any) -> None:
@@ -158,6 +200,14 @@ CHECKS: dict[str, Check] = {
     "seed": _or_none(check_seed),
     "device": check_device,
     "vf_learning_rate": _or_none(check_schedule),
+}
+
+#: Arguments that may be schedules, by the attribute of the model that holds the schedule, or None
+SCHEDULES = {
+    "lr_schedule": "learning_rate",
+    "vf_lr_schedule": "vf_learning_rate",
+    "clip_range": "clip_range",
+    "clip_range_vf": "clip_range_vf",
 }
 
 #: Arguments of the policy that its transformer does not check. Without gSDE, SB3 saves None for those of gSDE
@@ -207,8 +257,10 @@ def check_zip(path: Any) -> None:
         return
     target = pathlib.Path(path)
     target = target if target.exists() else target.with_name(f"{target.name}.zip")
-    if not target.is_file():
+    if not target.exists():
         return  # SB3 raises an error
+    if not target.is_file():  # reading a device may never end
+        raise ValueError(f"`path` must be a zip that TransformerPPO.save wrote, {str(target)!r} is not a regular file")
     try:
         with zipfile.ZipFile(target) as file:
             problem = file.testzip()

@@ -1,7 +1,9 @@
 """The TrMRL policy: heads over the episodic memory."""
 
 import inspect
+import pickle
 import warnings
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -23,7 +25,7 @@ from sb3_trmrl.memory.interface import Batch, Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
 from sb3_trmrl.memory.working_memory import WorkingMemory
-from sb3_trmrl.transformer_ppo.arguments import POLICY_CHECKS, check_arguments
+from sb3_trmrl.transformer_ppo.arguments import POLICY_CHECKS, check_arguments, check_spaces
 
 #: What the policy reads: a live memory, a minibatch of memories, or plain observations
 PolicyInput = Memory | Batch | Tokens
@@ -130,6 +132,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         memory: str = "window",
     ) -> None:
         check_arguments(locals(), POLICY_CHECKS)
+        check_spaces(observation_space, action_space)
         self.memory = check_option("memory", memory, MEMORY_KINDS)
         self._kind = MEMORY_KINDS[memory]
         if context_length is None:
@@ -243,6 +246,14 @@ class TrMRLPolicy(ActorCriticPolicy):
             "action_head_gain": self.action_head_gain,
         }
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TrMRLPolicy":
+        # The last distribution refers to the graph of the last update, which only pickle drops
+        memo[id(self.action_dist)] = pickle.loads(pickle.dumps(self.action_dist))
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
+
     # -- Memory ------------------------------------------------------------------------------------------------------
 
     @property
@@ -320,6 +331,27 @@ class TrMRLPolicy(ActorCriticPolicy):
         values: th.Tensor = self.value_net(self.mlp_extractor.forward_critic(features))
         return values
 
+    def forward(self, obs: PolicyInput, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param obs: Memories
+        :param deterministic: Whether to use deterministic actions instead of stochastic ones
+        :return: Actions, values and log probabilities of the actions
+        :raises TypeError: if ``obs`` are plain observations: an algorithm other than TransformerPPO collects with them
+        """
+        if isinstance(obs, (th.Tensor, dict)):
+            raise TypeError(
+                "TrMRLPolicy got observations without a memory. Train it with sb3_trmrl.TransformerPPO: other "
+                "algorithms do not carry the memory from one step to the next"
+            )
+        return super().forward(obs, deterministic)  # type: ignore[arg-type]
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        :param mode: Whether dropout and batch normalization behave as in training
+        """
+        if mode != self.training:  # walking through all modules would take a third of the time of a prediction
+            super().set_training_mode(mode)
+
     # -- Acting ------------------------------------------------------------------------------------------------------
 
     def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
@@ -359,6 +391,7 @@ class TrMRLPolicy(ActorCriticPolicy):
                 stacklevel=2,
             )
         check_bool("deterministic", deterministic)
+        self.set_training_mode(False)  # before anything is computed: the full memory encodes the observation
         self._check_observation(observation)
         obs, vectorized = self.obs_to_tensor(observation)
         check_finite("observation", map_tokens(lambda tensor: tensor.cpu().numpy(), obs))

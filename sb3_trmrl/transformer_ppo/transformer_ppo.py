@@ -3,14 +3,15 @@
 import inspect
 import io
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -20,22 +21,24 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
-from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
+from sb3_trmrl.common.checks import check_instance, check_keywords, check_non_negative, check_number, check_option
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import worker_errors
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
+from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.transformer_ppo.arguments import (
     LEARN_CHECKS,
     LOAD_CHECKS,
     SAVE_CHECKS,
+    SCHEDULES,
     check_arguments,
     check_batch_size,
     check_env,
     check_zip,
 )
-from sb3_trmrl.transformer_ppo.gradients import refuse_non_finite_gradients
+from sb3_trmrl.transformer_ppo.gradients import GradientGuard
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated, check_finite_step
 
@@ -122,6 +125,8 @@ class TransformerPPO(PPO):
     _last_memory: Memory
     # Where the next rollout continues an interrupted run
     start_from: Resumption | None = None
+    # Infos of the newest reset of each environment at the last step. Every reset replaces them
+    _last_resets: tuple[Any, ...] | None = None
 
     def __init__(
         self,
@@ -154,6 +159,7 @@ class TransformerPPO(PPO):
         _init_setup_model: bool = True,
     ) -> None:
         check_arguments(locals())
+        env = maybe_make_env(env, verbose)
         self._check_policy_and_env(policy, env)
         if normalize_advantage:
             check_batch_size(batch_size)
@@ -199,7 +205,7 @@ class TransformerPPO(PPO):
                 f"`policy` must be 'TrMRLPolicy' or a subclass of it, got {getattr(policy, '__name__', repr(policy))}. "
                 "Was the zip that you are loading saved by another algorithm?"
             )
-        if not (env is None or isinstance(env, str)):
+        if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
 
     def _setup_model(self) -> None:
@@ -221,11 +227,17 @@ class TransformerPPO(PPO):
         check_keywords("rollout_buffer_kwargs", self.rollout_buffer_kwargs, self.rollout_buffer_class, passed=own)
         super()._setup_model()
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
-        self.policy.optimizer.register_step_pre_hook(refuse_non_finite_gradients)
+        GradientGuard(self.policy.optimizer, [self.policy.action_net, self.policy.value_net])
         self._last_memory = self.policy.empty_memory(self.n_envs)
         self.rollout_buffer.bind(self.policy.transformers)
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        progress = self._current_progress_remaining
+        for attribute, name in SCHEDULES.items():  # a schedule that was right at first may return NaN later
+            if getattr(self, attribute) is not None:
+                # Below 0, at the end of a rollout that was longer than what was left, PPO accepts any number
+                check = check_non_negative if progress >= 0 else check_number
+                check(f"{name}({progress:g})", float(getattr(self, attribute)(progress)))
         super()._update_learning_rate(optimizers)
         if self.vf_lr_schedule is not None:
             vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
@@ -259,6 +271,7 @@ class TransformerPPO(PPO):
     ) -> bool:
         assert self._last_obs is not None, "No previous observation was provided"
         assert isinstance(rollout_buffer, MemoryRolloutBuffer), f"{rollout_buffer} has no memory"
+        self._restart_if_reset(env)
         check_finite_step(self._vec_normalize_env, self._last_obs)
         # Switch to eval mode (this affects batch norm / dropout)
         self.policy.set_training_mode(False)
@@ -278,7 +291,7 @@ class TransformerPPO(PPO):
 
             with th.no_grad():
                 # Convert to pytorch tensor or to TensorDict
-                obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+                obs_tensor = obs_as_tensor(self._last_obs, self.device)
                 memory = self.policy.remember(self._last_memory, obs_tensor, self._last_episode_starts)  # type: ignore[arg-type]
                 actions, values, log_probs = self.policy(memory)
             actions = actions.cpu().numpy()
@@ -293,7 +306,10 @@ class TransformerPPO(PPO):
                     clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
 
             new_obs, rewards, dones, infos = env.step(clipped_actions)
-            rewards = rewards.astype(np.float32, copy=False)  # integers would truncate the bootstrapped value
+            self._last_resets = tuple(env.unwrapped.reset_infos)
+            # The environment may write to its arrays at the next step, and we write to the rewards
+            new_obs, dones = map_tokens(np.array, new_obs), np.array(dones)
+            rewards = np.array(rewards, dtype=np.float32)  # integers would truncate the bootstrapped value
             check_finite_step(self._vec_normalize_env, new_obs, rewards)
 
             self.num_timesteps += env.num_envs
@@ -316,7 +332,7 @@ class TransformerPPO(PPO):
                 log_probs,
                 memory.lengths,
             )
-            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_obs = new_obs
             self._last_episode_starts = dones
             self._last_memory = memory
 
@@ -332,6 +348,28 @@ class TransformerPPO(PPO):
         callback.on_rollout_end()
 
         return True
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        before = self._last_obs
+        result = super()._setup_learn(*args, **kwargs)
+        if self._last_obs is not before:  # the environment has been reset
+            self._last_obs = map_tokens(np.array, self._last_obs)
+            self._last_resets = None
+        return result
+
+    def _restart_if_reset(self, env: VecEnv) -> None:
+        """Begin new episodes if something else has used the training environment since the last rollout."""
+        resets = env.unwrapped.reset_infos
+        if self._last_resets is None or all(a is b for a, b in zip(resets, self._last_resets, strict=True)):
+            return
+        warnings.warn(
+            "the training environment was reset between two rollouts, for example by evaluate_policy: new episodes "
+            "begin. Evaluate in another environment",
+            UserWarning,
+            stacklevel=2,
+        )
+        self._last_obs = map_tokens(np.array, env.reset())
+        self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
 
     def _begin_rollout(self, rollout_buffer: MemoryRolloutBuffer, callback: BaseCallback) -> None:
         """Continue an interrupted run, prepare the buffer, and tell callbacks that write checkpoints."""
@@ -498,12 +536,11 @@ class TransformerPPO(PPO):
             return
         target = pathlib.Path(path)
         target = target if target.suffix else target.with_name(f"{target.name}.zip")
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(atomic_file(make_place(target)))
-            except OSError as error:
-                raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
-            super().save(file, exclude, include)  # type: ignore[arg-type]
+        try:
+            with atomic_file(make_place(target)) as file:
+                super().save(file, exclude, include)  # type: ignore[arg-type]
+        except OSError as error:
+            raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
 
     def export(
         self,
@@ -536,4 +573,4 @@ class TransformerPPO(PPO):
         return export(self, path, env_id, env_kwargs, vec_normalize, summary)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_memory", "start_from"]
+        return [*super()._excluded_save_params(), "_last_memory", "_last_resets", "start_from"]

@@ -98,7 +98,7 @@ class CountingRolloutBuffer(MemoryRolloutBuffer):
     """Minibatches of random transitions, which need no tokens of earlier steps."""
 
     def begin_rollout(self, memory: Any) -> Any:
-        self._allocate(0)
+        self._allocate()
         return memory
 
     def _draw(self, batch_size: int) -> Iterator[np.ndarray]:

@@ -108,7 +108,7 @@ def test_failed_save_leaves_the_existing_file(
     model.learn(16)
     with monkeypatch.context() as patch:
         patch.setattr(th, "save", fail)
-        with pytest.raises(type(error)):
+        with pytest.raises(ValueError if isinstance(error, OSError) else type(error)):
             model.save(tmp_path / "model")
     assert len(calls) == 2
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
