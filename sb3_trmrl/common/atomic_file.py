@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +22,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     :return: File object to write to
     :raises OSError: if the file cannot be written
     """
-    # In the same folder, where renaming is atomic
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # In the same folder, where renaming is atomic. Nobody can foresee the name and place a link there
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
+            if path.exists():
+                temporary.chmod(path.stat().st_mode)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -40,7 +44,10 @@ def make_place(path: Path) -> Path:
     :return: The file that ``path`` points to
     :raises OSError: if there can be no such file
     """
-    target = path.resolve()
+    try:
+        target = path.resolve()
+    except RuntimeError as error:  # before Python 3.13
+        raise OSError(errno.ELOOP, f"the link {path} leads to itself") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise IsADirectoryError("it is a folder")

@@ -145,19 +145,25 @@ def check_keywords(
     return dict(value)
 
 
-def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray]) -> None:
+def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray], largest: float = 3.4e38) -> None:
     """
     Check numbers of B environments, shape (B, ...), or a mapping of those; the error names the first environment with a
-    number that is not finite. One NaN in a rollout would turn all weights into NaN at the next update.
+    number that is not finite or above ``largest``, by default the end of 32-bit floats. One NaN in a rollout would turn
+    all weights into NaN at the next update.
     """
     if isinstance(array, Mapping):
         for key, value in array.items():
-            check_finite(f"{name}[{key!r}]", value)
+            check_finite(f"{name}[{key!r}]", value, largest)
         return
     array = np.asarray(array)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        index = int(np.argwhere(~np.isfinite(array))[0][0]) if array.ndim else 0
-        raise ValueError(f"non-finite {name} from environment {index}: {array[index] if array.ndim else array}")
+    if array.dtype.kind != "f":
+        return
+    is_right = np.abs(array) <= largest  # False for NaN
+    if not is_right.all():
+        index = int(np.argwhere(~is_right)[0][0]) if array.ndim else 0
+        wrong = array[index] if array.ndim else array
+        problem = "too large a number in" if np.isfinite(wrong).all() else "non-finite"
+        raise ValueError(f"{problem} {name} from environment {index}: {wrong}")
 
 
 def short_repr(value: Any, length: int = 200) -> str:

@@ -49,8 +49,8 @@ class AdaptationResult:
 
     @property
     def returns(self) -> np.ndarray:
-        """Sum of each episode's rewards, (T, E)"""
-        returns: np.ndarray = np.nansum(self.rewards, axis=2)
+        """Sum of each episode's rewards, (T, E), NaN for an episode that was not played"""
+        returns: np.ndarray = np.where(self.lengths > 0, np.nansum(self.rewards, axis=2), np.nan)
         return returns
 
     @property

@@ -152,7 +152,7 @@ class Trials:
                 tasks = np.arange(start, min(start + n_envs, len(self.tasks)))
                 venv = self._make_vec_env(tasks)
                 try:
-                    yield from play_trials(model, venv, tasks, deterministic, vec_normalize)
+                    yield from play_trials(model, venv, tasks, deterministic, vec_normalize, self.n_episodes)
                 finally:
                     venv.close()
                 if after_task is not None:
@@ -197,7 +197,12 @@ def _check_observations(model: Agent, space: spaces.Space[Any]) -> None:
 
 
 def play_trials(
-    model: Agent, venv: DummyVecEnv, tasks: np.ndarray, deterministic: bool, vec_normalize: VecNormalize | None
+    model: Agent,
+    venv: DummyVecEnv,
+    tasks: np.ndarray,
+    deterministic: bool,
+    vec_normalize: VecNormalize | None,
+    n_episodes: int | None = None,
 ) -> Iterator[TrialStep]:
     """
     Play one trial in each environment; an environment without trials plays one episode.
@@ -207,7 +212,9 @@ def play_trials(
     :param tasks: Index of the task of each of them
     :param deterministic: See :meth:`Trials.play`
     :param vec_normalize: Statistics for observations
+    :param n_episodes: Number of episodes that each trial must have
     :return: The steps of one trial in each environment
+    :raises ValueError: if a reward is not finite, or a trial ends before its last episode does
     """
     observation: Any = venv.reset()
     state, starts = None, np.ones(venv.num_envs, dtype=bool)
@@ -220,6 +227,14 @@ def play_trials(
         actions, state = model.predict(observation, state=state, episode_start=starts, deterministic=deterministic)
         observation, rewards, starts, infos = venv.step(actions)
         envs = np.flatnonzero(running)
+        for env in envs[~np.isfinite(rewards[envs])]:
+            raise ValueError(f"non-finite reward from environment {env} at step {number} of its trial: {rewards[env]}")
+        for env in envs[starts[envs]]:
+            if n_episodes is not None and len(infos[env].get("episode_returns", ())) < n_episodes:
+                raise ValueError(
+                    f"the trial in environment {env} ended after {number + 1} steps, in episode {episodes[env] + 1} of "
+                    f"{n_episodes}: look for a time limit outside the trial, such as `max_episode_steps` of gym.make"
+                )
         yield TrialStep(envs, tasks[envs], episodes.copy(), number, state, actions, rewards, infos)
         episodes += [info.get("new_episode", False) for info in infos]
         running &= ~starts

@@ -44,6 +44,9 @@ from sb3_trmrl.common.checks import (
 
 Check = Callable[[str, Any], Any]
 
+#: Largest observation: networks compute products of observations and weights, and their squares, in 32 bits
+MAX_OBSERVATION = 1e18
+
 
 def check_schedule(name: str, value: Any) -> None:
     """Require a number, or a function of the progress remaining, that is finite and not negative at the beginning."""

@@ -25,7 +25,7 @@ from sb3_trmrl.memory.interface import Batch, Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
 from sb3_trmrl.memory.working_memory import WorkingMemory
-from sb3_trmrl.transformer_ppo.arguments import POLICY_CHECKS, check_arguments, check_spaces
+from sb3_trmrl.transformer_ppo.arguments import MAX_OBSERVATION, POLICY_CHECKS, check_arguments, check_spaces
 
 #: What the policy reads: a live memory, a minibatch of memories, or plain observations
 PolicyInput = Memory | Batch | Tokens
@@ -394,7 +394,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         self.set_training_mode(False)  # before anything is computed: the full memory encodes the observation
         self._check_observation(observation)
         obs, vectorized = self.obs_to_tensor(observation)
-        check_finite("observation", map_tokens(lambda tensor: tensor.cpu().numpy(), obs))
+        check_finite("observation", map_tokens(lambda tensor: tensor.cpu().numpy(), obs), MAX_OBSERVATION)
         n_envs = len(first_array(obs))
         memory = self.empty_memory(n_envs) if state is None else self._check_state(state, n_envs)
         starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.asarray(episode_start).reshape(-1)

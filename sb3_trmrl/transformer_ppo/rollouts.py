@@ -8,23 +8,24 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.checks import check_finite
 from sb3_trmrl.memory.interface import Memory
+from sb3_trmrl.transformer_ppo.arguments import MAX_OBSERVATION
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 
 
 def check_finite_step(normalizer: VecNormalize | None, obs: Any, rewards: np.ndarray | None = None) -> None:
     """
-    Check the newest observations and rewards.
+    Check the newest observations and rewards. Networks compute squares of observations in 32 bits.
 
     :param normalizer: VecNormalize of the training environment. The original numbers are checked, because its
         statistics would spread a NaN from one environment to all
     :param obs: Newest observations, (n_envs, \\*observation), or a dictionary
     :param rewards: Newest rewards, (n_envs,)
-    :raises ValueError: if a number is not finite; names the environment
+    :raises ValueError: if a number is not finite or too large; names the environment
     """
     if normalizer is not None:
-        obs = normalizer.get_original_obs()
+        check_finite("observation", normalizer.get_original_obs())
         rewards = rewards if rewards is None else normalizer.get_original_reward()
-    check_finite("observation", obs)
+    check_finite("observation", obs, MAX_OBSERVATION)
     if rewards is not None:
         check_finite("reward", rewards)
 
@@ -62,7 +63,7 @@ def bootstrap_truncated(
     stacked: Any = np.stack(terminal_obs)
     if isinstance(terminal_obs[0], dict):
         stacked = {key: np.stack([obs[key] for obs in terminal_obs]) for key in terminal_obs[0]}
-    check_finite("terminal observation", stacked)
+    check_finite("terminal observation", stacked, MAX_OBSERVATION)
     with th.no_grad():
         # The memory before the reset: it is the value of continuing the episode
         starts = th.zeros(len(truncated), dtype=th.bool, device=policy.device)

@@ -151,14 +151,12 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
             self._next_task = (self._next_task + 1) % len(self.tasks)
         else:
             if seed is not None:
+                self._give_first_task(seed)
                 # This seeds whichever layer holds the generator that samples the tasks. The reset below continues its
                 # stream: task and initial state must not come from the same random numbers.
                 self.env.reset(seed=seed, options=self._inner_options)
                 seed = None
-            sampled = self._sample_tasks(1)
-            if len(sampled) != 1:
-                raise ValueError(f"sample_tasks(1) must return one task, it returned {len(sampled)}: {sampled!r}")
-            self._set_task(sampled[0])
+            self._set_task(self._sample_task())
 
         observation, info = self.env.reset(seed=seed, options=self._inner_options)
         self._needs_reset = False
@@ -167,6 +165,22 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         info["episode_index"] = 0
         info["new_episode"] = False
         return observation, info
+
+    def _sample_task(self) -> Any:
+        sampled = self._sample_tasks(1)
+        if len(sampled) != 1:
+            raise ValueError(f"sample_tasks(1) must return one task, it returned {len(sampled)}: {sampled!r}")
+        return sampled[0]
+
+    def _give_first_task(self, seed: int) -> None:
+        """Set a task if there is none yet: some environments cannot be reset without a task, such as MetaWorld's."""
+        try:
+            has_task = self._get_task() is not None
+        except Exception:  # environments fail in their own ways
+            has_task = False
+        if not has_task:
+            self.unwrapped.np_random, _ = gym.utils.seeding.np_random(seed)
+            self._set_task(self._sample_task())
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """
