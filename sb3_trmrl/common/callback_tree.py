@@ -40,5 +40,6 @@ def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
 
 def environments_of(callback: BaseCallback) -> dict[str, VecEnv]:
     """Return the environments that a callback holds, except the training environment, by attribute name."""
+    model = getattr(callback, "model", None)  # None before training
     held = {name: value for name, value in vars(callback).items() if isinstance(value, VecEnv)}
-    return {name: env for name, env in held.items() if env is not callback.model.env}
+    return {name: env for name, env in held.items() if model is None or env is not model.env}

@@ -1,35 +1,55 @@
-"""Errors from the worker processes of a SubprocVecEnv."""
+"""Watching the worker processes of a SubprocVecEnv, whose death would block the main process."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import Pipe, connection
+from threading import Thread
+from typing import Any
 
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 
 @contextmanager
-def worker_errors(environments: Callable[[], Iterable[VecEnv]]) -> Iterator[None]:
+def watched_workers(environments: Iterable[VecEnv]) -> Iterator[None]:
     """
-    Replace errors of a closed pipe by an error that names the worker process that has ended.
+    While the context is open, the death of a worker ends all workers of its environment and closes the environment:
+    SB3 would wait for ever for a worker that another one keeps open, or in ``close()``.
 
-    :param environments: Returns the environments that may have workers; called after an error
-    :raises RuntimeError: naming the workers that have ended
+    :param environments: Environments, some of which may have workers
+    :raises RuntimeError: naming the worker that has died
     """
+    found = (env.unwrapped for env in environments)
+    vec_envs = [env for env in dict.fromkeys(found) if isinstance(env, SubprocVecEnv) and not env.closed]
+    dead: dict[int, int] = {}  # exit codes by index
+    reader, writer = Pipe(duplex=False)
+    thread = Thread(target=_watch, args=(vec_envs, reader, dead), daemon=True)
+    thread.start()
     try:
         yield
-    except (EOFError, ConnectionError) as error:
-        ended = [f"{index} (exit code {code})" for env in environments() for index, code in _exit_codes(env).items()]
-        if not ended:
+    except (EOFError, OSError) as error:  # pipes that broke, or were closed by the watching thread
+        thread.join(timeout=1)  # the pipe may break before the process has ended
+        if not dead:
             raise
+        ended = ", ".join(f"{index} (exit code {code})" for index, code in dead.items())
         raise RuntimeError(
-            f"worker process of SubprocVecEnv has ended, environment {', '.join(ended)}: a negative exit code is the "
-            "signal that killed it, -9 often means that the system was out of memory. Earlier checkpoints are intact"
+            f"worker process of SubprocVecEnv has ended, environment {ended}: a negative exit code is the signal that "
+            "killed it, -9 often means that the system was out of memory. Earlier checkpoints are intact"
         ) from error
+    finally:
+        writer.close()
+        thread.join(timeout=5)
 
 
-def _exit_codes(env: VecEnv) -> dict[int, int]:
-    """Return the exit codes of the workers that have ended, by index."""
-    base = env.unwrapped
-    processes = base.processes if isinstance(base, SubprocVecEnv) else []
-    for process in processes:
-        process.join(timeout=1)  # its pipe may be closed before its exit code is known
-    return {index: process.exitcode for index, process in enumerate(processes) if process.exitcode is not None}
+def _watch(vec_envs: list[SubprocVecEnv], stop: connection.Connection, dead: dict[int, int]) -> None:
+    """Wait until a worker dies or the other end of ``stop`` is closed."""
+    workers: dict[Any, Any] = {
+        process.sentinel: (env, index) for env in vec_envs for index, process in enumerate(env.processes)
+    }
+    ended = [workers[each] for each in connection.wait([*workers, stop]) if each is not stop]
+    for env, index in ended:
+        env.processes[index].join(timeout=1)  # its files are closed before its exit code is known
+        dead[index] = env.processes[index].exitcode
+    for env, _ in ended:
+        for process in env.processes:
+            process.kill()
+        env.waiting, env.closed = False, True

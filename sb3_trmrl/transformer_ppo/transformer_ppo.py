@@ -23,7 +23,7 @@ from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_non_negative, check_number, check_option
 from sb3_trmrl.common.threads import one_thread_beside_workers
-from sb3_trmrl.common.workers import worker_errors
+from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
@@ -426,7 +426,7 @@ class TransformerPPO(PPO):
         if self.start_from is not None:
             total_timesteps = self.start_from.begin_learning(self, total_timesteps)
             reset_num_timesteps = False
-        with worker_errors(lambda: self._environments(callback)):
+        with watched_workers(self._environments(callback)):
             return super().learn(
                 total_timesteps=total_timesteps,
                 callback=callback,

@@ -56,6 +56,7 @@ class Scripted(ToyFamily):
         self.observation_space = spaces.Dict(a=number, b=spaces.Discrete(10_000)) if dict_observation else number
         self.action_space = action_space
         self.script, self.n_resets, self.n_observations, self.next_task = script, 0, 0, 0
+        self.task: Any = -1  # can be reset before a task is set
         #: All calls in order
         self.calls: list[tuple[str, Any, Any]] = []
 

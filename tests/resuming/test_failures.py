@@ -27,7 +27,6 @@ def test_a_killed_worker_is_named_and_the_checkpoint_intact(tmp_path: Path) -> N
     kill = Hooks(step=lambda callback: kill_worker(env, 1) if callback.num_timesteps == 150 else None)
     with pytest.raises(RuntimeError, match=r"worker process .* environment 1 \(exit code -9\)"):
         new_model(env).learn(256, callback=[TrainingCheckpoint(tmp_path, save_freq=64), kill])
-    env.processes[0].terminate()  # type: ignore[attr-defined]
     resumed = TransformerPPO.resume(tmp_path, make_env())
     assert resumed.num_timesteps == 128
     assert resumed.learn(192, callback=Hooks()).num_timesteps == 192
@@ -39,7 +38,6 @@ def test_a_killed_worker_of_an_evaluation_is_named() -> None:
     kill_worker(env, 1)
     with pytest.raises(RuntimeError, match=r"worker process .* environment 1 \(exit code -9\)"):
         new_model().learn(64, callback=evaluation)
-    env.processes[0].terminate()  # type: ignore[attr-defined]
 
 
 def test_a_gradient_that_is_not_finite_leaves_weights_and_checkpoint(tmp_path: Path) -> None:
