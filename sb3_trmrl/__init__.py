@@ -10,6 +10,7 @@ from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback
 from sb3_trmrl.resuming import TrainingCheckpoint
 from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
+from sb3_trmrl.trials.held_out import share_tasks
 from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial
 from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
 
@@ -28,4 +29,5 @@ __all__ = [
     "load_agent",
     "load_from_hub",
     "push_to_hub",
+    "share_tasks",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, SupportsFloat
+from weakref import WeakSet
 
 import gymnasium as gym
 from gymnasium.error import ResetNeeded
@@ -16,6 +18,10 @@ from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
 # Wrappers inside the trial write these about an inner episode. SB3 would read them as statements about its own episode,
 # the trial, so they are removed.
 _INNER_EPISODE_KEYS = ("episode", "TimeLimit.truncated", "terminal_observation")
+
+
+#: Trials that have begun the first of their tasks and not ended it
+_AT_FIRST_TASK: WeakSet[Any] = WeakSet()
 
 
 def trials_of(env: gym.Env) -> MultiEpisodeTrial | None:
@@ -147,6 +153,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if has_task:
             self._set_task(task)
         elif self.tasks is not None:
+            if len(self.tasks) > 1:
+                self._warn_of_copies()
             self._set_task(self.tasks[self._next_task])
             self._next_task = (self._next_task + 1) % len(self.tasks)
         else:
@@ -165,6 +173,27 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         info["episode_index"] = 0
         info["new_episode"] = False
         return observation, info
+
+    def _warn_of_copies(self) -> None:
+        """Warn if another copy has begun the same tasks: all copies would visit the first few of them."""
+        _AT_FIRST_TASK.discard(self)
+        if self._next_task > 0:
+            return
+        tasks: Any = self.tasks
+        same = [(len(each.tasks), repr(each.tasks[0])) == (len(tasks), repr(tasks[0])) for each in _AT_FIRST_TASK]
+        if any(same):
+            warnings.warn(
+                "several copies of an environment visit the same tasks in the same order, and together they meet only "
+                "a few of them. Divide the tasks with sb3_trmrl.share_tasks(vec_env) before the first reset, or use "
+                "evaluate_adaptation",
+                UserWarning,
+                stacklevel=4,
+            )
+        _AT_FIRST_TASK.add(self)
+
+    def close(self) -> None:
+        _AT_FIRST_TASK.discard(self)
+        super().close()
 
     def _sample_task(self) -> Any:
         sampled = self._sample_tasks(1)
@@ -208,6 +237,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
             terminated = truncated = False
         elif ended:
             self._needs_reset = True
+            _AT_FIRST_TASK.discard(self)
             if self.trial_end is not None:
                 terminated, truncated = self.trial_end == "terminated", self.trial_end == "truncated"
         info["episode_index"] = len(self._episode_returns) - (ended and not new_episode)
