@@ -28,6 +28,7 @@ from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, raised_by_user_code
 from sb3_trmrl.zoo.report import write_report
+from sb3_trmrl.zoo.run_lock import RunLock
 from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, INITIAL_MODEL
 from sb3_trmrl.zoo.schedules import schedule_from_string
 
@@ -82,6 +83,7 @@ class TrMRLExperimentManager(ExperimentManager):
     * the VecNormalize statistics of the best model are saved beside it
     * evaluations and training returns are also logged for each episode of a trial
     * ``-i`` continues with the run's own hyperparameters and step count
+    * a run that another process is training is not resumed
     * TransformerPPO writes checkpoints, from which an interrupted run is resumed exactly
 
     :param report: Compare the model before and after training on the test tasks, see :func:`write_report`
@@ -107,9 +109,14 @@ class TrMRLExperimentManager(ExperimentManager):
         self.command_line = list(command_line)
         self.resume = resume
         self._made_folder = False
+        self._lock: RunLock | None = None
         if resume is not None:
             self.save_path = str(resume.parents[1])
             self.params_path = f"{self.save_path}/{self.env_name}"
+            try:
+                self._lock = RunLock(self.save_path)
+            except ValueError as error:
+                raise BadExperiment(f"argument --resume: {error}") from error
         self.user_env_kwargs: dict[str, Any] = arguments.env_kwargs or {}
         self.has_splits = has_splits(env_id)
         if self.optimize_hyperparameters:
@@ -122,6 +129,7 @@ class TrMRLExperimentManager(ExperimentManager):
         try:
             return super().setup_experiment()
         except Exception as error:
+            self._release()
             self._remove_unused_folder()
             if not is_about_arguments(error):
                 raise
@@ -141,6 +149,7 @@ class TrMRLExperimentManager(ExperimentManager):
             try:
                 os.makedirs(self.save_path)
                 self._made_folder = True
+                self._lock = RunLock(self.save_path)
                 break
             except FileExistsError:
                 self.save_path = os.path.join(folder, f"{name}_{get_latest_run_id(folder, name) + 1}")
@@ -305,17 +314,28 @@ class TrMRLExperimentManager(ExperimentManager):
             file.write(json.dumps(self.command_line).encode())
 
     def learn(self, model: BaseAlgorithm) -> None:
-        if self.resume is not None:
-            super().learn(model)
-            return
-        if self.report:
-            model.save(os.path.join(self.save_path, INITIAL_MODEL))
-        super().learn(_ContinuedRun(model) if self.continue_training else model)  # type: ignore[arg-type]
+        try:
+            if self.resume is not None:
+                super().learn(model)
+                return
+            if self.report:
+                model.save(os.path.join(self.save_path, INITIAL_MODEL))
+            super().learn(_ContinuedRun(model) if self.continue_training else model)  # type: ignore[arg-type]
+        except BaseException:
+            self._release()
+            raise
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
-        super().save_trained_model(model)
-        if self.report:
-            write_report(self.save_path)
+        try:
+            super().save_trained_model(model)
+            if self.report:
+                write_report(self.save_path)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
 
 def _evaluated(key: str, value: str) -> Any:

@@ -1,0 +1,32 @@
+"""One process at a time writes to the folder of a run."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+class RunLock:
+    """
+    Lock of a run's folder. The system releases it when the process ends, in whatever way.
+
+    :param folder: Folder of the run
+    :raises ValueError: if another process holds the lock; names that process
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._owner = Path(folder, "lock.owner")
+        self._lock = FileLock(Path(folder, "lock"))
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise ValueError(f"the run in {folder} is being trained by {self._owner.read_text()}") from None
+        self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+
+    def release(self) -> None:
+        """Let other processes write to the folder."""
+        self._owner.unlink(missing_ok=True)
+        self._lock.release()
