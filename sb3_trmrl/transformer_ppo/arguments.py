@@ -44,6 +44,9 @@ from sb3_trmrl.common.checks import (
 
 Check = Callable[[str, Any], Any]
 
+#: Format of the zip of a model. It changes when this version could not load the zip of an earlier one, or vice versa
+ZIP_FORMAT = 1
+
 #: Largest observation: networks compute products of observations and weights, and their squares, in 32 bits
 MAX_OBSERVATION = 1e18
 
@@ -270,8 +273,11 @@ def check_zip(path: Any) -> None:
             if problem is None:
                 missing = [name for name in ("data", "policy.pth") if name not in file.namelist()]
                 problem = missing[0] if missing else None
-            if problem is None and not isinstance(json.loads(file.read("data")), dict):
-                problem = "data"
+            if problem is None:
+                data = json.loads(file.read("data"))
+                problem = None if isinstance(data, dict) else "data"
+                if problem is None and data.get("zip_format", ZIP_FORMAT) != ZIP_FORMAT:
+                    problem = f"it has format {data['zip_format']}, this version of sb3_trmrl reads {ZIP_FORMAT}"
     except (zipfile.BadZipFile, EOFError, ValueError, zlib.error) as error:
         problem = str(error)
     if problem is not None:

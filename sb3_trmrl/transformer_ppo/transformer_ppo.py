@@ -33,6 +33,7 @@ from sb3_trmrl.transformer_ppo.arguments import (
     LOAD_CHECKS,
     SAVE_CHECKS,
     SCHEDULES,
+    ZIP_FORMAT,
     check_arguments,
     check_batch_size,
     check_env,
@@ -226,6 +227,7 @@ class TransformerPPO(PPO):
         own = inspect.signature(RolloutBuffer).parameters
         check_keywords("rollout_buffer_kwargs", self.rollout_buffer_kwargs, self.rollout_buffer_class, passed=own)
         super()._setup_model()
+        self.zip_format = ZIP_FORMAT  # is saved like every attribute
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
         GradientGuard(self.policy.optimizer, [self.policy.action_net, self.policy.value_net])
         self._last_memory = self.policy.empty_memory(self.n_envs)
