@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 @contextmanager
 def worker_errors(environments: Callable[[], Iterable[VecEnv]]) -> Iterator[None]:
     """
-    Replace errors of a closed pipe by an error that names the worker process that has ended.
+    Replace errors about a closed pipe with an error that names the worker process that has ended.
 
     :param environments: Returns the environments that may have workers; called after an error
     :raises RuntimeError: naming the workers that have ended
@@ -22,7 +22,7 @@ def worker_errors(environments: Callable[[], Iterable[VecEnv]]) -> Iterator[None
             raise
         raise RuntimeError(
             f"worker process of SubprocVecEnv has ended, environment {', '.join(ended)}: a negative exit code is the "
-            "signal that killed it, -9 often means that the system was out of memory. Earlier checkpoints are intact"
+            "signal that killed it; -9 often means that the system was out of memory. Earlier checkpoints are intact"
         ) from error
 
 

@@ -75,5 +75,5 @@ def test_a_reward_that_is_not_finite_leaves_the_checkpoint(tmp_path: Path, monke
 def test_a_state_that_cannot_be_pickled_is_named(tmp_path: Path) -> None:
     env = make_env()
     env.unwrapped.envs[0].unwrapped.state_dict = lambda: {"function": lambda: None}  # type: ignore[attr-defined]
-    with pytest.raises(TypeError, match=r"state_dict\(\) of the environment must return what can be pickled"):
+    with pytest.raises(TypeError, match=r"state_dict\(\) of the environment must return a picklable object"):
         new_model(env).learn(64, callback=TrainingCheckpoint(tmp_path))
