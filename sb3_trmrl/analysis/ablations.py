@@ -56,9 +56,9 @@ def plot_ablations(result: Ablations, path: str | Path) -> None:
     Draw a panel for each setting. Bands are 95 % bootstrap intervals over seeds.
 
     :param result: Learning curves
-    :param path: Picture to write
+    :param path: Image file to write
     :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("result", result, Ablations, "an Ablations")
     check_picture(path)

@@ -18,9 +18,9 @@ def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -
     Draw the mean return of each episode with its 95 % bootstrap interval over tasks, and each task as a thin line.
 
     :param results: Evaluations, by their name in the legend
-    :param path: Picture to write
+    :param path: Image file to write
     :raises TypeError: if ``results`` or ``path`` has the wrong type
-    :raises ValueError: if ``results`` is empty, or no picture can be written to ``path``
+    :raises ValueError: if ``results`` is empty, or no image can be written to ``path``
     """
     check_named("results", results, AdaptationResult)
     check_picture(path)

@@ -216,11 +216,11 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
     are 95 % bootstrap intervals over seeds.
 
     :param groups: Runs by the name of the agent
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :param split: Split of the tasks after training
     :raises TypeError: if ``groups`` or ``path`` has the wrong type
-    :raises ValueError: if ``groups`` is empty, or no picture can be written to ``path``
+    :raises ValueError: if ``groups`` is empty, or no image can be written to ``path``
     """
     check_named("groups", groups, Group)
     check_picture(path)

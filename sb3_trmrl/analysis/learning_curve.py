@@ -44,10 +44,10 @@ def plot_learning_curve(curve: LearningCurve, levels: Mapping[str, float], path:
 
     :param curve: Returns of a run
     :param levels: Horizontal lines by their label
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :raises TypeError: if ``curve`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("curve", curve, LearningCurve, "a LearningCurve")
     check_picture(path)

@@ -31,9 +31,9 @@ class OnlineAdaptation:
     :param window: Number of steps of the moving average
     :param first_level: Mean reward at the first step
     :param final_level: Mean reward over the last quarter of the steps
-    :param adapted_at: Step, counted from 1, after which the smoothed reward is never below the final level by more than
-        5 % of the difference between first and final level; None if the reward did not increase, or the last step is
-        below
+    :param adapted_at: First step, counted from 1, from which the smoothed reward never again falls below the final
+        level by more than 5 % of the difference between first and final level; None if the reward did not increase, or
+        if it is below this level at the last step
     """
 
     means: dict[str, np.ndarray]
@@ -62,8 +62,8 @@ def online_adaptation(result: AdaptationResult, window: int = 11) -> OnlineAdapt
     Measure how fast an agent adapts in the first episode.
 
     :param result: Evaluation of any agent, with the numbers of ``info`` to include, for example ``"x_velocity"``
-    :param window: Number of steps of the moving average (fewer at the ends), odd; 11 are about one stride of a running
-        HalfCheetah
+    :param window: Number of steps of the moving average (fewer at the ends), odd; 11 steps are about one stride of a
+        running HalfCheetah
     :return: Mean reward and numbers at each step of the first episode, and the step at which the agent has adapted
     :raises ValueError: if ``window`` is even or below 1
     :raises TypeError: if ``result`` has the wrong type
@@ -131,11 +131,11 @@ def plot_online_adaptation(
     Draw reward and numbers of ``info`` at each step of the first episode.
 
     :param result: Result of :func:`online_adaptation`
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :param targets: Levels to draw as dotted lines, by name, for example the mean target velocity of the tasks
     :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("result", result, OnlineAdaptation, "an OnlineAdaptation")
     check_picture(path)
@@ -185,11 +185,11 @@ def plot_targets(
 
     :param result: Evaluation whose tasks are targets for this number, for example the speeds of HalfCheetahVel
     :param name: Name of the number in ``result.infos``
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :param n_shown: Number of tasks to draw, evenly spaced from the lowest to the highest target
     :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("result", result, AdaptationResult, "an AdaptationResult")
     check_picture(path)

@@ -28,7 +28,7 @@ class Refinement:
         steps of each task, (tasks, L + 1)
     :param action_error: Mean squared error of a linear regression from the memory of each layer to the agent's actions,
         on each test task, (test tasks, L + 1)
-    :param constant_error: Mean squared error of a constant prediction, the mean action of the train tasks,
+    :param constant_error: Mean squared error of a constant prediction, the mean action of the training tasks,
         (test tasks,)
     """
 
@@ -55,7 +55,7 @@ def refinement(steps: Iterable[TracedSteps], n_train_tasks: int = 20) -> Refinem
     Measure how each layer refines the episodic memory.
 
     :param steps: Traced steps; in the paper, of 3 episodes of each of 30 tasks
-    :param n_train_tasks: Number of tasks, the first ones, to fit the regression on; it is tested on the others
+    :param n_train_tasks: Number of tasks to fit the regression on, the first ones; it is tested on the others
     :return: Distance of each layer to the last layer and to the actions
     :raises TypeError: if ``steps`` has the wrong type
     :raises ValueError: if there are no steps, or no tasks to test on
@@ -106,10 +106,10 @@ def plot_refinement(
     Draw both distances for each layer.
 
     :param result: Result of :func:`refinement`
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("result", result, Refinement, "a Refinement")
     check_picture(path)
@@ -128,7 +128,7 @@ def plot_refinement(
     # The error is 0 for an agent with constant actions
     scale = "log" if constant > 0 and result.action_error.mean(axis=0).min() > 0 else "linear"
     right.set(title="linear regression on the actions", ylabel="mean squared error, test tasks", yscale=scale)
-    right.axhline(constant, color=COLOURS[1], linestyle="--", label=f"mean action of the train tasks, {constant:.3g}")
+    right.axhline(constant, color=COLOURS[1], linestyle="--", label=f"mean action, training tasks, {constant:.3g}")
     right.margins(y=0.35)  # room for the legend
     for axes in figure.axes:
         axes.legend(fontsize="small", loc="upper right")

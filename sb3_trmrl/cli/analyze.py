@@ -1,4 +1,4 @@
-"""``analyze``: the paper's analyses of a trained agent, as tables and pictures."""
+"""``analyze``: the paper's analyses of a trained agent, as tables and plots."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class _Job:
 
     @property
     def title(self) -> str:
-        """Beginning of the pictures' titles"""
+        """Beginning of the titles of the plots"""
         return self.agent.env_id
 
     @property
     def picture(self) -> Path:
-        """File of the picture"""
+        """File of the plot"""
         return self.stem.with_suffix(".png")
 
     def trials(self) -> Trials:
@@ -102,7 +102,7 @@ def _online(job: _Job) -> _Found:
     plot_online_adaptation(found, job.picture, f"{job.title}: online adaptation", targets)
     text = f"Reward per step: first level {found.first_level:.3f}, final level {found.final_level:.3f}. "
     if found.adapted_at is None:
-        text += "The reward does not reach the final level within 5 % and stay there."
+        text += "The reward does not come within 5 % of the final level and stay there."
     else:
         text += f"Within 5 % of the final level from step {found.adapted_at} on, smoothed over {found.window} steps."
     frame = found.to_frame()
@@ -126,8 +126,8 @@ def _refinement(job: _Job) -> _Found:
     found = refinement(job.steps(job.trials()), n_train_tasks)
     plot_refinement(found, job.picture, f"{job.title}: refinement of the episodic memory")
     constant = found.constant_error.mean()
-    text = f"Regression on the actions: {n_train_tasks} train tasks, {n_tasks - n_train_tasks} test tasks. "
-    text += f"Predicting the mean action of the train tasks has an error of {constant:.4g}."
+    text = f"Regression on the actions: {n_train_tasks} training tasks, {n_tasks - n_train_tasks} test tasks. "
+    text += f"Always predicting the mean action of the training tasks has an error of {constant:.4g}."
     return _Found(found.to_frame(), found.to_frame(), text)
 
 
@@ -137,7 +137,7 @@ def _memories(job: _Job) -> _Found:
     plot_working_memories(found, job.picture, f"{job.title}: working memories", task_unit=trials.task_unit)
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.explained)
     text = f"The three components explain {shares} of the variance. {100 * found.share_between_tasks:.1f} % of the "
-    text += "variance that they explain together is between the means of the tasks, which the table shows."
+    text += "variance that they explain together lies between the means of the tasks, which the table shows."
     frame = found.to_frame()
     return _Found(frame, frame.drop(columns="step").groupby("task", sort=False).mean().reset_index(), text)
 
@@ -201,7 +201,7 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
     parser = _parser(kind, kinds, counts)
     options = parser.parse_args(arguments)
     if "refinement" in kinds and options.n_tasks == 1:
-        parser.error("--n-tasks must be 2 or more for refinement, which tests on other tasks than it fits, got 1")
+        parser.error("--n-tasks must be 2 or more for refinement, which fits and tests on different tasks, got 1")
     if "online" in kinds and (options.window < 1 or options.window % 2 == 0):
         parser.error(f"--window must be odd and 1 or more, got {options.window}")
     with argument_errors(parser):

@@ -19,7 +19,7 @@ def plot(arguments: Sequence[str]) -> None:
         prog="trmrl plot", description="The plots of rl-zoo3. `trmrl plot train --help` shows the options of one plot."
     )
     parser.add_argument("kind", choices=["train", "all", "from_file"])
-    parser.add_argument("--save", metavar="FILE", help="write the picture instead of showing it")
+    parser.add_argument("--save", metavar="FILE", help="write the plot to a file instead of showing it")
     kind = parser.parse_known_args(arguments[:1])[0].kind  # --help after the kind is for rl-zoo3
     saver = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     saver.add_argument("--save", type=Path)

@@ -21,7 +21,7 @@ from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed
 from sb3_trmrl.trials.multi_episode_trial import trials_of
 from sb3_trmrl.zoo.agents import LoadedAgent
 
-#: Smallest side of a video in pixels; pictures of grids are small
+#: Smallest side of a video in pixels; images of grids are small
 _SHORT_SIDE = 320
 #: Codecs by the suffix of the video
 _CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx"}
@@ -87,7 +87,7 @@ def _n_steps(env: gym.Env, n_episodes: int) -> int | None:
 
 
 def _write(frames: Iterator[np.ndarray], path: Path, fps: float, after_frame: Callable[[int], None]) -> int:
-    """Write pictures of the same size to a video, and return their number."""
+    """Write frames of the same size to a video, and return their number."""
     # Imported here because it takes a second
     from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
@@ -104,7 +104,7 @@ def _write(frames: Iterator[np.ndarray], path: Path, fps: float, after_frame: Ca
 
 
 class _Camera(gym.Wrapper):
-    """Takes a picture before each step."""
+    """Renders a frame before each step."""
 
     picture: np.ndarray
 
@@ -117,13 +117,13 @@ class _Camera(gym.Wrapper):
 
 def film(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> Iterator[tuple[np.ndarray, str]]:
     """
-    Play one trial and take pictures.
+    Play one trial and render it.
 
     :param agent: Agent
     :param env: Environment with render mode ``"rgb_array"``
     :param seed: Seed of its first reset
     :param deterministic: Whether to use deterministic or stochastic actions
-    :return: For each step, the picture before it, (height, width, 3), and the text to write over it
+    :return: For each step, the frame before it, (height, width, 3), and the text to write over it
     """
     camera = _Camera(env)
     venv = DummyVecEnv([lambda: camera])
@@ -137,7 +137,7 @@ def film(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> It
 
 
 def _short(task: Any) -> str:
-    """Describe a task in few characters."""
+    """Describe a task in a few characters."""
     if isinstance(task, float):
         return f"{task:.2f}"
     if isinstance(task, (tuple, list)):
@@ -147,11 +147,11 @@ def _short(task: Any) -> str:
 
 def overlaid(frame: np.ndarray, text: str) -> np.ndarray:
     """
-    Write text over a picture.
+    Write text over an image.
 
-    :param frame: RGB picture, (height, width, 3)
+    :param frame: RGB image, (height, width, 3)
     :param text: Lines for its upper left corner
-    :return: A new picture, enlarged if it is small; both sides are even, as video codecs require
+    :return: A new image, enlarged if it is small; both sides are even, as video codecs require
     """
     picture = Image.fromarray(frame)
     scale = max(1, -(-_SHORT_SIDE // min(picture.size)))

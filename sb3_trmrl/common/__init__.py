@@ -1,1 +1,1 @@
-"""Parts that are not tied to one algorithm: memory, buffers, layers, wrappers."""
+"""Helpers that all packages share: argument checks, atomic files, plain state, threads, versions."""

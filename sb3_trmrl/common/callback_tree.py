@@ -19,7 +19,7 @@ def callbacks_of(root: BaseCallback, without: BaseCallback | None = None) -> dic
 
     :param root: The callback that the model calls
     :param without: A callback to leave out
-    :return: The callbacks by class name and number within the class, for example ``"EvalCallback 0"``
+    :return: The callbacks by class name and index within the class, for example ``"EvalCallback 0"``
     """
     found: dict[str, BaseCallback] = {}
     for callback in _walk(root):

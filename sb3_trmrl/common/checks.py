@@ -1,9 +1,9 @@
 """
 Argument checks. The messages name the argument, quote its value and say what is allowed.
 
-Every check takes the ``name`` of an argument and its ``value``, and returns the value, numbers as plain Python numbers.
-It raises ``TypeError`` for a value of the wrong type (a bool is not a number) and ``ValueError`` for one that is not
-allowed.
+Every check takes the ``name`` of an argument and its ``value``, and returns the value; numbers become plain Python
+numbers. It raises ``TypeError`` for a value of the wrong type (a bool is not a number) and ``ValueError`` for one that
+is not allowed.
 """
 
 import inspect
@@ -127,7 +127,7 @@ def check_keywords(
 ) -> dict[str, Any]:
     """
     Check that the value is a dictionary of keyword arguments, or None for no arguments, and return a copy. If
-    ``function`` is given, it has to accept their names, and those in ``passed`` are not allowed.
+    ``function`` is given, it has to accept their names, except for those in ``passed``, which are not allowed.
     """
     if value is None:
         return {}
@@ -141,15 +141,15 @@ def check_keywords(
         if unknown and not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
             taken = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
             called = getattr(function, "__name__", repr(function))
-            raise TypeError(f"`{name}` has {', '.join(map(repr, unknown))}, not arguments for {called}: {taken}")
+            raise TypeError(f"`{name}` has unknown arguments {', '.join(map(repr, unknown))} for {called}: {taken}")
     return dict(value)
 
 
 def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray], largest: float = 3.4e38) -> None:
     """
-    Check numbers of B environments, shape (B, ...), or a mapping of those; the error names the first environment with a
-    number that is not finite or above ``largest``, by default the end of 32-bit floats. One NaN in a rollout would turn
-    all weights into NaN at the next update.
+    Check that arrays of B environments, shape (B, ...), are finite and at most ``largest``, by default the largest
+    32-bit float; the error names the first environment with another number. One NaN in a rollout would turn all weights
+    into NaN at the next update.
     """
     if isinstance(array, Mapping):
         for key, value in array.items():

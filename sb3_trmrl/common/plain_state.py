@@ -1,7 +1,7 @@
 """
 The state of objects as plain data, and the state of environments, layer by layer.
 
-Plain data are numbers, strings, arrays, NumPy generators and containers of these: a copy holds no other objects.
+Plain data are numbers, strings, arrays, NumPy generators and containers of these: a copy refers to no other objects.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def layer_states(env: gym.Env) -> list[tuple[str, Any]] | None:
     it wraps. Wrappers without this method are described by their attributes, if all of them can be read.
 
     :param env: Environment
-    :return: Class name and state of each layer that was asked, or None if a layer cannot give its state
+    :return: Class name and state of each layer that was asked, or None if a layer cannot provide its state
     """
     states = []
     layer: Any = env

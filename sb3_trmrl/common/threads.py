@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let PyTorch compute with one thread: more do not speed up the forward pass of a few observations."""
+    """Let PyTorch compute with one thread: more threads do not speed up the forward pass of a few observations."""
     threads = th.get_num_threads()
     th.set_num_threads(1)
     try:
@@ -23,7 +23,7 @@ def one_thread_beside_workers(env: VecEnv) -> Iterator[None]:
     """
     Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores.
 
-    PyTorch's other threads would not sleep between two actions, but wait in a busy loop.
+    Between two actions, PyTorch's other threads would not sleep but busy-wait.
 
     :param env: Training environment
     """

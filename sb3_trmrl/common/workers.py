@@ -33,7 +33,7 @@ def watched_workers(environments: Iterable[VecEnv]) -> Iterator[None]:
         ended = ", ".join(f"{index} (exit code {code})" for index, code in dead.items())
         raise RuntimeError(
             f"worker process of SubprocVecEnv has ended, environment {ended}: a negative exit code is the signal that "
-            "killed it, -9 often means that the system was out of memory. Earlier checkpoints are intact"
+            "killed it; -9 often means that the system was out of memory. Earlier checkpoints are intact"
         ) from error
     finally:
         writer.close()

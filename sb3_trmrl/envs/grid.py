@@ -1,5 +1,5 @@
 """
-Grids with hidden places, where exploring in one episode pays off in the next: GridNavi (VariBAD, Zintgraf et al. 2020,
+Grids with hidden goals, where exploration in one episode pays off in the next: GridNavi (VariBAD, Zintgraf et al. 2020,
 section 5.1) and Dark Key-to-Door (Algorithm Distillation, Laskin et al. 2022, section 4).
 """
 
@@ -47,7 +47,7 @@ class _GridEnv(SmallProblem):
         raise NotImplementedError
 
     def _colours(self) -> list[tuple[Cell, Colour]]:
-        """Return the hidden cells and their colours in the picture."""
+        """Return the hidden cells and their colours in the image."""
         raise NotImplementedError
 
     def _check_cell(self, name: str, value: Any) -> Cell:

@@ -51,7 +51,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
 
     Observations have 39 numbers, float64 as in MetaWorld (SB3 casts what it stores), with zeros in place of the goal.
     Actions have 4 numbers in [-1, 1]. Episodes never terminate: they continue after a success, and are truncated.
-    ``info`` contains MetaWorld's measures as floats and the bool ``"is_success"``, which is ``"success"`` at this step.
+    ``info`` contains MetaWorld's metrics as floats and the bool ``"is_success"``, which is ``"success"`` at this step.
     All resets with the same task lead to the same state.
 
     :param benchmark: ``"ML1"``, ``"ML10"`` or ``"ML45"``
@@ -82,7 +82,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
             check_option("task_name", task_name, ALL_V3_ENVIRONMENTS)
         elif task_name is not None:
             raise ValueError(
-                f"`task_name` must be None for {benchmark}, it chooses the class of ML1; got {task_name!r}"
+                f"`task_name` must be None for {benchmark}, because it selects the class of ML1; got {task_name!r}"
             )
         self.task_name = task_name
         self.benchmark_seed = check_int("benchmark_seed", benchmark_seed, low=0, high=VALIDATION_SEED_OFFSET - 2)
@@ -193,9 +193,9 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
 
     def render(self) -> np.ndarray | None:
         """
-        Draw the current state.
+        Render the current state.
 
-        :return: RGB picture, (480, 480, 3), in mode ``"rgb_array"``; otherwise None
+        :return: RGB image, (480, 480, 3), in mode ``"rgb_array"``; otherwise None
         :raises ResetNeeded: before the first reset
         """
         if self.render_mode is None:

@@ -29,7 +29,8 @@ class AdaptationResult:
     :param env_id: Name of the environment
     :param tasks: The tasks, T of them
     :param rewards: Reward of each step, (T, E, H), NaN after an early end
-    :param successes: Whether an episode was a success at any step, (T, E), or None if the environment does not say
+    :param successes: Whether an episode was a success at any step, (T, E), or None if the environment does not report
+        success
     :param infos: Further numbers of each step by name, (T, E, H) each
     :param split: ``"train"``, ``"validation"`` or ``"test"``
     :param held_out: Whether training never uses these tasks; None if that is unknown

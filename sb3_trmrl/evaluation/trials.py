@@ -31,7 +31,7 @@ from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial, trials_of
 
 class TrialStep(NamedTuple):
     """
-    One step of B trials that are played side by side. Finished environments are stepped but ignored.
+    One step of B trials that are played in parallel. Finished environments are stepped but ignored.
 
     :param envs: Indices of the R environments whose trial is still running, (R,)
     :param tasks: Index of the task of each of those, (R,)
@@ -128,12 +128,12 @@ class Trials:
         :param deterministic: Whether to use deterministic or stochastic actions
         :param vec_normalize: Statistics to normalise observations with, by default those of the model's own
             environment, if it has any
-        :param n_envs: Number of tasks that are played side by side, by default all
+        :param n_envs: Number of tasks that are played in parallel, by default all
         :param after_task: Called with the number of finished tasks, for a progress bar
         :return: The steps in order
         :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if ``n_envs`` is below 1, the observations do not fit the model, or the model normalises by
-            itself and ``vec_normalize`` is given too
+        :raises ValueError: if ``n_envs`` is below 1, the observations do not fit the model, or ``vec_normalize`` is
+            given although the model normalises observations itself
         """
         check_agent(model)
         check_bool("deterministic", deterministic)
@@ -144,7 +144,7 @@ class Trials:
         if vec_normalize is None and hasattr(model, "get_vec_normalize_env"):
             vec_normalize = model.get_vec_normalize_env()
         if vec_normalize is not None and getattr(model, "observation_statistics", None) is not None:
-            raise ValueError("`vec_normalize` must be None for an exported agent, which normalises by itself")
+            raise ValueError("`vec_normalize` must be None for an exported agent, which normalises observations itself")
         _check_observations(model, self.observation_space)
         with th.random.fork_rng():
             th.manual_seed(self.seed_of_split)
@@ -188,12 +188,14 @@ def _check_observations(model: Agent, space: spaces.Space[Any]) -> None:
     """Raise ``ValueError`` if the agent was trained with other keys or sizes, or if only one of the two is a Dict."""
     own = getattr(model, "observation_space", None)
     if own is None or not (isinstance(own, spaces.Dict) or isinstance(space, spaces.Dict)):
-        return  # SB3 transposes images, and reports other differences by itself
+        return  # SB3 transposes images, and reports other differences itself
     if not (isinstance(own, spaces.Dict) and isinstance(space, spaces.Dict)):
-        raise ValueError(f"`env` has the observations {space}, the model was trained with {own}: look at env_kwargs")
+        raise ValueError(f"`env` has the observations {space}, but the model was trained with {own}: check env_kwargs")
     sizes, needed = ({key: part.shape for key, part in both.spaces.items()} for both in (space, own))
     if sizes.keys() != needed.keys() or any(sizes[key] != needed[key] for key in needed if len(sizes[key] or ()) == 1):
-        raise ValueError(f"`env` has the observations {sizes}, the model was trained with {needed}: look at env_kwargs")
+        raise ValueError(
+            f"`env` has the observations {sizes}, but the model was trained with {needed}: check env_kwargs"
+        )
 
 
 def play_trials(

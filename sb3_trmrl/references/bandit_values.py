@@ -65,7 +65,7 @@ class BernoulliValues:
 
     def pull_values(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
         """
-        Return the expected sum of future rewards if an arm is pulled now, and the best ones afterwards.
+        Return the expected sum of future rewards if an arm is pulled now and the policy is optimal afterwards.
 
         :param wins: Wins of each arm, (B, k), with the same total number of pulls in all rows, less than n
         :param losses: Losses of each arm, (B, k)
@@ -144,7 +144,7 @@ def _check_size(n_arms: int, n_pulls: int) -> None:
 
 def gittins_indices(n_pulls: int) -> np.ndarray:
     """
-    Return the Gittins indices for a finite horizon: the sure payment for each pull at which one would give up an arm
+    Return the Gittins indices for a finite horizon: the guaranteed payment per pull for which one would give up an arm
     with these wins and losses for good. They are exact to about 1e-4.
 
     :param n_pulls: Number of pulls n, at most 200
@@ -158,7 +158,7 @@ def gittins_indices(n_pulls: int) -> np.ndarray:
     wins, losses = np.ogrid[:n_pulls, :n_pulls]
     chances = ((wins + 1) / (wins + losses + 2))[..., None]
     indices = np.zeros((n_pulls + 1, n_pulls, n_pulls))
-    # Value of the arm minus the sure payments, by wins, losses and payment
+    # Value of the arm minus the guaranteed payments, by wins, losses and payment
     surplus = np.zeros((n_pulls + 1, n_pulls + 1, len(payments)))
     for left in range(1, n_pulls + 1):
         size = n_pulls - left + 1

@@ -13,7 +13,7 @@ from sb3_trmrl.envs.tasks import TaskEnv
 
 
 def check_tasks(name: str, value: Any, env: TaskEnv) -> list[Any]:
-    """Check that an argument is a sequence of tasks of an environment and not empty; return them as it stores them."""
+    """Check that an argument is a non-empty sequence of an environment's tasks; return them as it stores them."""
     tasks = []
     for index, task in enumerate(check_instance(name, value, Iterable, "a sequence of tasks")):
         try:

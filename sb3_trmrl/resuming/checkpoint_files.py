@@ -41,7 +41,7 @@ def steps_of(checkpoint: Path) -> int:
 
 def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -> Path:
     """
-    Write a checkpoint, which is complete and on the disk when this function returns.
+    Write a checkpoint, which is complete and flushed to disk when this function returns.
 
     :return: The file
     :raises OSError: if the file cannot be written; older checkpoints are left unchanged
@@ -51,7 +51,7 @@ def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -
     try:
         pickled = pickle.dumps({"format": _FORMAT, **state._asdict()})
     except Exception as error:  # any type of exception is possible
-        raise TypeError(f"state_dict() of the environment must return what can be pickled: {error}") from error
+        raise TypeError(f"state_dict() of the environment must return a picklable object: {error}") from error
     content = io.BytesIO()
     model.save(content)
     with zipfile.ZipFile(content, "a") as archive:
@@ -68,7 +68,7 @@ def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -
 
 def find_checkpoint(path: str | Path) -> Path:
     """
-    Find a checkpoint, and compare its checksums.
+    Find a checkpoint, and verify its checksums.
 
     :param path: A checkpoint, or a folder of checkpoints
     :return: The checkpoint, or the newest intact one in the folder
@@ -107,11 +107,11 @@ def _damage(path: Path) -> str:
     """Return what is wrong with a file, or an empty string."""
     try:
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # compares checksums
+            broken = archive.testzip()  # verifies checksums
             if broken is not None:
                 return f"is damaged in {broken}"
             if _STATE not in archive.namelist():
-                return f"has no {_STATE}: it was cut off, or it is a model that was not saved as a checkpoint"
+                return f"has no {_STATE}: it was truncated, or it is a model that was not saved as a checkpoint"
             return ""
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
         return f"is not an intact zip file ({error})"

@@ -40,16 +40,16 @@ class Resumption:
 
     def begin_learning(self, model: Any, total_timesteps: int) -> int:
         """
-        Prepare a call of ``learn``: log where the interrupted run did, and warn if the platform is another one.
+        Prepare a call of ``learn``: log where the interrupted run did, and warn if the platform has changed.
 
         :param total_timesteps: Steps of the interrupted ``learn`` and of this one together
-        :return: Steps that are left
+        :return: Number of remaining steps
         """
         saved, now = self.state.platform, platform_of(model, th.get_num_threads())
         different = [f"{name} {saved.get(name)} instead of {now[name]}" for name in now if saved.get(name) != now[name]]
         if different:
             warnings.warn(
-                f"the interrupted run had {', '.join(different)}: the resumed run continues it, but not bit for bit",
+                f"the interrupted run had {', '.join(different)}: the resumed run will not be bit-identical",
                 UserWarning,
                 stacklevel=3,
             )
@@ -77,8 +77,8 @@ class Resumption:
             setattr(model, name, value)
         if not set_vec_env_state(model.env, state.env):
             warnings.warn(
-                "the environment, or a wrapper around it, could not give its state by a method state_dict(): new "
-                "episodes begin, and from here on the run differs from an uninterrupted one",
+                "the environment, or a wrapper around it, could not provide its state with state_dict(): new "
+                "episodes begin, and from here on the run differs from one without interruption",
                 UserWarning,
                 stacklevel=2,
             )
@@ -99,7 +99,7 @@ def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | 
     """
     check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
     resumption = Resumption(find_checkpoint(path))
-    # As an open file: `load` would compare the checksums again
+    # As an open file: `load` would verify the checksums again
     with resumption.checkpoint.open("rb") as file:
         model = algorithm.load(file, env=maybe_make_env(env, verbose=0), **kwargs)
     assert model.env is not None

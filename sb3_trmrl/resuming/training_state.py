@@ -1,6 +1,6 @@
 """
-The state of a training run between two rollouts: everything that decides how training continues, except what SB3 saves
-in a model's zip.
+The state of a training run between two rollouts: everything that determines how training continues, except what SB3
+saves in a model's zip file.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def take_training_state(
     model: Any, callbacks: CallbackWatch, steps_before_learn: int, threads: int, log_files: dict[str, int]
 ) -> TrainingState:
     """
-    Take the state of a training run, without changing anything or drawing a random number.
+    Capture the state of a training run, without changing anything or drawing a random number.
 
     :param model: On-policy algorithm with ``memory_state()``, at the beginning of a rollout
     :param callbacks: Its callbacks
-    :param steps_before_learn: See :class:`TrainingState`, as for ``log_files``
+    :param steps_before_learn: See :class:`TrainingState`; ``log_files`` too
     :param threads: Number of threads that PyTorch uses for updates
     """
     folder = model.logger.get_dir()

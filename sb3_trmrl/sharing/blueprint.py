@@ -42,7 +42,7 @@ class Blueprint:
         Return types and shapes of the agent's tensors without allocating them.
 
         :return: Types and shapes by name
-        :raises InvalidAgentFile: if the settings contradict each other, or the policy or its memory would be too large
+        :raises InvalidAgentFile: if the settings are inconsistent, or the policy or its memory would be too large
         """
         found: dict[str, Entry] = {f"{WEIGHTS}{name}": ("F32", shape) for name, shape in self._weight_shapes().items()}
         if self.normalization is not None:

@@ -33,7 +33,7 @@ agent = load_from_hub("{repo_id}")
 action, state = agent.predict(observation, state=None, episode_start=np.array([True]), deterministic=True)
 ```
 
-The file is safetensors with JSON: loading it runs nothing. The agent takes observations as the environment returns
+The file is safetensors with JSON: loading it runs no code. The agent takes observations as the environment returns
 them{normalizes}.
 {results}
 ## Agent

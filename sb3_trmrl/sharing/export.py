@@ -96,7 +96,7 @@ def export_agent(
         )
         tensors = {f"{WEIGHTS}{name}": tensor.detach().cpu() for name, tensor in policy_weights(policy).items()}
         data = pack(description, {**tensors, **(statistics.to_tensors() if statistics else {})})
-        read_agent(data, th.device("cpu"))  # no file is written that could not be loaded
+        read_agent(data, th.device("cpu"))  # never write a file that could not be loaded
     except InvalidAgentFile as error:
         raise ValueError(f"the agent cannot be exported: {error}") from error
     try:
@@ -115,7 +115,7 @@ def _plain_dict(name: str, value: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _known_environment(env: VecEnv | None) -> tuple[str | None, dict[str, Any]]:
-    """Return id and ``gym.make`` arguments of a model's environment, which are unknown in other processes."""
+    """Return id and ``gym.make`` arguments of a model's environment; they are unknown if it runs in another process."""
     inner = env.unwrapped if env is not None else None
     spec = inner.envs[0].spec if isinstance(inner, DummyVecEnv) else None
     if spec is None or spec.id not in gym.registry:

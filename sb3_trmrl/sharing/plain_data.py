@@ -46,5 +46,5 @@ def plain(value: Any, where: str, depth: int = MAX_JSON_DEPTH - 4) -> Any:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether the text can be encoded. Python strings can contain half of a surrogate pair."""
+    """Return whether the text can be encoded. Python strings can contain lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -115,7 +115,7 @@ class ObservationStatistics(NamedTuple):
 
         :param observation: Observations of one or more environments, as the environment returns them
         :return: The normalised observations in float32; keys of a Dict observation without statistics are unchanged
-        :raises ValueError: if ``observation`` is a dictionary and should be an array, or the other way round
+        :raises ValueError: if ``observation`` is a dictionary but should be an array, or vice versa
         """
         if isinstance(observation, dict) is (None in self.key_stats):
             raise ValueError(f"`observation` must be {'an array' if None in self.key_stats else 'a dictionary'}")

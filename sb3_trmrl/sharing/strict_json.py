@@ -1,5 +1,5 @@
 """
-JSON from strangers: :func:`parse` reads the text, :func:`decode` turns a part of it into a record.
+Untrusted JSON: :func:`parse` reads the text, :func:`decode` turns a part of it into a record.
 
 A record is a ``msgspec.Struct``: its fields, their types and their bounds are stated once, for reading and for writing.
 msgspec was chosen over pydantic because it stops at the first error, where pydantic collects one for each of a hundred
@@ -24,7 +24,7 @@ RecordT = TypeVar("RecordT")
 
 #: Brackets, and what can hide them: quotes and escapes
 _MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
-#: Characters in a message of what msgspec says, which quotes unknown names in full
+#: Maximum length of msgspec's text in a message, because it quotes unknown names in full
 _MAX_QUOTED = 200
 
 
@@ -38,8 +38,8 @@ class Record(msgspec.Struct, forbid_unknown_fields=True):
 
 def parse(text: bytes | str, what: str) -> Any:
     """
-    Parse JSON with Python's ``json``, whose hooks refuse what msgspec would accept in silence: repeated keys,
-    infinities such as 1e999, and integers of any length.
+    Parse JSON with Python's ``json``, whose hooks reject what msgspec would silently accept: repeated keys, infinities
+    such as 1e999, and integers of any length.
 
     :param text: JSON, in UTF-8 if it is bytes
     :param what: Name of the document, for messages
@@ -70,16 +70,16 @@ def parse(text: bytes | str, what: str) -> Any:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         _check_depth(decoded, what)
         document = json.loads(decoded, object_pairs_hook=unique, parse_constant=real, parse_int=whole, parse_float=real)
-        json.dumps(document, ensure_ascii=False).encode()  # an escape can be half of a surrogate pair
+        json.dumps(document, ensure_ascii=False).encode()  # an escape can be a lone surrogate
         return document
     except InvalidAgentFile:
         raise
     except ValueError as error:  # JSONDecodeError and UnicodeError are subclasses
-        raise InvalidAgentFile(f"{what} is not JSON in UTF-8: {error}") from error
+        raise InvalidAgentFile(f"{what} is not valid JSON in UTF-8: {error}") from error
 
 
 def _check_depth(text: str, what: str) -> None:
-    """Refuse deep nesting before ``json`` recurses: Python's own limit is the user's to raise."""
+    """Reject deep nesting before ``json`` recurses: users can raise Python's own limit."""
     depth, in_string = 0, False
     for mark in _MARKS.finditer(text):
         character = mark.group()

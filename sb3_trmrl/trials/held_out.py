@@ -64,8 +64,8 @@ def share_tasks(env: VecEnv) -> VecEnv:
     """
     Divide the held-out tasks among the copies of an environment, each of which would otherwise visit all of them.
 
-    The shares have the sizes of the copies' episodes in SB3's ``evaluate_policy``, which therefore visits each task
-    exactly once in as many episodes as there are tasks.
+    Each copy gets as many tasks as SB3's ``evaluate_policy`` plays episodes in it. An evaluation with as many episodes
+    as tasks therefore visits each task exactly once.
 
     :param env: Copies made with ``split="validation"`` or ``"test"``, not reset yet
     :return: The same environment
@@ -82,7 +82,7 @@ def evaluation_seed(seed: int, purpose: str) -> int:
     """
     Return a seed for evaluation that is independent of the training seeds.
 
-    rl-zoo3 seeds copy i of an environment with ``seed + i`` in training and in evaluation alike, and evaluation would
+    rl-zoo3 seeds copy i of an environment with ``seed + i`` both in training and in evaluation, so evaluation would
     repeat the initial states of training.
 
     :param seed: Seed of the run

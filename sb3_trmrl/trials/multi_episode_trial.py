@@ -15,8 +15,8 @@ from sb3_trmrl.common.env_layers import layers_of
 from sb3_trmrl.common.plain_state import layer_states, load_layer_states, plain_state, set_plain_state
 from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
 
-# Wrappers inside the trial write these about an inner episode. SB3 would read them as statements about its own episode,
-# the trial, so they are removed.
+# Wrappers inside the trial write these keys for an inner episode. SB3 would apply them to its own episode, the trial,
+# so they are removed.
 _INNER_EPISODE_KEYS = ("episode", "TimeLimit.truncated", "terminal_observation")
 
 
@@ -54,8 +54,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
       ``"is_success"``: whether it was true at any step of the episode. At the end of the trial ``"is_success"`` is that
       of the last inner episode.
 
-    The rest of the environment's ``info`` is passed on, except for what its wrappers write about an inner episode
-    (``"episode"``, ``"TimeLimit.truncated"``).
+    The rest of the environment's ``info`` is passed on, except for the keys that its wrappers write for an inner
+    episode (``"episode"``, ``"TimeLimit.truncated"``).
 
     Example:
         >>> from sb3_trmrl.envs.bandit import BernoulliBanditEnv
@@ -216,7 +216,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         Step the environment, and reset it between two inner episodes.
 
         :param action: Action
-        :return: Observation (after the end of an inner episode the first one of the next), reward of this step, whether
+        :return: Observation (at the end of an inner episode, the first one of the next), reward of this step, whether
             the *trial* terminated, whether it was truncated, info
         :raises ResetNeeded: before the first ``reset()`` and after the end of a trial
         """
@@ -254,15 +254,15 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         info["task"] = self._get_task()
         info["episode_returns"] = self._episode_returns
         info["episode_lengths"] = self._episode_lengths
-        if self._says_success:  # in this or an earlier episode: some environments write it in some episodes only
+        if self._says_success:  # in this or an earlier episode: some environments write it only in some episodes
             info["episode_successes"], info["is_success"] = self._episode_successes, self._success
         self._episode_return, self._episode_length, self._success = 0.0, 0, False
 
     def state_dict(self) -> dict[str, Any] | None:
         """
-        Return the state from which the trial can be continued.
+        Return a state from which the trial can be continued.
 
-        :return: State of the trial and of everything inside it, or None if a layer cannot give its state
+        :return: State of the trial and of everything inside it, or None if a layer cannot provide its state
         """
         # Before the first reset, the environment may have no task yet
         layers = layer_states(self.env) if self._has_begun else []
@@ -270,7 +270,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Continue from a state, bit by bit as the trial that it was taken from.
+        Continue from a state, bit-identical to the trial that it was taken from.
 
         :param state: Result of ``state_dict()`` of a wrapper that was made with the same arguments
         """

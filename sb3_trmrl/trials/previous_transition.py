@@ -98,9 +98,10 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
 
     def state_dict(self) -> dict[str, Any] | None:
         """
-        Return the state from which the environment can be continued.
+        Return a state from which the environment can be continued.
 
-        :return: State of the layers inside, or None if one of them cannot give it. This wrapper has no state of its own
+        :return: State of the layers inside, or None if one of them cannot provide it. This wrapper has no state of its
+            own
         """
         layers = layer_states(self.env)
         return None if layers is None else {"layers": layers}

@@ -54,8 +54,8 @@ def open_agent(
         evaluations has no best model, so the model at its end is taken
     :return: The agent
     :raises FileNotFoundError: if there is no such model
-    :raises ValueError: if environment or algorithm are unknown, a file cannot be read, or an argument does not apply
-        to an exported agent or a zip
+    :raises ValueError: if the environment or the algorithm is unknown, a file cannot be read, or an argument does not
+        apply to an exported agent or a zip
     """
     check_keywords("env_kwargs", env_kwargs)
     path = Path(path)
@@ -122,8 +122,8 @@ def _find_model(run: Run, last: bool) -> Path:
     if found is None:
         last_path = f"{run.stats_path}.zip"
         if last:
-            raise FileNotFoundError(f"{last_path}, the model of the end of training, is missing")
-        raise FileNotFoundError(f"there is no model: {run.folder / BEST_MODEL} is missing, and {last_path} too")
+            raise FileNotFoundError(f"{last_path}, the model at the end of training, is missing")
+        raise FileNotFoundError(f"there is no model: neither {run.folder / BEST_MODEL} nor {last_path} exists")
     return found
 
 

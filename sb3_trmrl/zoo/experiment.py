@@ -69,7 +69,7 @@ class BadExperiment(ValueError):
 
 class TrMRLExperimentManager(ExperimentManager):
     """
-    Experiment manager for every algorithm. It differs from rl-zoo3's in these points:
+    Experiment manager for every algorithm. It differs from rl-zoo3's as follows:
 
     * without ``--conf-file``, hyperparameters come from our yml file if that has the environment or a default
     * Dict observations select the ``MultiInput`` policy, other observations replace it by the ``Mlp`` policy
@@ -77,7 +77,7 @@ class TrMRLExperimentManager(ExperimentManager):
     * learning rates and clip ranges may be any string of :func:`schedule_from_string`
     * wrong settings raise :class:`BadExperiment`, which names the hyperparameter, option or file
     * ``env_kwargs`` of yml and command line are merged, and also used in evaluation, ``enjoy`` and ``record_video``
-    * environments with held-out tasks are evaluated on the validation tasks; evaluation has a seed of its own
+    * environments with held-out tasks are evaluated on the validation tasks; evaluation uses a separate seed
     * 0 evaluation episodes or environments stand for the number of these tasks, so that each is visited once
     * runs that start at the same time get different folders
     * the VecNormalize statistics of the best model are saved beside it
@@ -247,7 +247,7 @@ class TrMRLExperimentManager(ExperimentManager):
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         space = env.observation_space
         if self.normalize and isinstance(space, spaces.Dict):
-            # Standardising would enlarge a rare flag or a one-hot action
+            # Standardising would inflate rare flags and one-hot actions
             names = [name for name in space.spaces if name not in ("prev_action", "prev_done")]
             keys = [name for name in names if _is_vector(space.spaces[name])]
             self.normalize_kwargs.setdefault("norm_obs_keys", keys)

@@ -1,4 +1,4 @@
-"""The report of a run: returns on held-out tasks before and after training, and the learning curve as a picture."""
+"""The report of a run: returns on held-out tasks before and after training, and a plot of the learning curve."""
 
 import contextlib
 import io
@@ -103,7 +103,7 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     figures: dict[str, Any] = {"env": run.env_id, "algo": run.algo, "held_out_tasks": run.has_splits}
     figures |= {"returns": {name: {} for name in models}, "models": {name: str(path) for name, path in models.items()}}
     levels: dict[str, float] = {}
-    subject = "test tasks" if run.has_splits else "episodes with seeds of their own"
+    subject = "test tasks" if run.has_splits else "episodes with separate seeds"
     print(f"\nReturns on {run.n_test_tasks} {subject}, deterministic actions, mean +- standard error:")
     for name, path in models.items():
         for row, n_episodes in rows.items():
@@ -124,7 +124,7 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     (run.folder / FIGURES).write_text(json.dumps(figures, indent=2))
     plot_learning_curve(_learning_curve(run, episodes), levels, run.folder / PICTURE, f"{run.algo} on {run.env_id}")
     print(f"Learning curve: {run.folder / PICTURE}")
-    print(f"All figures:    {run.folder / FIGURES}")
+    print(f"All results:    {run.folder / FIGURES}")
     for name, path in models.items():
         print(f"Model {name}: {path}")
     return figures

@@ -37,7 +37,7 @@ def file_errors(path: str | Path, content: str) -> Iterator[None]:
     except Exception as error:
         if raised_by_user_code(error):  # a class of the user that the file refers to
             raise
-        raise ValueError(f"{str(path)!r} must hold {content}, it cannot be read: {error!r}") from error
+        raise ValueError(f"{str(path)!r} must hold {content}, but it cannot be read: {error!r}") from error
 
 
 def import_packages(
@@ -78,7 +78,7 @@ class Run:
         self.folder = Path(folder)
         found = sorted(self.folder.glob("*/args.yml"))
         if not found:
-            raise FileNotFoundError(f"{str(folder)!r} is not the folder of a run: there is no */args.yml in it")
+            raise FileNotFoundError(f"{str(folder)!r} is not the folder of a run: it contains no */args.yml")
         self.stats_path = found[0].parent
         with file_errors(found[0], "the arguments of a run: algo, env, seed and env_kwargs"):
             # rl-zoo3 writes Python objects and reads them like this

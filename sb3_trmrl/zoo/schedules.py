@@ -18,7 +18,7 @@ class ExponentialSchedule:
 
     :param initial_value: Value before ``start``
     :param final_factor: ``initial_value * final_factor`` is the value after ``end``
-    :param start: Begin of the decay as a fraction of training, in [0, 1)
+    :param start: Beginning of the decay as a fraction of training, in [0, 1)
     :param end: End of the decay as a fraction of training, in (start, 1]
     :raises TypeError: if an argument is not a number
     :raises ValueError: if a value or factor is not positive or the fractions are not ordered within [0, 1]

@@ -1,6 +1,6 @@
 """
-rl-zoo3's scripts, called in this process. Their arguments get our defaults, and options are checked first where the
-scripts would fail without naming them.
+rl-zoo3's scripts, called in this process. They run with our defaults. Options are checked first if the scripts would
+fail without naming them.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def with_training_defaults(arguments: Sequence[str]) -> list[str]:
         # The experiment manager, which knows the arguments of the environment, replaces 0 by the number of tasks
         if options.eval_episodes is None:
             arguments += ["--eval-episodes", "0"]
-        # All tasks share one batched forward pass; as many processes would cost more than they save
+        # All tasks share one batched forward pass; a process for each task would cost more than it saves
         if options.n_eval_envs is None and options.vec_env in (None, "dummy"):
             arguments += ["--n-eval-envs", "0"]
     return arguments
