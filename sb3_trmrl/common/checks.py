@@ -158,7 +158,7 @@ def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray], larges
     array = np.asarray(array)
     if array.dtype.kind != "f":
         return
-    is_right = np.abs(array) <= largest  # False for NaN
+    is_right = np.abs(array) <= np.float64(largest)  # False for NaN
     if not is_right.all():
         index = int(np.argwhere(~is_right)[0][0]) if array.ndim else 0
         wrong = array[index] if array.ndim else array
