@@ -11,15 +11,8 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """
-    Write a file that takes its name only when it is complete and on the disk.
-
-    Until then an older file of this name is left unchanged, also if an error occurs or the process dies.
-
-    :param path: Name of the file
-    :return: File object to write to
-    :raises OSError: if the file cannot be written
-    """
+    """Write a file that takes its name only when it is complete and on the disk."""
+    # Until then an older file of this name is left unchanged, also if an error occurs or the process dies
     # In the same folder, where renaming is atomic
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,12 +27,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def make_place(path: Path) -> Path:
-    """
-    Make the folder of a file to be written, and follow symbolic links, which remain links when the file is replaced.
-
-    :return: The file that ``path`` points to
-    :raises OSError: if there can be no such file
-    """
+    """Make the folder of a file to be written, and return the file that ``path`` points to."""
+    # Symbolic links are followed, and remain links when the file is replaced
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():

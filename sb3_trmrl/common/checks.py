@@ -125,10 +125,8 @@ def check_names(name: str, value: Any) -> None:
 def check_keywords(
     name: str, value: Any, function: Callable[..., Any] | None = None, passed: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """
-    Check that the value is a dictionary of keyword arguments, or None for no arguments, and return a copy. If
-    ``function`` is given, it has to accept their names, and those in ``passed`` are not allowed.
-    """
+    """Check that the value is a dictionary of keyword arguments or None, and return a copy, empty for None."""
+    # If ``function`` is given, it has to accept their names, and those in ``passed`` are not allowed
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -146,10 +144,8 @@ def check_keywords(
 
 
 def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray]) -> None:
-    """
-    Check numbers of B environments, shape (B, ...), or a mapping of those; the error names the first environment with a
-    number that is not finite. One NaN in a rollout would turn all weights into NaN at the next update.
-    """
+    """Check numbers of B environments, (B, ...), or a mapping of those; the error names the first bad one."""
+    # One NaN in a rollout would turn all weights into NaN at the next update
     if isinstance(array, Mapping):
         for key, value in array.items():
             check_finite(f"{name}[{key!r}]", value)
@@ -160,7 +156,7 @@ def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray]) -> Non
         raise ValueError(f"non-finite {name} from environment {index}: {array[index] if array.ndim else array}")
 
 
-def short_repr(value: Any, length: int = 200) -> str:
-    """Return the first ``length`` characters of the value's ``repr``, for a message."""
+def short_repr(value: Any) -> str:
+    """Return the first 200 characters of the value's ``repr``, for a message."""
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -8,12 +8,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 @contextmanager
 def worker_errors(environments: Callable[[], Iterable[VecEnv]]) -> Iterator[None]:
-    """
-    Replace errors of a closed pipe by an error that names the worker process that has ended.
-
-    :param environments: Returns the environments that may have workers; called after an error
-    :raises RuntimeError: naming the workers that have ended
-    """
+    """Replace errors of a closed pipe by a ``RuntimeError`` that names the worker processes that have ended."""
     try:
         yield
     except (EOFError, ConnectionError) as error:
