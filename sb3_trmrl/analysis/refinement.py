@@ -69,16 +69,7 @@ def refinement(steps: Iterable[TracedSteps], n_train_tasks: int = 20) -> Refinem
 def measure_refinement(
     memories: np.ndarray, actions: np.ndarray, tasks: np.ndarray, n_train_tasks: int = 20
 ) -> Refinement:
-    """
-    Measure the refinement of given memories, see :func:`refinement`.
-
-    :param memories: Memory of each layer at each step, (M, L + 1, D)
-    :param actions: Action at each step, (M, A)
-    :param tasks: Index of the task of each step, (M,)
-    :param n_train_tasks: Number of tasks to fit the regression on
-    :return: Distance of each layer to the last layer and to the actions
-    :raises ValueError: if there are no tasks to test on
-    """
+    """Measure the refinement of memories, (M, L + 1, D), given actions, (M, A), and indices of tasks, (M,)."""
     names = np.unique(tasks)
     if check_positive_int("n_train_tasks", n_train_tasks) >= len(names):
         raise ValueError(f"`n_train_tasks` must leave some of the {len(names)} tasks to test on, got {n_train_tasks}")

@@ -83,16 +83,7 @@ def working_memories(steps: Iterable[TracedSteps], labels: Sequence[Any]) -> Wor
 def project_memories(
     memories: np.ndarray, tasks: np.ndarray, numbers: np.ndarray, labels: Sequence[Any]
 ) -> WorkingMemories:
-    """
-    Project given working memories onto three principal components, see :func:`working_memories`.
-
-    :param memories: Working memory of each step, (M, D)
-    :param tasks: Index of the task of each step, (M,)
-    :param numbers: Number of each step in its trial, (M,)
-    :param labels: The tasks
-    :return: Working memories on three principal components
-    :raises ValueError: if there are fewer than three steps or dimensions
-    """
+    """Project working memories, (M, D), given the index of the task and the number of each step, (M,) both."""
     if min(memories.shape) < N_COMPONENTS:
         raise ValueError(f"`memories` must have at least {N_COMPONENTS} steps and dimensions, got {memories.shape}")
     pca = PCA(N_COMPONENTS, svd_solver="full")

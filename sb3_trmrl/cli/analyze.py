@@ -47,11 +47,6 @@ class _Job:
     after_task: Callable[[int], None]
 
     @property
-    def title(self) -> str:
-        """Beginning of the titles of the plots"""
-        return self.agent.env_id
-
-    @property
     def picture(self) -> Path:
         """File of the plot"""
         return self.stem.with_suffix(".png")
@@ -98,8 +93,10 @@ def _online(job: _Job) -> _Found:
     if job.agent.env_id == "HalfCheetahVel-v0":
         targets = {"x_velocity": float(np.mean(result.tasks))}
         further.append("online_tasks.png")
-        plot_targets(result, "x_velocity", job.stem.with_name(further[0]), f"{job.title}: frozen weights, new tasks")
-    plot_online_adaptation(found, job.picture, f"{job.title}: online adaptation", targets)
+        plot_targets(
+            result, "x_velocity", job.stem.with_name(further[0]), f"{job.agent.env_id}: frozen weights, new tasks"
+        )
+    plot_online_adaptation(found, job.picture, f"{job.agent.env_id}: online adaptation", targets)
     text = f"Reward per step: first level {found.first_level:.3f}, final level {found.final_level:.3f}. "
     if found.adapted_at is None:
         text += "The reward does not come within 5 % of the final level and stay there."
@@ -124,7 +121,7 @@ def _refinement(job: _Job) -> _Found:
     n_tasks = job.options.n_tasks
     n_train_tasks = max(1, n_tasks * 2 // 3)
     found = refinement(job.steps(job.trials()), n_train_tasks)
-    plot_refinement(found, job.picture, f"{job.title}: refinement of the episodic memory")
+    plot_refinement(found, job.picture, f"{job.agent.env_id}: refinement of the episodic memory")
     constant = found.constant_error.mean()
     text = f"Regression on the actions: {n_train_tasks} training tasks, {n_tasks - n_train_tasks} test tasks. "
     text += f"Always predicting the mean action of the training tasks has an error of {constant:.4g}."
@@ -134,7 +131,7 @@ def _refinement(job: _Job) -> _Found:
 def _memories(job: _Job) -> _Found:
     trials = job.trials()
     found = working_memories(job.steps(trials), trials.tasks)
-    plot_working_memories(found, job.picture, f"{job.title}: working memories", task_unit=trials.task_unit)
+    plot_working_memories(found, job.picture, f"{job.agent.env_id}: working memories", task_unit=trials.task_unit)
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.explained)
     text = f"The three components explain {shares} of the variance. {100 * found.share_between_tasks:.1f} % of the "
     text += "variance that they explain together lies between the means of the tasks, which the table shows."
@@ -144,7 +141,7 @@ def _memories(job: _Job) -> _Found:
 
 def _attention(job: _Job) -> _Found:
     found = attention_map(job.steps(job.trials()))
-    plot_attention(found, job.picture, f"{job.title}: attention during one trial")
+    plot_attention(found, job.picture, f"{job.agent.env_id}: attention during one trial")
     found.save(job.stem.with_suffix(".npz"))
     ages = found.look_back
     layers = np.arange(1, len(ages) + 1)
@@ -156,7 +153,7 @@ def _attention(job: _Job) -> _Found:
 
 def _consensus(job: _Job) -> _Found:
     found = consensus(job.steps(job.trials()))
-    plot_consensus(found, job.picture, f"{job.title}: Bayes risk (theorem 4.1)")
+    plot_consensus(found, job.picture, f"{job.agent.env_id}: Bayes risk (theorem 4.1)")
     text = "`holds` is the share of steps and heads where the Bayes risk of the attention output is at most that of "
     text += "the best candidate. This is guaranteed only for the cosine of unit memories."
     frame = found.to_frame()

@@ -11,10 +11,7 @@ from sb3_trmrl.zoo.scripts import run_script
 
 
 def plot(arguments: Sequence[str]) -> None:
-    """
-    Run one of rl-zoo3's plots: ``train`` (training returns), ``all`` (evaluations of several runs) or ``from_file``
-    (results that ``all`` saved).
-    """
+    """Run one of rl-zoo3's plots: of training returns, of evaluations of several runs, or of saved results."""
     parser = argparse.ArgumentParser(
         prog="trmrl plot", description="The plots of rl-zoo3. `trmrl plot train --help` shows the options of one plot."
     )

@@ -1,1 +1,1 @@
-"""Helpers that all packages share: argument checks, atomic files, plain state, threads, versions."""
+"""What several packages need: argument checks, complete files, the state of objects, threads and versions."""

@@ -125,10 +125,8 @@ def check_names(name: str, value: Any) -> None:
 def check_keywords(
     name: str, value: Any, function: Callable[..., Any] | None = None, passed: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """
-    Check that the value is a dictionary of keyword arguments, or None for no arguments, and return a copy. If
-    ``function`` is given, it has to accept their names, except for those in ``passed``, which are not allowed.
-    """
+    """Check that the value is a dictionary of keyword arguments or None, and return a copy, empty for None."""
+    # If ``function`` is given, it has to accept their names, and those in ``passed`` are not allowed
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -146,11 +144,8 @@ def check_keywords(
 
 
 def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray], largest: float = 3.4e38) -> None:
-    """
-    Check that arrays of B environments, shape (B, ...), are finite and at most ``largest``, by default the largest
-    32-bit float; the error names the first environment with another number. One NaN in a rollout would turn all weights
-    into NaN at the next update.
-    """
+    """Check that arrays of B environments, (B, ...), are finite and at most ``largest``, by default in 32 bits."""
+    # One NaN in a rollout would turn all weights into NaN at the next update
     if isinstance(array, Mapping):
         for key, value in array.items():
             check_finite(f"{name}[{key!r}]", value, largest)
@@ -166,7 +161,7 @@ def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray], larges
         raise ValueError(f"{problem} {name} from environment {index}: {wrong}")
 
 
-def short_repr(value: Any, length: int = 200) -> str:
-    """Return the first ``length`` characters of the value's ``repr``, for a message."""
+def short_repr(value: Any) -> str:
+    """Return the first 200 characters of the value's ``repr``, for a message."""
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= 200 else f"{text[:200]}..."

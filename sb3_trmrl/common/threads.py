@@ -20,12 +20,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def one_thread_beside_workers(env: VecEnv) -> Iterator[None]:
-    """
-    Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores.
-
-    Between two actions, PyTorch's other threads would not sleep but busy-wait.
-
-    :param env: Training environment
-    """
+    """Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores."""
+    # PyTorch's other threads would not sleep between two actions, but wait in a busy loop
     with one_thread() if isinstance(env.unwrapped, SubprocVecEnv) else nullcontext():
         yield

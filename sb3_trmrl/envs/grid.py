@@ -23,14 +23,7 @@ MOVES: tuple[Cell, ...] = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
 
 
 class _GridEnv(SmallProblem):
-    """
-    A square grid. The agent observes only its own cell (x, y), with x and y one-hot; walls stop it.
-
-    :param size: Cells along each side, at least 3
-    :param horizon: Steps of an episode
-    :param start: Cell in which each episode begins
-    :param render_mode: ``"human"`` or ``"rgb_array"``
-    """
+    """A square grid. The agent observes only its own cell (x, y), with x and y one-hot; walls stop it."""
 
     def __init__(self, size: int, horizon: int, start: Cell, render_mode: str | None) -> None:
         super().__init__(horizon, render_mode)

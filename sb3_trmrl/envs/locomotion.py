@@ -28,12 +28,7 @@ _CAMERA = "track"
 
 
 class _LocomotionEnv(TaskEnv):
-    """
-    Mixin that gives one of Gymnasium's robots a horizon and a different reward.
-
-    :param horizon: Steps until an episode is truncated
-    :param render_mode: As in the robot
-    """
+    """Mixin that gives one of Gymnasium's robots a horizon and another reward."""
 
     model: mujoco.MjModel
     data: mujoco.MjData
@@ -78,11 +73,7 @@ class _CheetahEnv(_LocomotionEnv, HalfCheetahEnv):
 
 
 class _DirectionTasks(TaskEnv):
-    """
-    Tasks are the directions +1 (forward) and -1 (backward).
-
-    :param directions: Directions to sample from: both, or one of them
-    """
+    """Tasks are the directions +1 (forward) and -1 (backward), or one of them."""
 
     holds_tasks_out = False  # there are only two
 

@@ -110,12 +110,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         return task_lists(self.benchmark, seed, self.task_name)
 
     def split_tasks(self, split: str) -> tuple[MetaWorldTask, ...]:
-        """
-        Return all tasks of a split.
-
-        :param split: ``"train"``, ``"validation"`` or ``"test"``
-        :return: Tasks in MetaWorld's order
-        """
+        """Return all tasks of a split, in MetaWorld's order."""
         check_option("split", split, SPLITS)
         if split == "validation":
             return self._task_lists(self.benchmark_seed + VALIDATION_SEED_OFFSET).train
@@ -144,12 +139,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         return self._task
 
     def task_features(self, task: MetaWorldTask) -> np.ndarray:
-        """
-        Return a task as numbers, for the observations of a task-conditioned oracle.
-
-        :param task: A task of this environment
-        :return: Its class, one-hot among the training and test classes, then ``rand_vec``, padded with zeros
-        """
+        """Return the class, one-hot among all classes, then ``rand_vec``, padded with zeros."""
         features = np.zeros(len(self._class_names) + self._n_numbers, dtype=np.float32)
         features[self._class_names.index(task.name)] = 1.0
         start = len(self._class_names)
@@ -192,12 +182,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         super().load_state_dict(state)
 
     def render(self) -> np.ndarray | None:
-        """
-        Render the current state.
-
-        :return: RGB image, (480, 480, 3), in mode ``"rgb_array"``; otherwise None
-        :raises ResetNeeded: before the first reset
-        """
+        """Return an RGB picture, (480, 480, 3), or None without a render mode."""
         if self.render_mode is None:
             return None
         if self._simulation is None:

@@ -26,12 +26,10 @@ from sb3_trmrl.envs.mujoco_state import mujoco_state, set_mujoco_state
 
 
 class Simulation(SawyerXYZEnv):
-    """
-    Mixin for MetaWorld's classes that shares the model with others of the class and has a fast check for contacts.
+    """Mixin for MetaWorld's classes that shares the model with others and has a fast test for contacts."""
 
-    MetaWorld moves bodies and sites of the model at a reset. Each simulation keeps its own positions, and writes them
-    to the shared model before it uses it.
-    """
+    # MetaWorld moves bodies and sites of the model at a reset. Each simulation keeps its own positions, and writes them
+    # to the shared model before it uses it
 
     #: MetaWorld's name of the class, for example ``"reach-v3"``
     class_name: str

@@ -31,16 +31,10 @@ _SPLITS = ("train", "test")
 
 
 class MetaWorldTask(NamedTuple):
-    """
-    A task of MetaWorld. Tasks are compared by value and are immutable; a copy is the same object.
+    """A task of MetaWorld. Tasks are compared by value and are immutable; a copy is the same object."""
 
-    :param name: Name of its class, for example ``"reach-v3"``
-    :param rand_vec: The numbers that MetaWorld draws at random, usually the initial position of the object and the
-        goal, in metres
-    """
-
-    name: str
-    rand_vec: tuple[float, ...]
+    name: str  # name of its class, for example ``"reach-v3"``
+    rand_vec: tuple[float, ...]  # drawn at random, usually the initial position of the object and the goal, in metres
 
     # Vectorised environments deep-copy every info
     def __deepcopy__(self, memo: dict[int, Any]) -> MetaWorldTask:
@@ -67,14 +61,7 @@ def class_names(tasks: Iterable[MetaWorldTask]) -> list[str]:
 
 @lru_cache(maxsize=16)
 def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskLists:
-    """
-    Return the tasks of a benchmark from memory or from disk, or create them and write them to disk.
-
-    :param benchmark: ``"ML1"``, ``"ML10"`` or ``"ML45"``
-    :param seed: Seed of MetaWorld's benchmark
-    :param task_name: Name of the class, for ``"ML1"`` only
-    :return: Tasks
-    """
+    """Return a benchmark's tasks, from memory or disk, or make them and write them to the disk."""
     name = "-".join([benchmark, *([task_name] if task_name else []), f"seed{seed}", version("metaworld")])
     path = cache_folder() / "metaworld" / f"{name}.json"
     lists = _read(path)

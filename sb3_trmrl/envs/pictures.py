@@ -25,10 +25,7 @@ def bars(heights: Sequence[float], highlighted: int | None) -> np.ndarray:
 
 
 def grid(size: int, filled: Iterable[tuple[tuple[int, int], Colour]], agent: tuple[int, int]) -> np.ndarray:
-    """
-    Draw a square grid as an RGB image, (height, width, 3), x to the right and y upwards: filled cells (x, y) with
-    their colours, and the agent's cell as a smaller blue square.
-    """
+    """Draw cells (x, y), x to the right and y upwards, and the agent's as a smaller square, (height, width, 3)."""
     frame = np.full((size * _CELL, size * _CELL, 3), 255, dtype=np.uint8)
     frame[::_CELL] = frame[:, ::_CELL] = GREY
 

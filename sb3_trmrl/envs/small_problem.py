@@ -12,14 +12,7 @@ from sb3_trmrl.envs.tasks import TaskEnv
 
 
 class SmallProblem(TaskEnv):
-    """
-    Family of tasks with episodes of a fixed number of steps.
-
-    :param horizon: Steps of an episode
-    :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws an image, None does neither
-    :raises TypeError: if ``horizon`` is not an integer
-    :raises ValueError: if it is below 1, or the mode is unknown
-    """
+    """Family of tasks with episodes of a fixed number of steps."""
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (as Gymnasium)
     #: Whether the last step of an episode truncates it. If not, it terminates the episode: the objective is the sum of
@@ -71,11 +64,7 @@ class SmallProblem(TaskEnv):
             print(line)
 
     def render(self) -> np.ndarray | None:
-        """
-        Render the current state.
-
-        :return: RGB image, (height, width, 3), in mode ``"rgb_array"``; otherwise None
-        """
+        """Return an RGB picture, (height, width, 3), in mode ``"rgb_array"``, otherwise None."""
         return self._picture() if self.render_mode == "rgb_array" else None
 
     def _check_discrete(self, action: Any, allowed: str) -> int:

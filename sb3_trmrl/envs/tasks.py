@@ -126,16 +126,7 @@ class TaskEnv(gym.Env):
 
 
 class UniformTaskEnv(TaskEnv):
-    """
-    Tasks are numbers, drawn uniformly from a range; held-out tasks are spread evenly over it.
-
-    :param name: Name of the argument for the range
-    :param task_range: Lowest and highest number
-    :param low: Lowest number allowed
-    :param high: Highest number allowed
-    :raises TypeError: if the range is not a pair of numbers
-    :raises ValueError: if it is inverted or exceeds the bounds
-    """
+    """Tasks are numbers, drawn uniformly from a range in [``low``, ``high``]; held-out tasks cover it evenly."""
 
     def __init__(self, name: str, task_range: tuple[float, float], low: float, high: float) -> None:
         self._task_range = check_range(name, task_range, low, high)
@@ -162,10 +153,8 @@ def held_out_rng(split: str) -> np.random.Generator:
 
 
 def stratified(low: float, high: float, n: int, rng: np.random.Generator) -> list[float]:
-    """
-    Draw one number from each of n equal parts of the range from ``low`` to ``high``, in random order. The means of
-    independent draws would differ too much to compare results on two splits.
-    """
+    """Draw one number from each of n equal parts of the range from ``low`` to ``high``, in random order."""
+    # The means of independent draws would differ too much to compare results on two splits
     quantiles = rng.permutation((np.arange(n) + rng.uniform(size=n)) / n)
     values: list[float] = (low + (high - low) * quantiles).tolist()
     return values

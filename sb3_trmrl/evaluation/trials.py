@@ -26,7 +26,7 @@ from sb3_trmrl.common.checks import (
 )
 from sb3_trmrl.trials.agent import Agent, check_agent
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, SPLITS, evaluation_seed, has_splits
-from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial, trials_of
+from sb3_trmrl.trials.multi_episode_trial import trials_of
 
 
 class TrialStep(NamedTuple):
@@ -103,14 +103,20 @@ class Trials:
         )
         first.close()
 
-    def make(self) -> gym.Env:
+    def make(self, task: int | None = None) -> gym.Env:
         """
         Make one environment.
 
+        :param task: Index of the task of its trials, by default those of the environment
         :return: An environment whose trials have ``n_episodes`` episodes
         """
         env = self._make_env()
-        _trial_layer(env).episodes_per_trial = self.n_episodes
+        layer = trials_of(env)
+        if layer is None:
+            raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {env}")
+        layer.episodes_per_trial = self.n_episodes
+        if task is not None:
+            layer.tasks = (self.tasks[task],)
         return env
 
     def play(
@@ -150,28 +156,14 @@ class Trials:
             th.manual_seed(self.seed_of_split)
             for start in range(0, len(self.tasks), n_envs):
                 tasks = np.arange(start, min(start + n_envs, len(self.tasks)))
-                venv = self._make_vec_env(tasks)
+                venv = DummyVecEnv([partial(self.make, int(task)) for task in tasks])
+                venv.seed(self.seed_of_split + start)
                 try:
                     yield from play_trials(model, venv, tasks, deterministic, vec_normalize, self.n_episodes)
                 finally:
                     venv.close()
                 if after_task is not None:
                     after_task(start + len(tasks))
-
-    def _make_vec_env(self, tasks: np.ndarray) -> DummyVecEnv:
-        """Return one environment for each of these task indices."""
-        venv = DummyVecEnv([self.make for _ in tasks])
-        for env, task in zip(venv.envs, tasks, strict=True):
-            _trial_layer(env).tasks = (self.tasks[task],)
-        venv.seed(self.seed_of_split + int(tasks[0]))
-        return venv
-
-
-def _trial_layer(env: gym.Env) -> MultiEpisodeTrial:
-    layer = trials_of(env)
-    if layer is None:
-        raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {env}")
-    return layer
 
 
 def _choose_tasks(env: gym.Env, split: str, n: int, seed: int) -> tuple[list[Any], bool | None]:
@@ -206,18 +198,7 @@ def play_trials(
     vec_normalize: VecNormalize | None,
     n_episodes: int | None = None,
 ) -> Iterator[TrialStep]:
-    """
-    Play one trial in each environment; an environment without trials plays one episode.
-
-    :param model: Agent
-    :param venv: Environments
-    :param tasks: Index of the task of each of them
-    :param deterministic: See :meth:`Trials.play`
-    :param vec_normalize: Statistics for observations
-    :param n_episodes: Number of episodes that each trial must have
-    :return: The steps of one trial in each environment
-    :raises ValueError: if a reward is not finite, or a trial ends before its last episode does
-    """
+    """Play one trial in each environment, or one episode where there are no trials; ``tasks`` are indices."""
     observation: Any = venv.reset()
     state, starts = None, np.ones(venv.num_envs, dtype=bool)
     episodes = np.zeros(venv.num_envs, dtype=int)

@@ -40,13 +40,7 @@ def steps_of(checkpoint: Path) -> int:
 
 
 def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -> Path:
-    """
-    Write a checkpoint, which is complete and flushed to disk when this function returns.
-
-    :return: The file
-    :raises OSError: if the file cannot be written; older checkpoints are left unchanged
-    :raises TypeError: if an environment returned a state that cannot be pickled
-    """
+    """Write a checkpoint, which is complete and on the disk when this function returns."""
     path = folder / f"checkpoint_{model.num_timesteps}_steps.zip"
     try:
         pickled = pickle.dumps({"format": _FORMAT, **state._asdict()})
@@ -67,14 +61,7 @@ def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """
-    Find a checkpoint, and verify its checksums.
-
-    :param path: A checkpoint, or a folder of checkpoints
-    :return: The checkpoint, or the newest intact one in the folder
-    :raises FileNotFoundError: if there is none
-    :raises ValueError: if the file is damaged or not a checkpoint
-    """
+    """Return a checkpoint, or the newest intact one in a folder, after comparing its checksums."""
     path = check_path("path", path)
     if not path.exists():
         raise FileNotFoundError(f"`path` {str(path)!r} is neither a checkpoint nor a folder of checkpoints")
@@ -89,11 +76,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:
-    """
-    Read the training state from an intact checkpoint.
-
-    :raises ValueError: if an incompatible version of this package wrote it
-    """
+    """Read the training state from an intact checkpoint."""
     with zipfile.ZipFile(checkpoint) as archive:
         content = pickle.loads(archive.read(_STATE))
     written = content.pop("format")

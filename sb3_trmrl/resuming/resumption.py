@@ -27,11 +27,7 @@ Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
 
 class Resumption:
-    """
-    The point from which the next ``learn`` of a model continues an interrupted one.
-
-    :param checkpoint: An intact checkpoint
-    """
+    """The point, an intact checkpoint, from which the next ``learn`` of a model continues an interrupted one."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
@@ -39,12 +35,8 @@ class Resumption:
         self._has_set_logger = False
 
     def begin_learning(self, model: Any, total_timesteps: int) -> int:
-        """
-        Prepare a call of ``learn``: log where the interrupted run did, and warn if the platform has changed.
-
-        :param total_timesteps: Steps of the interrupted ``learn`` and of this one together
-        :return: Number of remaining steps
-        """
+        """Return the steps left of ``total_timesteps``, those of the interrupted ``learn`` and of this one together."""
+        # Logs where the interrupted run did, and warns if the platform is another one
         saved, now = self.state.platform, platform_of(model, th.get_num_threads())
         different = [f"{name} {saved.get(name)} instead of {now[name]}" for name in now if saved.get(name) != now[name]]
         if different:
@@ -91,12 +83,7 @@ class Resumption:
 
 
 def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | str, **kwargs: Any) -> Algorithm:
-    """
-    Load a model that continues training from a checkpoint. See ``TransformerPPO.resume`` for the other arguments.
-
-    :param algorithm: Class of the model
-    :return: The model; its attribute ``start_from`` is a :class:`Resumption`
-    """
+    """Load a model, with a :class:`Resumption` as ``start_from``, see :meth:`TransformerPPO.resume`."""
     check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
     resumption = Resumption(find_checkpoint(path))
     # As an open file: `load` would verify the checksums again
@@ -119,9 +106,7 @@ def _set_generator_states(states: dict[str, Any]) -> None:
 def _cut(path: str, length: int) -> None:
     """Remove what the interrupted run wrote to a log after the checkpoint: the resumed run writes it again."""
     try:
-        with open(path, "r+b") as file:
-            file.seek(0, 2)
-            if file.tell() > length:
-                file.truncate(length)
+        if os.path.getsize(path) > length:
+            os.truncate(path, length)
     except FileNotFoundError:
         warnings.warn(f"the log {path} of the interrupted run no longer exists", UserWarning, stacklevel=2)

@@ -66,10 +66,7 @@ def _environment_states(base: VecEnv) -> list[Any] | None:
 
 
 def vec_env_state(env: VecEnv) -> dict[str, Any]:
-    """
-    Return the state of a vectorised environment: plain data, and the states that the environments return. If one of
-    them cannot provide its state, the random generators of the environments are saved instead of all states.
-    """
+    """Return the state of a vectorised environment, or its random generators if an environment has no state."""
     layers = _layers(env)
     base = layers[-1]
     environments = _environment_states(base)
@@ -87,13 +84,8 @@ def vec_env_state(env: VecEnv) -> dict[str, Any]:
 
 
 def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
-    """
-    Restore the state of a vectorised environment that was made in the same way.
-
-    :return: Whether the environments continue their episodes. If not, they could not provide their states, and the next
-        ``reset`` begins new episodes with the saved generators
-    :raises ValueError: if the environment has other wrappers or another number of environments
-    """
+    """Restore the state of a vectorised environment; return whether the environments continue their episodes."""
+    # If not, they could not give their states, and the next reset begins new episodes with the saved generators
     check_same_layers(env, state)
     layers = _layers(env)
     base = layers[-1]
@@ -109,11 +101,7 @@ def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
 
 
 def check_same_layers(env: VecEnv, state: dict[str, Any]) -> None:
-    """
-    Check that a state can be restored.
-
-    :raises ValueError: if the environment has other wrappers or another number of environments
-    """
+    """Raise ``ValueError`` if the environment has other wrappers or another number of environments."""
     if env.num_envs != state["n_envs"]:
         raise ValueError(f"`env` must have {state['n_envs']} environments, as when it was saved; it has {env.num_envs}")
     layers = [type(layer).__name__ for layer in _layers(env)]

@@ -102,14 +102,7 @@ def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> Ex
 
 
 def read_agent(data: bytes, device: th.device) -> ExportedAgent:
-    """
-    Read an agent from the bytes of a file.
-
-    :param data: Bytes of the file
-    :param device: PyTorch device of the policy
-    :return: The agent
-    :raises InvalidAgentFile: if they are not the bytes of an exported agent
-    """
+    """Read an agent from the bytes of a file."""
     document, entries = read_header(data)
     description = Description.from_json(document)
     blueprint = Blueprint(description)

@@ -58,19 +58,7 @@ def export_agent(
     vec_normalize: VecNormalize | None = None,
     summary: dict[str, Any] | None = None,
 ) -> Path:
-    """
-    Write a trained agent, see :meth:`sb3_trmrl.TransformerPPO.export`.
-
-    :param model: Model with a TrMRL policy
-    :param path: File to write
-    :param env_id: Registered id of the environment
-    :param env_kwargs: Arguments of the environment
-    :param vec_normalize: Wrapper with the statistics of observations
-    :param summary: Plain data to add to the summary
-    :return: The file
-    :raises TypeError: if ``path`` or ``vec_normalize`` has the wrong type
-    :raises ValueError: if the agent cannot be exported
-    """
+    """Write a trained agent, see :meth:`sb3_trmrl.TransformerPPO.export`."""
     target = check_path("path", path)
     target = target if target.suffix else target.with_name(f"{target.name}{SUFFIX}")
     if target.suffix != SUFFIX:
@@ -127,12 +115,7 @@ def _known_environment(env: VecEnv | None) -> tuple[str | None, dict[str, Any]]:
 
 
 def hyperparameters_of(model: BaseAlgorithm) -> dict[str, Any]:
-    """
-    Return the hyperparameters of a model that are plain data.
-
-    :param model: Model
-    :return: Hyperparameters by name
-    """
+    """Return the hyperparameters of a model that are plain data, by name."""
     found = {}
     for name in _HYPERPARAMETERS:
         value = getattr(model, name, None)

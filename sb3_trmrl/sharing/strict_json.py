@@ -37,16 +37,9 @@ class Record(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse(text: bytes | str, what: str) -> Any:
-    """
-    Parse JSON with Python's ``json``, whose hooks reject what msgspec would silently accept: repeated keys, infinities
-    such as 1e999, and integers of any length.
-
-    :param text: JSON, in UTF-8 if it is bytes
-    :param what: Name of the document, for messages
-    :return: The document
-    :raises InvalidAgentFile: if it is not JSON, is nested too deeply, repeats a key, or has a number that is not finite
-        or too long
-    """
+    """Parse the JSON of a document, named ``what`` in messages."""
+    # With Python's json, whose hooks refuse what msgspec would accept in silence: repeated keys, infinities such as
+    # 1e999, and integers of any length
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -96,15 +89,7 @@ def _check_depth(text: str, what: str) -> None:
 
 
 def decode(value: Any, kind: type[RecordT], where: str) -> RecordT:
-    """
-    Decode a part of a document into a record.
-
-    :param value: Part of a document
-    :param kind: Class of the record
-    :param where: Place of the part in the document, empty for the whole document
-    :return: The record
-    :raises InvalidAgentFile: if a field is missing, unknown, of another type or out of bounds; the message names it
-    """
+    """Decode the part of a document at ``where`` (empty for the whole) into a record; errors name the field."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -124,8 +109,5 @@ def decode(value: Any, kind: type[RecordT], where: str) -> RecordT:
 
 
 def shown(value: Any) -> str:
-    """
-    :param value: Anything
-    :return: Its ``repr``, shortened for messages
-    """
+    """Return the ``repr``, shortened for messages."""
     return reprlib.repr(value)

@@ -11,7 +11,6 @@ import gymnasium as gym
 from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_instance, check_option, check_positive_int
-from sb3_trmrl.common.env_layers import layers_of
 from sb3_trmrl.common.plain_state import layer_states, load_layer_states, plain_state, set_plain_state
 from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
 
@@ -24,14 +23,17 @@ _INNER_EPISODE_KEYS = ("episode", "TimeLimit.truncated", "terminal_observation")
 _AT_FIRST_TASK: WeakSet[Any] = WeakSet()
 
 
-def trials_of(env: gym.Env) -> MultiEpisodeTrial | None:
-    """
-    Return the layer of an environment that plays trials.
+def _layers(env: gym.Env) -> list[gym.Env]:
+    """Return the environment and everything that it wraps, the outermost layer first."""
+    layers = [env]
+    while isinstance(layers[-1], gym.Wrapper):
+        layers.append(layers[-1].env)
+    return layers
 
-    :param env: Environment
-    :return: Its ``MultiEpisodeTrial``, or None
-    """
-    return next((layer for layer in layers_of(env) if isinstance(layer, MultiEpisodeTrial)), None)
+
+def trials_of(env: gym.Env) -> MultiEpisodeTrial | None:
+    """Return the layer of an environment that plays trials, or None."""
+    return next((layer for layer in _layers(env) if isinstance(layer, MultiEpisodeTrial)), None)
 
 
 class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -259,28 +261,20 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._episode_return, self._episode_length, self._success = 0.0, 0, False
 
     def state_dict(self) -> dict[str, Any] | None:
-        """
-        Return a state from which the trial can be continued.
-
-        :return: State of the trial and of everything inside it, or None if a layer cannot provide its state
-        """
+        """Return the state of the trial and of everything inside it, or None if a layer cannot give its state."""
         # Before the first reset, the environment may have no task yet
         layers = layer_states(self.env) if self._has_begun else []
         return None if layers is None else {"attributes": plain_state(self), "layers": layers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
-        Continue from a state, bit-identical to the trial that it was taken from.
-
-        :param state: Result of ``state_dict()`` of a wrapper that was made with the same arguments
-        """
+        """Continue bit by bit from the state of a wrapper that was made with the same arguments."""
         load_layer_states(self.env, state["layers"])
         set_plain_state(self, state["attributes"])
 
 
 def _check_layers(env: gym.Env) -> None:
     """Raise ``ValueError`` if one of our wrappers is inside, ``TypeError`` if a method is missing."""
-    layers = layers_of(env)
+    layers = _layers(env)
     for wrapper in (PreviousTransitionObservation, MultiEpisodeTrial):
         if any(isinstance(layer, wrapper) for layer in layers):
             raise ValueError(

@@ -80,16 +80,9 @@ def _episodes_per_trial(run: Run, model: Path) -> int:
 
 
 def write_report(folder: str | Path) -> dict[str, Any]:
-    """
-    Evaluate the models of a run on each test task with deterministic actions. Print the mean returns with their
-    standard errors, and write them and the learning curve into the folder of the run. Only this folder is read, so
-    interrupted runs have a report too. Environments without held-out tasks are evaluated in 20 episodes with seeds that
-    training does not use.
-
-    :param folder: Folder of the run
-    :return: Content of ``report.json``
-    :raises FileNotFoundError: if the folder is not that of a run, or holds no model
-    """
+    """Evaluate the models of a run; print the results, write them into its folder, and return the figures."""
+    # Only this folder is read, so interrupted runs have a report too. Environments without held-out tasks are evaluated
+    # in 20 episodes with seeds that training does not use
     run = Run(folder)
     models = _models(run)
     if not models:

@@ -65,14 +65,7 @@ def _existing(path: Path) -> Path | None:
 
 
 class Run:
-    """
-    The folder of a run.
-
-    :param folder: For example ``logs/trmrl/HalfCheetahVel-v0_1``
-    :raises FileNotFoundError: if it is not the folder of a run
-    :raises ValueError: if its arguments cannot be read
-    :raises ImportError: if a module that it was trained with is missing
-    """
+    """The folder of a run, for example ``logs/trmrl/HalfCheetahVel-v0_1``."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -114,18 +107,12 @@ class Run:
         return _existing(Path(f"{self.stats_path}.zip"))
 
     def statistics_file(self, model: Path) -> Path | None:
-        """
-        :param model: Zip of one of the run's models
-        :return: File with the VecNormalize statistics that the model was saved with; None if it does not use any
-        """
+        """Return the VecNormalize statistics that a model of the run was saved with, or None if it uses none."""
         beside_best = _existing(self.folder / STATISTICS) if model.name == BEST_MODEL else None
         return beside_best or _existing(self.stats_path / STATISTICS)
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """
-        :return: Environment steps of the evaluations during training, (K,), and the returns of their episodes, (K, n);
-            None if there were no evaluations
-        """
+        """Return the environment steps of evaluations, (K,), and their episodes' returns, (K, n), or None."""
         path = _existing(self.folder / "evaluations.npz")
         if path is None:
             return None
@@ -133,10 +120,7 @@ class Run:
             return data["timesteps"], data["results"]
 
     def successes(self) -> np.ndarray | None:
-        """
-        :return: Success in each episode of the trials of these evaluations, (K, n, episodes); None if the environment
-            does not report success
-        """
+        """Return the success in each episode of the evaluations' trials, (K, n, episodes), None if unknown."""
         path = _existing(self.folder / HISTORY)
         if path is None:
             return None

@@ -36,10 +36,7 @@ class ExponentialSchedule:
             raise ValueError(f"`start` and `end` must satisfy 0 <= start < end <= 1, got {self.start} and {self.end}")
 
     def __call__(self, progress_remaining: float) -> float:
-        """
-        :param progress_remaining: From 1 (beginning of training) to 0 (end), as SB3 passes it
-        :return: Value at this point of training
-        """
+        """Return the value at a remaining progress from 1 (beginning of training) to 0 (end), as in SB3."""
         fraction = (1.0 - progress_remaining - self.start) / (self.end - self.start)
         return float(self.initial_value * self.final_factor ** min(max(fraction, 0.0), 1.0))
 

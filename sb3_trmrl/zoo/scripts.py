@@ -104,17 +104,8 @@ def check_saved_agent(command: str, arguments: Sequence[str]) -> None:
 
 
 def resumed_run(folder: Path, given: Sequence[str]) -> tuple[Path, list[str]]:
-    """
-    Find out how to continue an interrupted run.
-
-    :param folder: Folder of the run
-    :param given: Arguments besides ``--resume``; they override those of the run
-    :return: The newest intact checkpoint, and all arguments to train with
-    :raises FileNotFoundError: if there is no checkpoint
-    :raises ValueError: if the folder is not that of a run with checkpoints, or ``given`` asks for another algorithm or
-        environment
-    :raises ImportError: if a module that the run needs cannot be imported
-    """
+    """Return the newest intact checkpoint of an interrupted run, and all arguments to train with."""
+    # ``given`` are the arguments besides --resume, which override those of the run
     saved = next(iter(sorted(folder.glob(f"*/{COMMAND_LINE}"))), None)
     if saved is None:
         raise ValueError(f"{folder} is not the folder of a run that writes checkpoints")
