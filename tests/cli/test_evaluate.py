@@ -92,7 +92,7 @@ def test_evaluate_imports_the_module_that_registers_the_environment(
     """A run of `--gym-packages` is evaluated by a process that has not imported them yet."""
     module, env_id = "early_end_family", "EarlyEnd-v0"
     (tmp_path / f"{module}.py").write_text(
-        "import gymnasium as gym\nfrom tests.helpers.families import early_end\n"
+        "import gymnasium as gym\nfrom tests.helpers.environments import early_end\n"
         f"gym.register(id={env_id!r}, entry_point=early_end)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

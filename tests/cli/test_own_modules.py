@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.agents import tiny_model
-from tests.helpers.families import early_end
+from tests.helpers.environments import early_end
 from tests.helpers.zoo import ENV, TINY, error_of, train
 
 pytest.importorskip("rl_zoo3")
@@ -148,7 +148,7 @@ def test_a_run_that_cannot_be_resumed_keeps_its_folder(module: Callable[[str, st
 
 FAMILY = """
 import gymnasium as gym
-from tests.helpers.families import early_end
+from tests.helpers.environments import early_end
 gym.register(id="Beach-v0", entry_point=early_end)
 """
 

@@ -23,7 +23,7 @@ from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.trials.held_out import evaluation_seed, share_tasks
 from tests.helpers.agents import TINY
-from tests.helpers.families import EarlyEnd, early_end
+from tests.helpers.environments import EarlyEnd, early_end
 
 ENVS: dict[str, tuple[str | Callable[..., gym.Env], dict[str, Any]]] = {
     "cheetah": ("HalfCheetahVel-v0", dict(horizon=12)),

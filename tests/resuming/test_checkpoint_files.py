@@ -1,7 +1,5 @@
 """Checkpoints on disk: complete or not there, the newest ones kept, damage and misuse noticed."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import zipfile

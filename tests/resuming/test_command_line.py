@@ -1,7 +1,5 @@
 """``train --resume``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
