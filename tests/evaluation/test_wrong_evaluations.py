@@ -1,7 +1,6 @@
 """Wrong uses of evaluation, its results and callbacks."""
 
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -122,20 +121,13 @@ def test_every_argument_is_in_the_table() -> None:
     w.assert_all_covered(TABLES)
 
 
-def saved(save: Callable[..., None], *arrays: Any, **named: Any) -> bytes:
-    """Return the content of a file that one of NumPy's functions saves."""
-    file = BytesIO()
-    save(file, *arrays, **named)
-    return file.getvalue()
-
-
 NO_RESULTS = {
     "text": b"no result",
     "nothing": b"",
-    "one array": saved(np.save, np.zeros(3)),
-    "other arrays": saved(np.savez, timesteps=np.zeros(3)),
-    "pickle": saved(np.savez, rewards=np.array([{}]), tasks="[]", about="{}"),
-    "other fields": saved(np.savez, rewards=np.zeros((1, 1, 1)), tasks="[0]", about='{"name": 1}'),
+    "one array": w.saved(np.save, np.zeros(3)),
+    "other arrays": w.saved(np.savez, timesteps=np.zeros(3)),
+    "pickle": w.saved(np.savez, rewards=np.array([{}]), tasks="[]", about="{}"),
+    "other fields": w.saved(np.savez, rewards=np.zeros((1, 1, 1)), tasks="[0]", about='{"name": 1}'),
 }
 
 

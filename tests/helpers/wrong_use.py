@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import pytest
@@ -97,6 +98,13 @@ def assert_covered(function: Callable[..., Any], table: Iterable[Wrong], without
     assert not covered & set(without), "arguments with a row are no exceptions"
     assert named - covered - set(without) == set(), f"arguments of {function} without a row"
     assert set(without) <= named, f"exceptions that {function} does not have"
+
+
+def saved(save: Callable[..., None], *arrays: Any, **named: Any) -> bytes:
+    """Return the content of a file that one of NumPy's functions saves."""
+    file = BytesIO()
+    save(file, *arrays, **named)
+    return file.getvalue()
 
 
 def name_of(value: Any) -> str | None:
