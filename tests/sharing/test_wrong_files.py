@@ -57,7 +57,7 @@ def test_resume_takes_an_id(checkpoints: Path) -> None:
 EXPORT = [
     *w.rows("path", NOT_PATHS, TypeError, "a path"),
     w.Wrong("path", "agent.zip", ValueError, SUFFIX),
-    w.Wrong("path", f"{__file__}/agent", ValueError, "path", quoted=f"{__file__}/agent{SUFFIX}"),
+    w.Wrong("path", f"{__file__}/agent", ValueError, "cannot write the agent", quoted=f"{__file__}/agent{SUFFIX}"),
     *w.rows("env_id", (5, "", ["Name-v0"], "no id", "module:Name-v0"), ValueError, "registered id without a module"),
     *w.rows("env_kwargs", (5, [1], "horizon"), ValueError, "a dictionary"),
     w.Wrong("env_kwargs", {1: 2}, ValueError, "strings as keys", quoted="1"),
