@@ -333,9 +333,9 @@ def test_missing_files_and_folders(zipped: Path) -> None:
         with refused(error, *parts):
             TransformerPPO.load(path)
     # Errors about other arguments do not name the file
-    with refused(ValueError, "gamma", "2", "[0, 1]"):
+    with refused(ValueError, "gamma", "2", "[0, 1]") as caught:
         TransformerPPO.load(zipped, gamma=2)
-    assert "model.zip" not in str(refused.value)
+    assert "model.zip" not in str(caught.value)
 
 
 @pytest.fixture

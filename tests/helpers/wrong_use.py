@@ -39,10 +39,12 @@ class Wrong(NamedTuple):
 
 
 @contextmanager
-def refused(error: type[Exception] | tuple[type[Exception], ...], *parts: str) -> Iterator[None]:
+def refused(
+    error: type[Exception] | tuple[type[Exception], ...], *parts: str
+) -> Iterator[pytest.ExceptionInfo[Exception]]:
     """The block raises an error, whose message has these parts."""
     with pytest.raises(error) as caught:
-        yield
+        yield caught
     assert_says(str(caught.value), *parts)
 
 
