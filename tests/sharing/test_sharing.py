@@ -360,3 +360,14 @@ def test_gymnasiums_tuple_is_explained(tmp_path: Path) -> None:
         agent.predict((np.zeros(3, np.float32), {}))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`observation` must be an array"):
         agent.predict({"observation": np.zeros(3, np.float32)})
+
+
+@pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["box", "dict"])
+def test_frames_stacked_after_normalization(tmp_path: Path, space: spaces.Space[Any]) -> None:
+    """The order in which rl-zoo3 puts the wrappers. The other order can be exported."""
+    keys = ["observation"] if isinstance(space, spaces.Dict) else None
+    inside = VecFrameStack(VecNormalize(sampled_vec_env(2, space), norm_obs_keys=keys), 2)
+    with pytest.raises(ValueError, match="VecFrameStack outside VecNormalize changes the observations"):
+        tiny_model(inside).learn(32).export(tmp_path / "agent")
+    outside = VecNormalize(VecFrameStack(sampled_vec_env(2, space), 2), norm_obs_keys=keys)
+    tiny_model(outside).learn(32).export(tmp_path / "agent")
