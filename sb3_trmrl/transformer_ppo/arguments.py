@@ -263,7 +263,7 @@ def check_zip(path: Any) -> None:
         return
     target = pathlib.Path(path)
     target = target if target.exists() else target.with_name(f"{target.name}.zip")
-    if not target.exists():
+    if not target.exists() or target.is_dir():
         return  # SB3 raises an error
     if not target.is_file():  # reading a device may never end
         raise ValueError(f"`path` must be a zip that TransformerPPO.save wrote, {str(target)!r} is not a regular file")
