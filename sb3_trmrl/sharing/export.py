@@ -71,10 +71,7 @@ def export_agent(
     :raises TypeError: if ``path`` or ``vec_normalize`` has the wrong type
     :raises ValueError: if the agent cannot be exported
     """
-    target = check_path("path", path)
-    target = target if target.suffix else target.with_name(f"{target.name}{SUFFIX}")
-    if target.suffix != SUFFIX:
-        raise ValueError(f"`path` must end with {SUFFIX}, got {str(path)!r}")
+    target = agent_path(path, SUFFIX)
     check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
     known_id, known_kwargs = _known_environment(model.get_env())
     if env_id is None or env_id == known_id:
@@ -99,12 +96,26 @@ def export_agent(
         read_agent(data, th.device("cpu"))  # no file is written that could not be loaded
     except InvalidAgentFile as error:
         raise ValueError(f"the agent cannot be exported: {error}") from error
+    write_agent(target, data)
+    return target
+
+
+def agent_path(path: str | PathLike[str], suffix: str) -> Path:
+    """Return the file to write, with the suffix added to a name without suffix; another suffix is a ``ValueError``."""
+    target = check_path("path", path)
+    target = target if target.suffix else target.with_name(f"{target.name}{suffix}")
+    if target.suffix != suffix:
+        raise ValueError(f"`path` must end with {suffix}, got {str(path)!r}")
+    return target
+
+
+def write_agent(target: Path, data: bytes) -> None:
+    """Write a file that is complete or not there. A ``ValueError`` names ``path`` if it cannot be written."""
     try:
         with atomic_file(make_place(target)) as file:
             file.write(data)
     except OSError as error:
         raise ValueError(f"cannot write the agent to `path` {str(target)!r}: {error}") from error
-    return target
 
 
 def _plain_dict(name: str, value: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,0 +1,288 @@
+"""
+Writing a trained agent as one ONNX graph, which runs without PyTorch.
+
+The graph takes one step of the agent in B environments. It is a module of its own, because the live memories of
+:mod:`sb3_trmrl.memory` depend on how many slots are filled, which a graph of fixed operations cannot. Weights no longer
+change, so the memory of ``memory="window"`` holds the working memories phi in place of raw tokens: the features of each
+token are computed once, and all kinds of observations have the same memory.
+
+Shapes: B environments, N slots of the memory, L layers, H heads, D width of the model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from copy import deepcopy
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+import torch.nn.functional as F
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
+
+from sb3_trmrl.common.checks import check_instance, check_positive_int
+from sb3_trmrl.memory.extractor import TransformerExtractor
+from sb3_trmrl.memory.tokens import Tokens
+from sb3_trmrl.sharing.export import agent_path, write_agent
+from sb3_trmrl.sharing.statistics import ObservationStatistics
+from sb3_trmrl.transformer_ppo.policies import PREV_DONE, TrMRLPolicy
+
+SUFFIX = ".onnx"
+
+#: Types of observations that PyTorch does not compute with
+_PASSED_AS = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
+
+
+def export_onnx(
+    model: BaseAlgorithm,
+    path: str | PathLike[str],
+    vec_normalize: VecNormalize | None = None,
+    max_steps: int | None = None,
+) -> Path:
+    """
+    Write a trained agent as an ONNX graph, see :meth:`sb3_trmrl.TransformerPPO.export_onnx`.
+
+    :param model: Model with a TrMRL policy
+    :param path: File to write
+    :param vec_normalize: Wrapper with the statistics of observations
+    :param max_steps: Slots of the memory, with ``memory="full"``
+    :return: The file
+    :raises ModuleNotFoundError: without the extra ``onnx``
+    :raises TypeError: if an argument has the wrong type
+    :raises ValueError: if the agent cannot be exported
+    """
+    target = agent_path(path, SUFFIX)
+    check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
+    policy: Any = model.policy
+    if type(policy) is not TrMRLPolicy:  # a subclass may compute something else
+        raise ValueError(f"the agent cannot be exported: only a TrMRLPolicy can be, got a {type(policy).__name__}")
+    if max_steps is not None:
+        check_positive_int("max_steps", max_steps)
+        if policy.memory == "window":
+            raise ValueError(f"`max_steps` must be None with memory='window', got {max_steps}")
+    _check_packages()
+    normalizer = model.get_vec_normalize_env() if vec_normalize is None else vec_normalize
+    agent = AgentStep(policy, ObservationStatistics.from_vec_normalize(normalizer), max_steps)
+    write_agent(target, _graph(agent.eval()))
+    return target
+
+
+def _check_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"exporting to ONNX needs onnx and onnxscript ({error}): pip install 'sb3_trmrl[onnx]'"
+        ) from error
+
+
+def _graph(agent: AgentStep) -> bytes:
+    """Return the serialized graph of a step."""
+    observations, memory = agent.empty_observations(2), agent.memory.empty(2)  # a size of 1 would become a constant
+    inputs = ([*observations.values()], [*memory.values()], th.zeros(2, dtype=th.bool))
+    batch = th.export.Dim("batch")
+    dynamic_shapes = ([{0: batch} for _ in observations], [{0: batch} for _ in memory], {0: batch})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about PyTorch's own code
+        try:
+            # torch.export raises an error where control flow depends on data or a batch has a fixed size. The older
+            # exporter (dynamo=False, deprecated) writes a graph of what happened with the example, without an error
+            traced = th.export.export(agent, inputs, dynamic_shapes=dynamic_shapes)
+            program = th.onnx.export(
+                traced,
+                dynamo=True,
+                verbose=False,
+                input_names=[*observations, *(f"memory.{name}" for name in memory), "reset"],
+                output_names=["action", *(f"next_memory.{name}" for name in memory)],
+                dynamic_shapes=dynamic_shapes,
+            )
+        except Exception as error:  # of any type: a features extractor may be anybody's
+            raise ValueError(f"the agent cannot be exported: PyTorch cannot trace its policy: {error}") from error
+    assert program is not None
+    document = program.model_proto
+    for part in (document, document.graph, *document.graph.node):  # PyTorch notes the lines and folders of the code
+        part.ClearField("metadata_props")
+    document.graph.ClearField("value_info")
+    data: bytes = document.SerializeToString()
+    return data
+
+
+class AgentStep(nn.Module):
+    """One step of the agent: normalisation, memory, actor and deterministic action."""
+
+    def __init__(
+        self, policy: TrMRLPolicy, statistics: ObservationStatistics | None, max_steps: int | None = None
+    ) -> None:
+        super().__init__()
+        space = policy.observation_space
+        self.is_dict = isinstance(space, spaces.Dict)
+        self.spaces: dict[str, spaces.Space[Any]] = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+        self.resets_at_prev_done = policy.reset_memory_on == "episode" and self.is_dict and PREV_DONE in self.spaces
+        self.normalizers = nn.ModuleDict()
+        for key, stats in (statistics.key_stats if statistics else {}).items():
+            assert statistics is not None
+            self.normalizers[_module_name(key or "")] = _Normalizer(stats, statistics, self.spaces[key or ""])
+        # The critic is left out, and the model keeps its device and mode
+        parts = nn.ModuleList([policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net])
+        transformer, self.policy_net, self.action_net = deepcopy(parts).to("cpu")
+        assert isinstance(transformer, TransformerExtractor)
+        self.memory = _Window(transformer) if policy.memory == "window" else _Cache(transformer, max_steps)
+        self.actions = _DeterministicActions(policy.action_space, policy.squash_output)
+
+    def empty_observations(self, n_envs: int) -> dict[str, th.Tensor]:
+        """Return observations of the right shapes and types by the names of the inputs."""
+        return {
+            f"observation.{key}" if self.is_dict else "observation": th.as_tensor(
+                np.zeros((n_envs, *(space.shape or ())), _PASSED_AS.get(str(space.dtype), space.dtype))
+            )
+            for key, space in self.spaces.items()
+        }
+
+    def forward(
+        self, observations: list[th.Tensor], memory: list[th.Tensor], reset: th.Tensor
+    ) -> tuple[th.Tensor, ...]:
+        """
+        :param observations: Observations of each key, (B, \\*observation)
+        :param memory: Tensors of the memory, (B, ...)
+        :param reset: Mask of environments whose memory is emptied first, (B,)
+        :return: Actions, (B, \\*action), and the tensors of the memory that ends with these observations
+        """
+        tokens = {}
+        for key, observation in zip(self.spaces, observations, strict=True):
+            name = _module_name(key)
+            token = self.normalizers[name](observation) if name in self.normalizers else observation
+            tokens[key] = token.float() if token.dtype == th.float64 else token
+        if self.resets_at_prev_done:
+            reset = reset | (tokens[PREV_DONE].flatten(1)[:, -1] > 0)
+        episodic, memory = self.memory(tokens if self.is_dict else tokens[""], memory, reset)
+        return self.actions(self.action_net(self.policy_net(episodic))), *memory
+
+
+def _module_name(key: str) -> str:
+    """Return a key of an observation as a name of a module, which contains no dots and is not a method."""
+    return f"key_{key.replace('.', '_dot_')}"
+
+
+class _Normalizer(nn.Module):
+    """Normalisation of one key of the observations, see :meth:`ObservationStatistics.normalize`."""
+
+    mean: th.Tensor
+    std: th.Tensor
+
+    def __init__(self, stats: tuple[Any, Any], statistics: ObservationStatistics, space: spaces.Space[Any]) -> None:
+        super().__init__()
+        mean, var = stats
+        if mean.shape != space.shape:
+            raise ValueError(
+                f"the agent cannot be exported: VecNormalize has statistics of shape {mean.shape}, and the policy "
+                f"reads observations of shape {space.shape}. Stack frames before VecNormalize"
+            )
+        self.clip_obs = statistics.clip_obs
+        self.register_buffer("mean", th.as_tensor(np.array(mean, dtype=np.float64)))
+        self.register_buffer("std", th.as_tensor(np.sqrt(np.array(var, dtype=np.float64) + statistics.epsilon)))
+
+    def forward(self, observation: th.Tensor) -> th.Tensor:
+        return ((observation.double() - self.mean) / self.std).clamp(-self.clip_obs, self.clip_obs).float()
+
+
+class _Window(nn.Module):
+    """The memory of ``memory="window"``, see :class:`~sb3_trmrl.memory.working_memory.WorkingMemory`."""
+
+    def __init__(self, transformer: TransformerExtractor) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def empty(self, n_envs: int) -> dict[str, th.Tensor]:
+        """Return the memory without tokens: working memories without positions, and the number of filled slots."""
+        window = th.zeros(n_envs, self.transformer.context_length, self.transformer.features_dim)
+        return {"window": window, "length": th.zeros(n_envs, dtype=th.long)}
+
+    def forward(self, tokens: Tokens, memory: list[th.Tensor], reset: th.Tensor) -> tuple[th.Tensor, list[th.Tensor]]:
+        """Return episodic memories and the memory that ends with these tokens."""
+        window, length = memory
+        slots = th.arange(self.transformer.context_length)
+        filled = th.where(reset, 0, length)
+        is_full = filled == len(slots)
+        window = th.where(is_full[:, None, None], window.roll(-1, dims=1), window)  # drops the oldest
+        newest = filled - is_full.long()
+        written = self.transformer.working_memories(tokens)[:, None]
+        window = th.where((slots == newest[:, None])[:, :, None], written, window)
+        memories = window + self.transformer.position_encodings(slots)
+        return self.transformer.encoder(memories, newest + 1), [window, newest + 1]
+
+
+class _Cache(nn.Module):
+    """The memory of ``memory="full"``, see :class:`~sb3_trmrl.memory.full_memory.KeyValueCache`."""
+
+    def __init__(self, transformer: TransformerExtractor, max_steps: int | None) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.n_slots = min(max_steps or transformer.context_length, transformer.context_length)
+
+    def empty(self, n_envs: int) -> dict[str, th.Tensor]:
+        """Return the memory without tokens: keys and values (B, L, N, H, D / H), and the number of tokens so far."""
+        layers = self.transformer.encoder.layers
+        n_heads = layers[0].attention.n_heads
+        shape = (n_envs, len(layers), self.n_slots, n_heads, self.transformer.features_dim // n_heads)
+        return {"keys": th.zeros(shape), "values": th.zeros(shape), "length": th.zeros(n_envs, dtype=th.long)}
+
+    def forward(self, tokens: Tokens, memory: list[th.Tensor], reset: th.Tensor) -> tuple[th.Tensor, list[th.Tensor]]:
+        """Return episodic memories and the memory that ends with these tokens."""
+        keys, values, length = memory
+        length = th.where(reset, 1, length + 1)
+        slots = th.arange(self.n_slots)
+        is_newest = (slots == ((length - 1) % self.n_slots)[:, None])[:, :, None, None]
+        visible = (slots < length[:, None])[:, None, None]
+        memories = self.transformer.working_memories(tokens, positions=length - 1)
+        written: list[tuple[th.Tensor, th.Tensor]] = []
+
+        def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
+            index = len(written)
+            written.append(
+                (
+                    th.where(is_newest, k[:, None], keys[:, index]),
+                    th.where(is_newest, v[:, None], values[:, index]),
+                )
+            )
+            k, v = (x.transpose(1, 2) for x in written[-1])
+            return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=visible)[:, :, 0]
+
+        for layer in self.transformer.encoder.layers:
+            memories = layer(memories, memories, attend)
+        new_keys, new_values = (th.stack(x, dim=1) for x in zip(*written, strict=True))
+        return self.transformer.encoder.final_norm(memories), [new_keys, new_values, length]
+
+
+class _DeterministicActions(nn.Module):
+    """Actions of ``predict(..., deterministic=True)``, in the type that it returns."""
+
+    low: th.Tensor
+    high: th.Tensor
+
+    def __init__(self, space: spaces.Space[Any], squash_output: bool) -> None:
+        super().__init__()
+        self.space = space
+        self.squash_output = squash_output
+        if isinstance(space, spaces.Box):
+            dtype = np.result_type(np.float32, space.low)
+            self.register_buffer("low", th.as_tensor(space.low.astype(dtype)))
+            self.register_buffer("high", th.as_tensor(space.high.astype(dtype)))
+
+    def forward(self, outputs: th.Tensor) -> th.Tensor:
+        """Return actions (B, \\*action) for the means or logits that the head returns."""
+        if isinstance(self.space, spaces.Discrete):
+            return outputs.argmax(dim=1)
+        if isinstance(self.space, spaces.MultiDiscrete):
+            return th.stack([part.argmax(dim=1) for part in outputs.split(self.space.nvec.tolist(), dim=1)], dim=1)
+        outputs = outputs.unflatten(1, self.space.shape or (1,))
+        if isinstance(self.space, spaces.MultiBinary):
+            return (outputs > 0).float()
+        if self.squash_output:
+            return self.low + 0.5 * (outputs.tanh() + 1.0) * (self.high - self.low)
+        return outputs.to(self.low.dtype).maximum(self.low).minimum(self.high)
