@@ -28,9 +28,9 @@ SECTIONS = (
 )
 HEAD = """# Benchmarks
 
-`make bench` writes this page. [Performance](../explanation/performance.md) explains the figures. Each ratio comes from
-a single run that measured the two sides in turns. `gflops` is the machine's matrix-product rate in that run. The number
-at the end of a side's name is the minibatch size.
+`make bench` writes this page. [Performance](../explanation/performance.md) explains the numbers. A *side* is one of the
+algorithms that are compared; the number at the end of its name is the minibatch size. Each ratio comes from a single
+run that measured both sides alternately. `gflops` is the machine's matrix-product rate in that run.
 """
 PARTS = ("environment_s", "inference_s", "buffer_s", "update_s", "other_s")
 

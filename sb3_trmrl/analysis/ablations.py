@@ -24,23 +24,14 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Ablations:
-    """
-    Learning curves for each value of each setting.
-
-    :param env_id: Environment
-    :param timesteps: Environment steps of the evaluations, (K,)
-    :param curves: Mean return of a trial on validation tasks, by setting and value, (seeds, K) each
-    """
+    """Learning curves for each value of each setting."""
 
     env_id: str
-    timesteps: np.ndarray
-    curves: dict[str, dict[Any, np.ndarray]]
+    timesteps: np.ndarray  # environment steps of the evaluations, (K,)
+    curves: dict[str, dict[Any, np.ndarray]]  # return of a trial on validation tasks, by setting and value, (seeds, K)
 
     def to_frame(self) -> pd.DataFrame:
-        """
-        :return: One row for each setting, value and evaluation: setting, value, timesteps, mean over seeds, the ends of
-            its 95 % bootstrap interval, low and high, and the number of seeds
-        """
+        """Return a row for each setting, value and evaluation, with the mean and its 95 % interval over seeds."""
         frames = []
         for setting, values in self.curves.items():
             for value, curves in values.items():
@@ -52,14 +43,7 @@ class Ablations:
 
 
 def plot_ablations(result: Ablations, path: str | Path) -> None:
-    """
-    Draw a panel for each setting. Bands are 95 % bootstrap intervals over seeds.
-
-    :param result: Learning curves
-    :param path: Picture to write
-    :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
-    """
+    """Draw a panel for each setting. Bands are 95 % bootstrap intervals over seeds."""
     check_instance("result", result, Ablations, "an Ablations")
     check_picture(path)
     figure = Figure(figsize=(9, 3 * ((len(result.curves) + 1) // 2) + 0.6), layout="constrained")

@@ -14,14 +14,7 @@ from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 
 
 def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -> None:
-    """
-    Draw the mean return of each episode with its 95 % bootstrap interval over tasks, and each task as a thin line.
-
-    :param results: Evaluations, by their name in the legend
-    :param path: Picture to write
-    :raises TypeError: if ``results`` or ``path`` has the wrong type
-    :raises ValueError: if ``results`` is empty, or no picture can be written to ``path``
-    """
+    """Draw each episode's mean return with its 95 % bootstrap interval over tasks, and each task as a thin line."""
     check_named("results", results, AdaptationResult)
     check_picture(path)
     figure = Figure(figsize=(7, 4), layout="constrained")

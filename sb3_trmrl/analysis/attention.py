@@ -105,10 +105,10 @@ def plot_attention(result: AttentionMap, path: str | Path, title: str = "Attenti
     Draw a panel for each layer (columns) and head (rows), with time to the right and older memories higher up.
 
     :param result: Result of :func:`attention_map`
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("result", result, AttentionMap, "an AttentionMap")
     check_picture(path)

@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rliable import library
 from scipy import stats
+from scipy.integrate import trapezoid
 
 from sb3_trmrl.analysis.figures import COLOURS, check_named, check_picture, count_episodes, draw_band, finish
 from sb3_trmrl.common.checks import check_instance, check_int
@@ -103,20 +104,12 @@ class Group:
         if len(steps) < 2:
             means: np.ndarray = self.curves.mean(axis=1)
             return means
-        widths = np.diff(steps)
-        heights = (self.curves[:, 1:] + self.curves[:, :-1]) / 2
-        areas: np.ndarray = (heights * widths).sum(axis=1) / (steps[-1] - steps[0])
+        areas: np.ndarray = trapezoid(self.curves, steps) / (steps[-1] - steps[0])
         return areas
 
 
 def common_steps(groups: Iterable[Group]) -> tuple[float, float]:
-    """
-    Find the part of training that all learning curves cover.
-
-    :param groups: Runs of several agents
-    :return: Its first and last environment step
-    :raises ValueError: if there is none
-    """
+    """Return the first and last environment step of the part of training that all learning curves cover."""
     steps = [check_instance("groups", group, Group, "Groups").timesteps for group in groups]
     if not steps:
         raise ValueError("`groups` must hold at least one Group, got none")
@@ -216,11 +209,11 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
     are 95 % bootstrap intervals over seeds.
 
     :param groups: Runs by the name of the agent
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :param split: Split of the tasks after training
     :raises TypeError: if ``groups`` or ``path`` has the wrong type
-    :raises ValueError: if ``groups`` is empty, or no picture can be written to ``path``
+    :raises ValueError: if ``groups`` is empty, or no image can be written to ``path``
     """
     check_named("groups", groups, Group)
     check_picture(path)

@@ -153,10 +153,10 @@ def plot_consensus(
     Draw a panel for each form. The numbers above each layer are the shares of steps and heads where the claim holds.
 
     :param result: Result of :func:`consensus`
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("result", result, Consensus, "a Consensus")
     check_picture(path)

@@ -1,4 +1,4 @@
-"""What all pictures share: checks of the arguments of plotting functions, colours, intervals and saving."""
+"""Helpers for all plots: checks of the arguments of plotting functions, colours, intervals and saving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sb3_trmrl.common.checks import check_instance
 
-#: Colours for all readers, colour-blind ones included (Okabe and Ito, 2008)
+#: Colour-blind-safe palette (Okabe and Ito, 2008)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 
@@ -52,13 +52,13 @@ def draw_means(axes: Axes, x: Any, mean: Any, low: Any, high: Any, **style: Any)
 
 
 def count_episodes(axes: Axes) -> None:
-    """Put ticks at whole numbers, also for a single episode."""
+    """Put ticks at whole numbers, even for a single episode."""
     axes.set_xlabel("episode of the trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def finish(figure: Figure, path: str | Path, title: str | None = None, **text: Any) -> None:
-    """Add a title, with further arguments of its text, and save the picture."""
+    """Add a title, with further arguments of its text, and save the figure."""
     if title is not None:
         figure.suptitle(title, **text)
     figure.savefig(path, dpi=150)

@@ -17,38 +17,20 @@ from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """
-    Returns of a run during training.
+    """Returns of a run during training."""
 
-    :param training: Environment steps at the end of each training trial, and its mean return per episode, (2, trials)
-    :param timesteps: Environment steps of the evaluations, (K,)
-    :param returns: Mean return per episode of each of their trials, (K, n)
-    :param successes: Success in each episode of these trials, (K, n, episodes); None if the environment does not report
-        success
-    :param episodes: Number of episodes in a trial
-    :param held_out: Whether evaluations use held-out tasks
-    """
-
+    #: environment steps at the end of each training trial, and its mean return per episode, (2, trials)
     training: np.ndarray
-    timesteps: np.ndarray
-    returns: np.ndarray
-    successes: np.ndarray | None = None
-    episodes: int = 1
-    held_out: bool = False
+    timesteps: np.ndarray  # environment steps of the evaluations, (K,)
+    returns: np.ndarray  # mean return per episode of each of their trials, (K, n)
+    successes: np.ndarray | None = None  # (K, n, episodes), None if unknown
+    episodes: int = 1  # number of episodes in a trial
+    held_out: bool = False  # whether evaluations use held-out tasks
 
 
 def plot_learning_curve(curve: LearningCurve, levels: Mapping[str, float], path: str | Path, title: str) -> None:
-    """
-    Draw training and evaluation returns, and success rates in a second panel if they are known. Bands are 95 %
-    bootstrap intervals over evaluation tasks.
-
-    :param curve: Returns of a run
-    :param levels: Horizontal lines by their label
-    :param path: Picture to write
-    :param title: Its title
-    :raises TypeError: if ``curve`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
-    """
+    """Draw returns, horizontal levels by label, and success rates in a second panel if they are known."""
+    # Bands are 95 % bootstrap intervals over evaluation tasks
     check_instance("curve", curve, LearningCurve, "a LearningCurve")
     check_picture(path)
     n_panels = 1 if curve.successes is None else 2

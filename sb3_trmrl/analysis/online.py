@@ -31,9 +31,9 @@ class OnlineAdaptation:
     :param window: Number of steps of the moving average
     :param first_level: Mean reward at the first step
     :param final_level: Mean reward over the last quarter of the steps
-    :param adapted_at: Step, counted from 1, after which the smoothed reward is never below the final level by more than
-        5 % of the difference between first and final level; None if the reward did not increase, or the last step is
-        below
+    :param adapted_at: First step, counted from 1, from which the smoothed reward never again falls below the final
+        level by more than 5 % of the difference between first and final level; None if the reward did not increase, or
+        if it is below this level at the last step
     """
 
     means: dict[str, np.ndarray]
@@ -62,8 +62,8 @@ def online_adaptation(result: AdaptationResult, window: int = 11) -> OnlineAdapt
     Measure how fast an agent adapts in the first episode.
 
     :param result: Evaluation of any agent, with the numbers of ``info`` to include, for example ``"x_velocity"``
-    :param window: Number of steps of the moving average (fewer at the ends), odd; 11 are about one stride of a running
-        HalfCheetah
+    :param window: Number of steps of the moving average (fewer at the ends), odd; 11 steps are about one stride of a
+        running HalfCheetah
     :return: Mean reward and numbers at each step of the first episode, and the step at which the agent has adapted
     :raises ValueError: if ``window`` is even or below 1
     :raises TypeError: if ``result`` has the wrong type
@@ -94,24 +94,13 @@ def online_adaptation(result: AdaptationResult, window: int = 11) -> OnlineAdapt
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """
-    Compute a moving average, over fewer values at both ends.
-
-    :param values: (H,)
-    :param window: Odd number of steps
-    :return: Mean over the ``window`` steps around each step, (H,)
-    """
+    """Return the mean over the ``window`` (odd) steps around each step, (H,), over fewer steps at both ends."""
     half = window // 2
     return np.array([values[max(0, step - half) : step + half + 1].mean() for step in range(len(values))])
 
 
 def adaptation_step(smoothed: np.ndarray, first_level: float, final_level: float) -> int | None:
-    """
-    :param smoothed: Smoothed reward at each step, (H,)
-    :param first_level: Its level at the first step
-    :param final_level: Its level at the end
-    :return: See :attr:`OnlineAdaptation.adapted_at`
-    """
+    """Return :attr:`OnlineAdaptation.adapted_at`, given the smoothed reward at each step, (H,)."""
     if final_level <= first_level:
         return None
     below = np.flatnonzero(smoothed < final_level - 0.05 * (final_level - first_level))
@@ -131,11 +120,11 @@ def plot_online_adaptation(
     Draw reward and numbers of ``info`` at each step of the first episode.
 
     :param result: Result of :func:`online_adaptation`
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :param targets: Levels to draw as dotted lines, by name, for example the mean target velocity of the tasks
     :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("result", result, OnlineAdaptation, "an OnlineAdaptation")
     check_picture(path)
@@ -180,17 +169,7 @@ def _draw_adaptation(axes: Axes, result: OnlineAdaptation) -> None:
 def plot_targets(
     result: AdaptationResult, name: str, path: str | Path, title: str = "Online adaptation", n_shown: int = 5
 ) -> None:
-    """
-    Draw how a number of ``info`` approaches the target of the task, in the first episode of some tasks.
-
-    :param result: Evaluation whose tasks are targets for this number, for example the speeds of HalfCheetahVel
-    :param name: Name of the number in ``result.infos``
-    :param path: Picture to write
-    :param title: Its title
-    :param n_shown: Number of tasks to draw, evenly spaced from the lowest to the highest target
-    :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
-    """
+    """Draw how a number of ``info`` approaches the target, the task, in the first episode of some tasks."""
     check_instance("result", result, AdaptationResult, "an AdaptationResult")
     check_picture(path)
     check_option("name", name, result.infos)
@@ -199,7 +178,7 @@ def plot_targets(
     axes = figure.add_subplot()
     values = result.infos[name][:, 0]
     order = np.argsort(result.tasks)
-    shown = np.unique(order[np.linspace(0, len(order) - 1, n_shown).round().astype(int)])
+    shown = np.unique(order[np.linspace(0, len(order) - 1, n_shown).round().astype(int)])  # lowest to highest target
     for index, colour in zip(sorted(shown, key=lambda task: result.tasks[task]), COLOURS, strict=False):
         steps = values[index][~np.isnan(values[index])]
         target = float(result.tasks[index])

@@ -28,7 +28,7 @@ class Refinement:
         steps of each task, (tasks, L + 1)
     :param action_error: Mean squared error of a linear regression from the memory of each layer to the agent's actions,
         on each test task, (test tasks, L + 1)
-    :param constant_error: Mean squared error of a constant prediction, the mean action of the train tasks,
+    :param constant_error: Mean squared error of a constant prediction, the mean action of the training tasks,
         (test tasks,)
     """
 
@@ -55,7 +55,7 @@ def refinement(steps: Iterable[TracedSteps], n_train_tasks: int = 20) -> Refinem
     Measure how each layer refines the episodic memory.
 
     :param steps: Traced steps; in the paper, of 3 episodes of each of 30 tasks
-    :param n_train_tasks: Number of tasks, the first ones, to fit the regression on; it is tested on the others
+    :param n_train_tasks: Number of tasks to fit the regression on, the first ones; it is tested on the others
     :return: Distance of each layer to the last layer and to the actions
     :raises TypeError: if ``steps`` has the wrong type
     :raises ValueError: if there are no steps, or no tasks to test on
@@ -69,16 +69,7 @@ def refinement(steps: Iterable[TracedSteps], n_train_tasks: int = 20) -> Refinem
 def measure_refinement(
     memories: np.ndarray, actions: np.ndarray, tasks: np.ndarray, n_train_tasks: int = 20
 ) -> Refinement:
-    """
-    Measure the refinement of given memories, see :func:`refinement`.
-
-    :param memories: Memory of each layer at each step, (M, L + 1, D)
-    :param actions: Action at each step, (M, A)
-    :param tasks: Index of the task of each step, (M,)
-    :param n_train_tasks: Number of tasks to fit the regression on
-    :return: Distance of each layer to the last layer and to the actions
-    :raises ValueError: if there are no tasks to test on
-    """
+    """Measure the refinement of memories, (M, L + 1, D), given actions, (M, A), and indices of tasks, (M,)."""
     names = np.unique(tasks)
     if check_positive_int("n_train_tasks", n_train_tasks) >= len(names):
         raise ValueError(f"`n_train_tasks` must leave some of the {len(names)} tasks to test on, got {n_train_tasks}")
@@ -106,10 +97,10 @@ def plot_refinement(
     Draw both distances for each layer.
 
     :param result: Result of :func:`refinement`
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("result", result, Refinement, "a Refinement")
     check_picture(path)
@@ -128,7 +119,7 @@ def plot_refinement(
     # The error is 0 for an agent with constant actions
     scale = "log" if constant > 0 and result.action_error.mean(axis=0).min() > 0 else "linear"
     right.set(title="linear regression on the actions", ylabel="mean squared error, test tasks", yscale=scale)
-    right.axhline(constant, color=COLOURS[1], linestyle="--", label=f"mean action of the train tasks, {constant:.3g}")
+    right.axhline(constant, color=COLOURS[1], linestyle="--", label=f"mean action, training tasks, {constant:.3g}")
     right.margins(y=0.35)  # room for the legend
     for axes in figure.axes:
         axes.legend(fontsize="small", loc="upper right")

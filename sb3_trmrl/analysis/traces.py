@@ -1,4 +1,4 @@
-"""Memories and attention weights of an agent at each step of some trials, the input of all analyses."""
+"""Memories and attention weights of an agent at each step of some trials: the input of most analyses."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class _Token(NamedTuple):
 def _trace_sequences(
     policy: TrMRLPolicy, action_space: spaces.Space[Any], steps: Iterator[TrialStep]
 ) -> Iterator[TracedSteps]:
-    # One causal pass over a sequence computes all its memories, so it is made after the memory has been emptied
+    # One causal pass over a sequence computes all its memories, so it runs once the memory has been emptied
     sequences: dict[int, list[_Token]] = {}
     for step in steps:
         for env, task in zip(step.envs, step.tasks.tolist(), strict=True):

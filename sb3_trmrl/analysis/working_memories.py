@@ -43,8 +43,8 @@ class WorkingMemories:
     @property
     def share_between_tasks(self) -> float:
         """
-        Share of the variance in the three components that is between the means of the tasks. Clouds with the same
-        centre, such as rings of different size, may be separable although it is 0
+        Share of the variance in the three components that lies between the means of the tasks. Even if it is 0, clouds
+        with the same centre, such as rings of different sizes, may be separable
         """
         centred = self.coordinates - self.coordinates.mean(axis=0)
         total = (centred**2).sum()
@@ -65,7 +65,7 @@ class WorkingMemories:
 
 def working_memories(steps: Iterable[TracedSteps], labels: Sequence[Any]) -> WorkingMemories:
     """
-    Project the working memories of an agent to three principal components.
+    Project the working memories of an agent onto three principal components.
 
     :param steps: Traced steps
     :param labels: The tasks, ``trials.tasks``
@@ -83,16 +83,7 @@ def working_memories(steps: Iterable[TracedSteps], labels: Sequence[Any]) -> Wor
 def project_memories(
     memories: np.ndarray, tasks: np.ndarray, numbers: np.ndarray, labels: Sequence[Any]
 ) -> WorkingMemories:
-    """
-    Project given working memories to three principal components, see :func:`working_memories`.
-
-    :param memories: Working memory of each step, (M, D)
-    :param tasks: Index of the task of each step, (M,)
-    :param numbers: Number of each step in its trial, (M,)
-    :param labels: The tasks
-    :return: Working memories on three principal components
-    :raises ValueError: if there are fewer than three steps or dimensions
-    """
+    """Project working memories, (M, D), given the index of the task and the number of each step, (M,) both."""
     if min(memories.shape) < N_COMPONENTS:
         raise ValueError(f"`memories` must have at least {N_COMPONENTS} steps and dimensions, got {memories.shape}")
     pca = PCA(N_COMPONENTS, svd_solver="full")
@@ -111,12 +102,12 @@ def plot_working_memories(
     Draw the working memories in three and in two dimensions.
 
     :param result: Result of :func:`working_memories`
-    :param path: Picture to write
+    :param path: Image file to write
     :param title: Its title
     :param max_points: Number of steps to draw, evenly spaced if there are more
     :param task_unit: Unit of the tasks, ``trials.task_unit``
     :raises TypeError: if ``result`` or ``path`` has the wrong type
-    :raises ValueError: if no picture can be written to ``path``
+    :raises ValueError: if no image can be written to ``path``
     """
     check_instance("result", result, WorkingMemories, "the result of working_memories")
     check_picture(path)

@@ -1,4 +1,4 @@
-"""``analyze``: the paper's analyses of a trained agent, as tables and pictures."""
+"""``analyze``: the paper's analyses of a trained agent, as tables and plots."""
 
 from __future__ import annotations
 
@@ -47,13 +47,8 @@ class _Job:
     after_task: Callable[[int], None]
 
     @property
-    def title(self) -> str:
-        """Beginning of the pictures' titles"""
-        return self.agent.env_id
-
-    @property
     def picture(self) -> Path:
-        """File of the picture"""
+        """File of the plot"""
         return self.stem.with_suffix(".png")
 
     def trials(self) -> Trials:
@@ -98,11 +93,13 @@ def _online(job: _Job) -> _Found:
     if job.agent.env_id == "HalfCheetahVel-v0":
         targets = {"x_velocity": float(np.mean(result.tasks))}
         further.append("online_tasks.png")
-        plot_targets(result, "x_velocity", job.stem.with_name(further[0]), f"{job.title}: frozen weights, new tasks")
-    plot_online_adaptation(found, job.picture, f"{job.title}: online adaptation", targets)
+        plot_targets(
+            result, "x_velocity", job.stem.with_name(further[0]), f"{job.agent.env_id}: frozen weights, new tasks"
+        )
+    plot_online_adaptation(found, job.picture, f"{job.agent.env_id}: online adaptation", targets)
     text = f"Reward per step: first level {found.first_level:.3f}, final level {found.final_level:.3f}. "
     if found.adapted_at is None:
-        text += "The reward does not reach the final level within 5 % and stay there."
+        text += "The reward does not come within 5 % of the final level and stay there."
     else:
         text += f"Within 5 % of the final level from step {found.adapted_at} on, smoothed over {found.window} steps."
     frame = found.to_frame()
@@ -124,27 +121,27 @@ def _refinement(job: _Job) -> _Found:
     n_tasks = job.options.n_tasks
     n_train_tasks = max(1, n_tasks * 2 // 3)
     found = refinement(job.steps(job.trials()), n_train_tasks)
-    plot_refinement(found, job.picture, f"{job.title}: refinement of the episodic memory")
+    plot_refinement(found, job.picture, f"{job.agent.env_id}: refinement of the episodic memory")
     constant = found.constant_error.mean()
-    text = f"Regression on the actions: {n_train_tasks} train tasks, {n_tasks - n_train_tasks} test tasks. "
-    text += f"Predicting the mean action of the train tasks has an error of {constant:.4g}."
+    text = f"Regression on the actions: {n_train_tasks} training tasks, {n_tasks - n_train_tasks} test tasks. "
+    text += f"Always predicting the mean action of the training tasks has an error of {constant:.4g}."
     return _Found(found.to_frame(), found.to_frame(), text)
 
 
 def _memories(job: _Job) -> _Found:
     trials = job.trials()
     found = working_memories(job.steps(trials), trials.tasks)
-    plot_working_memories(found, job.picture, f"{job.title}: working memories", task_unit=trials.task_unit)
+    plot_working_memories(found, job.picture, f"{job.agent.env_id}: working memories", task_unit=trials.task_unit)
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.explained)
     text = f"The three components explain {shares} of the variance. {100 * found.share_between_tasks:.1f} % of the "
-    text += "variance that they explain together is between the means of the tasks, which the table shows."
+    text += "variance that they explain together lies between the means of the tasks, which the table shows."
     frame = found.to_frame()
     return _Found(frame, frame.drop(columns="step").groupby("task", sort=False).mean().reset_index(), text)
 
 
 def _attention(job: _Job) -> _Found:
     found = attention_map(job.steps(job.trials()))
-    plot_attention(found, job.picture, f"{job.title}: attention during one trial")
+    plot_attention(found, job.picture, f"{job.agent.env_id}: attention during one trial")
     found.save(job.stem.with_suffix(".npz"))
     ages = found.look_back
     layers = np.arange(1, len(ages) + 1)
@@ -156,7 +153,7 @@ def _attention(job: _Job) -> _Found:
 
 def _consensus(job: _Job) -> _Found:
     found = consensus(job.steps(job.trials()))
-    plot_consensus(found, job.picture, f"{job.title}: Bayes risk (theorem 4.1)")
+    plot_consensus(found, job.picture, f"{job.agent.env_id}: Bayes risk (theorem 4.1)")
     text = "`holds` is the share of steps and heads where the Bayes risk of the attention output is at most that of "
     text += "the best candidate. This is guaranteed only for the cosine of unit memories."
     frame = found.to_frame()
@@ -201,7 +198,7 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
     parser = _parser(kind, kinds, counts)
     options = parser.parse_args(arguments)
     if "refinement" in kinds and options.n_tasks == 1:
-        parser.error("--n-tasks must be 2 or more for refinement, which tests on other tasks than it fits, got 1")
+        parser.error("--n-tasks must be 2 or more for refinement, which fits and tests on different tasks, got 1")
     if "online" in kinds and (options.window < 1 or options.window % 2 == 0):
         parser.error(f"--window must be odd and 1 or more, got {options.window}")
     with argument_errors(parser):

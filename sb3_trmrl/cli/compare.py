@@ -46,7 +46,7 @@ _SHARE = "share of gap"
 
 @one_thread()
 def compare(arguments: Sequence[str]) -> None:
-    """Print a table of agents with intervals over seeds. Write it as CSV, with a picture."""
+    """Print a table of agents with intervals over seeds. Write it as CSV, with a plot."""
     parser = command_parser(
         "compare",
         "Compare agents on the same test tasks, with intervals over training seeds.",

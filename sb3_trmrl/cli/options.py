@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,13 @@ DEMO = "docs/demo/HalfCheetahVel-v0.safetensors"
 N_ENVS = 10
 
 
-def positive_int(text: str) -> int:
-    """Parse an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer, 1 or more, got {text!r}")
+def _parse_int(low: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < low:
+        raise argparse.ArgumentTypeError(f"must be an integer, {low} or more, got {text!r}")
     return int(text)
 
 
-def non_negative_int(text: str) -> int:
-    """Parse an integer of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be an integer, 0 or more, got {text!r}")
-    return int(text)
+positive_int, non_negative_int = partial(_parse_int, 1), partial(_parse_int, 0)
 
 
 def output_folder(text: str) -> Path:

@@ -11,15 +11,12 @@ from sb3_trmrl.zoo.scripts import run_script
 
 
 def plot(arguments: Sequence[str]) -> None:
-    """
-    Run one of rl-zoo3's plots: ``train`` (training returns), ``all`` (evaluations of several runs) or ``from_file``
-    (results that ``all`` saved).
-    """
+    """Run one of rl-zoo3's plots: of training returns, of evaluations of several runs, or of saved results."""
     parser = argparse.ArgumentParser(
         prog="trmrl plot", description="The plots of rl-zoo3. `trmrl plot train --help` shows the options of one plot."
     )
     parser.add_argument("kind", choices=["train", "all", "from_file"])
-    parser.add_argument("--save", metavar="FILE", help="write the picture instead of showing it")
+    parser.add_argument("--save", metavar="FILE", help="write the plot to a file instead of showing it")
     kind = parser.parse_known_args(arguments[:1])[0].kind  # --help after the kind is for rl-zoo3
     saver = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     saver.add_argument("--save", type=Path)

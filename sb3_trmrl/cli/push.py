@@ -22,7 +22,7 @@ def push(arguments: Sequence[str]) -> None:
     """Upload an exported agent with its model card to the Hub."""
     parser = command_parser(
         "push",
-        "Upload an exported agent to the Hugging Face Hub, with a model card and a picture of its adaptation.",
+        "Upload an exported agent to the Hugging Face Hub, with a model card and a plot of its adaptation.",
         f"{DEMO} me/trmrl-HalfCheetahVel-v0",
         heading="example, after `hf auth login`",
     )
@@ -30,7 +30,7 @@ def push(arguments: Sequence[str]) -> None:
     parser.add_argument("repo_id", help="repository, user/name")
     add_n_tasks(parser, 20)
     add_n_episodes(parser, 6)
-    parser.add_argument("--no-evaluation", action="store_true", help="write a card without results and picture")
+    parser.add_argument("--no-evaluation", action="store_true", help="write a card without results and plot")
     add_gym_packages(parser)
     parser.add_argument("--private", action="store_true", help="make the repository private if it does not exist yet")
     parser.add_argument("--endpoint", help="address of the Hub (default: the public one)")

@@ -21,7 +21,7 @@ from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed
 from sb3_trmrl.trials.multi_episode_trial import trials_of
 from sb3_trmrl.zoo.agents import LoadedAgent
 
-#: Smallest side of a video in pixels; pictures of grids are small
+#: Smallest side of a video in pixels; images of grids are small
 _SHORT_SIDE = 320
 #: Codecs by the suffix of the video
 _CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx"}
@@ -57,26 +57,14 @@ def render(arguments: Sequence[str]) -> None:
 
 
 def make_trial(agent: LoadedAgent, task: int, n_episodes: int, seed: int) -> tuple[gym.Env, int]:
-    """
-    Make an environment for one trial of the evaluation with the default number of tasks.
-
-    :param agent: Agent
-    :param task: Index of the test task
-    :param n_episodes: Number of episodes in the trial
-    :param seed: Seed of the evaluation
-    :return: Environment with render mode ``"rgb_array"``, and the seed of its first reset
-    """
+    """Return an environment for one trial of the default evaluation, and the seed of its first reset."""
     kwargs = {**agent.env_kwargs, "render_mode": "rgb_array"}
     plain = gym.make(agent.env_id, **kwargs)
     if trials_of(plain) is None:
         return plain, evaluation_seed(seed, "test")
     plain.close()
     trials = Trials(agent.env_id, N_HELD_OUT_TASKS, n_episodes, "test", seed, kwargs)
-    env = trials.make()
-    layer = trials_of(env)
-    assert layer is not None
-    layer.tasks = (trials.tasks[task],)
-    return env, trials.seed_of_split + task
+    return trials.make(task), trials.seed_of_split + task
 
 
 def _n_steps(env: gym.Env, n_episodes: int) -> int | None:
@@ -87,7 +75,7 @@ def _n_steps(env: gym.Env, n_episodes: int) -> int | None:
 
 
 def _write(frames: Iterator[np.ndarray], path: Path, fps: float, after_frame: Callable[[int], None]) -> int:
-    """Write pictures of the same size to a video, and return their number."""
+    """Write frames of the same size to a video, and return their number."""
     # Imported here because it takes a second
     from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
@@ -104,7 +92,7 @@ def _write(frames: Iterator[np.ndarray], path: Path, fps: float, after_frame: Ca
 
 
 class _Camera(gym.Wrapper):
-    """Takes a picture before each step."""
+    """Renders a frame before each step."""
 
     picture: np.ndarray
 
@@ -116,15 +104,7 @@ class _Camera(gym.Wrapper):
 
 
 def film(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> Iterator[tuple[np.ndarray, str]]:
-    """
-    Play one trial and take pictures.
-
-    :param agent: Agent
-    :param env: Environment with render mode ``"rgb_array"``
-    :param seed: Seed of its first reset
-    :param deterministic: Whether to use deterministic or stochastic actions
-    :return: For each step, the picture before it, (height, width, 3), and the text to write over it
-    """
+    """Play one trial; yield the picture before each step, (height, width, 3), and the text to write over it."""
     camera = _Camera(env)
     venv = DummyVecEnv([lambda: camera])
     venv.seed(seed)
@@ -137,7 +117,7 @@ def film(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> It
 
 
 def _short(task: Any) -> str:
-    """Describe a task in few characters."""
+    """Describe a task in a few characters."""
     if isinstance(task, float):
         return f"{task:.2f}"
     if isinstance(task, (tuple, list)):
@@ -146,13 +126,8 @@ def _short(task: Any) -> str:
 
 
 def overlaid(frame: np.ndarray, text: str) -> np.ndarray:
-    """
-    Write text over a picture.
-
-    :param frame: RGB picture, (height, width, 3)
-    :param text: Lines for its upper left corner
-    :return: A new picture, enlarged if it is small; both sides are even, as video codecs require
-    """
+    """Return a copy of an RGB picture with text in its upper left corner, enlarged if it is small."""
+    # Both sides are even, as video codecs require
     picture = Image.fromarray(frame)
     scale = max(1, -(-_SHORT_SIDE // min(picture.size)))
     width, height = (scale * side // 2 * 2 for side in picture.size)

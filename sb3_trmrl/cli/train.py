@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resume",
         type=Path,
         metavar="FOLDER",
-        help="continue the interrupted run in this folder; its own arguments are used, no others are needed",
+        help="continue the interrupted run in this folder with its saved arguments; no others are needed",
     )
     return parser
 

@@ -1,1 +1,1 @@
-"""Parts that are not tied to one algorithm: memory, buffers, layers, wrappers."""
+"""What several packages need: argument checks, complete files, the state of objects, threads and versions."""

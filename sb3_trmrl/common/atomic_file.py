@@ -1,4 +1,4 @@
-"""Files that are either complete or not there."""
+"""Atomic writes: a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -13,16 +13,9 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """
-    Write a file that takes its name only when it is complete and on the disk.
-
-    Until then an older file of this name is left unchanged, also if an error occurs or the process dies.
-
-    :param path: Name of the file
-    :return: File object to write to
-    :raises OSError: if the file cannot be written
-    """
-    # In the same folder, where renaming is atomic. Nobody can foresee the name and place a link there
+    """Write a file that gets its name only once it is complete and flushed to disk."""
+    # Until then, an existing file of that name is left unchanged, even if an error occurs or the process dies. In the
+    # same folder, where renaming is atomic. Nobody can foresee the name and place a link there
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -38,12 +31,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def make_place(path: Path) -> Path:
-    """
-    Make the folder of a file to be written, and follow symbolic links, which remain links when the file is replaced.
-
-    :return: The file that ``path`` points to
-    :raises OSError: if there can be no such file
-    """
+    """Create the folder of a file to be written, and return the file that ``path`` points to."""
+    # Symbolic links are resolved, so that they remain links when the file is replaced
     try:
         target = path.resolve()
     except RuntimeError as error:  # before Python 3.13
@@ -55,7 +44,7 @@ def make_place(path: Path) -> Path:
 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
-    """Remove the incomplete files of processes that died while writing, by the pattern of their final names."""
+    """Remove incomplete files of processes that died while writing; ``pattern`` matches the final names."""
     for path in folder.glob(f".{pattern}.*.tmp"):
         path.unlink(missing_ok=True)
 

@@ -14,13 +14,7 @@ _STATELESS = (CallbackList, ProgressBarCallback)
 
 
 def callbacks_of(root: BaseCallback, without: BaseCallback | None = None) -> dict[str, BaseCallback]:
-    """
-    Return a callback and all callbacks inside it.
-
-    :param root: The callback that the model calls
-    :param without: A callback to leave out
-    :return: The callbacks by class name and number within the class, for example ``"EvalCallback 0"``
-    """
+    """Return a callback and all callbacks inside it by class and number, for example ``"EvalCallback 0"``."""
     found: dict[str, BaseCallback] = {}
     for callback in _walk(root):
         is_known = any(callback is other for other in (without, *found.values()))

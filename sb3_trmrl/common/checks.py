@@ -1,9 +1,9 @@
 """
 Argument checks. The messages name the argument, quote its value and say what is allowed.
 
-Every check takes the ``name`` of an argument and its ``value``, and returns the value, numbers as plain Python numbers.
-It raises ``TypeError`` for a value of the wrong type (a bool is not a number) and ``ValueError`` for one that is not
-allowed.
+Every check takes the ``name`` of an argument and its ``value``, and returns the value; numbers become plain Python
+numbers. It raises ``TypeError`` for a value of the wrong type (a bool is not a number) and ``ValueError`` for one that
+is not allowed.
 """
 
 import inspect
@@ -125,10 +125,8 @@ def check_names(name: str, value: Any) -> None:
 def check_keywords(
     name: str, value: Any, function: Callable[..., Any] | None = None, passed: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """
-    Check that the value is a dictionary of keyword arguments, or None for no arguments, and return a copy. If
-    ``function`` is given, it has to accept their names, and those in ``passed`` are not allowed.
-    """
+    """Check that the value is a dictionary of keyword arguments or None, and return a copy, empty for None."""
+    # If ``function`` is given, it has to accept their names, and those in ``passed`` are not allowed
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -141,16 +139,13 @@ def check_keywords(
         if unknown and not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
             taken = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
             called = getattr(function, "__name__", repr(function))
-            raise TypeError(f"`{name}` has {', '.join(map(repr, unknown))}, not arguments for {called}: {taken}")
+            raise TypeError(f"`{name}` has unknown arguments {', '.join(map(repr, unknown))} for {called}: {taken}")
     return dict(value)
 
 
 def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray], largest: float = 3.4e38) -> None:
-    """
-    Check numbers of B environments, shape (B, ...), or a mapping of those; the error names the first environment with a
-    number that is not finite or above ``largest``, by default the end of 32-bit floats. One NaN in a rollout would turn
-    all weights into NaN at the next update.
-    """
+    """Check that arrays of B environments, (B, ...), are finite and at most ``largest``, by default in 32 bits."""
+    # One NaN in a rollout would turn all weights into NaN at the next update
     if isinstance(array, Mapping):
         for key, value in array.items():
             check_finite(f"{name}[{key!r}]", value, largest)
@@ -158,7 +153,7 @@ def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray], larges
     array = np.asarray(array)
     if array.dtype.kind != "f":
         return
-    is_right = np.abs(array) <= largest  # False for NaN
+    is_right = np.abs(array) <= np.float64(largest)  # False for NaN
     if not is_right.all():
         index = int(np.argwhere(~is_right)[0][0]) if array.ndim else 0
         wrong = array[index] if array.ndim else array
@@ -166,7 +161,7 @@ def check_finite(name: str, array: np.ndarray | Mapping[str, np.ndarray], larges
         raise ValueError(f"{problem} {name} from environment {index}: {wrong}")
 
 
-def short_repr(value: Any, length: int = 200) -> str:
-    """Return the first ``length`` characters of the value's ``repr``, for a message."""
+def short_repr(value: Any) -> str:
+    """Return the first 200 characters of the value's ``repr``, for a message."""
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,7 +1,7 @@
 """
 The state of objects as plain data, and the state of environments, layer by layer.
 
-Plain data are numbers, strings, arrays, NumPy generators and containers of these: a copy holds no other objects.
+Plain data are numbers, strings, arrays, NumPy generators and containers of these: a copy refers to no other objects.
 """
 
 from __future__ import annotations
@@ -68,12 +68,7 @@ def set_plain_state(owner: object, state: dict[str, Any]) -> None:
 
 
 def opaque_attributes(owner: object, ignored: tuple[type, ...]) -> list[str]:
-    """
-    Return the names of attributes that may hold a state which :func:`plain_state` does not save.
-
-    :param owner: Any object
-    :param ignored: Classes whose objects do not change or are saved elsewhere
-    """
+    """Return the attributes that may hold a state which is not saved; objects of ``ignored`` classes do not."""
 
     def is_known(value: Any) -> bool:
         if isinstance(value, (MethodType, BuiltinFunctionType)):
@@ -94,15 +89,9 @@ def _has_state_dict(layer: gym.Env) -> bool:
 
 
 def layer_states(env: gym.Env) -> list[tuple[str, Any]] | None:
-    """
-    Ask each layer of an environment for its state.
-
-    The layers are asked from the outermost one to the first that has a method ``state_dict()``, which also covers what
-    it wraps. Wrappers without this method are described by their attributes, if all of them can be read.
-
-    :param env: Environment
-    :return: Class name and state of each layer that was asked, or None if a layer cannot give its state
-    """
+    """Return class name and state of each layer that was asked, or None if a layer cannot give its state."""
+    # The layers are asked from the outermost one to the first that has a method state_dict(), which also covers what it
+    # wraps. Wrappers without this method are described by their attributes, if all of them can be read
     states = []
     layer: Any = env
     while not _has_state_dict(layer):
@@ -115,13 +104,7 @@ def layer_states(env: gym.Env) -> list[tuple[str, Any]] | None:
 
 
 def load_layer_states(env: gym.Env, states: list[tuple[str, Any]]) -> None:
-    """
-    Restore the state of each layer of an environment.
-
-    :param env: Environment with the same layers as the one that the states were taken from
-    :param states: What :func:`layer_states` returned
-    :raises ValueError: if the environment has other layers
-    """
+    """Restore what :func:`layer_states` returned to an environment with the same layers."""
     layer: Any = env
     for name, state in states:
         if type(layer).__name__ != name:

@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let PyTorch compute with one thread: more do not speed up the forward pass of a few observations."""
+    """Let PyTorch compute with one thread: more threads do not speed up the forward pass of a few observations."""
     threads = th.get_num_threads()
     th.set_num_threads(1)
     try:
@@ -20,12 +20,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def one_thread_beside_workers(env: VecEnv) -> Iterator[None]:
-    """
-    Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores.
-
-    PyTorch's other threads would not sleep between two actions, but wait in a busy loop.
-
-    :param env: Training environment
-    """
+    """Let PyTorch compute with one thread while the workers of a ``SubprocVecEnv`` use the cores."""
+    # PyTorch's other threads would not sleep between two actions, but wait in a busy loop
     with one_thread() if isinstance(env.unwrapped, SubprocVecEnv) else nullcontext():
         yield

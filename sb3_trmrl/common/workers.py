@@ -11,13 +11,8 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 @contextmanager
 def watched_workers(environments: Iterable[VecEnv]) -> Iterator[None]:
-    """
-    While the context is open, the death of a worker ends all workers of its environment and closes the environment:
-    SB3 would wait for ever for a worker that another one keeps open, or in ``close()``.
-
-    :param environments: Environments, some of which may have workers
-    :raises RuntimeError: naming the worker that has died
-    """
+    """End all workers of an environment when one of them dies, and raise a ``RuntimeError`` that names it."""
+    # SB3 would wait for ever for a worker whose pipe another one keeps open, or in close()
     found = (env.unwrapped for env in environments)
     vec_envs = [env for env in dict.fromkeys(found) if isinstance(env, SubprocVecEnv) and not env.closed]
     dead: dict[int, int] = {}  # exit codes by index
@@ -33,7 +28,7 @@ def watched_workers(environments: Iterable[VecEnv]) -> Iterator[None]:
         ended = ", ".join(f"{index} (exit code {code})" for index, code in dead.items())
         raise RuntimeError(
             f"worker process of SubprocVecEnv has ended, environment {ended}: a negative exit code is the signal that "
-            "killed it, -9 often means that the system was out of memory. Earlier checkpoints are intact"
+            "killed it; -9 often means that the system was out of memory. Earlier checkpoints are intact"
         ) from error
     finally:
         writer.close()

@@ -16,15 +16,15 @@ from sb3_trmrl.envs.tasks import check_range, in_trials
 
 class BernoulliBanditEnv(SmallProblem):
     """
-    Pull one of k arms, n times; arm i pays 1 with a probability of its own, and otherwise 0.
+    Pull one of k arms, n times. Each arm pays 1 with its own probability, otherwise 0.
 
     The task is the tuple of the arms' probabilities. The observation is always zero: only the previous action and
-    reward carry information. An episode of n pulls terminates, as no value remains to be estimated.
+    reward carry information. An episode terminates after n pulls: there is nothing left to bootstrap.
 
     :param n_arms: Number of arms k
     :param n_pulls: Number of pulls n
     :param mean_range: Lowest and highest probability, sampled uniformly and independently for each arm
-    :param horizon: The same as ``n_pulls``, which it replaces if given; the name that the other environments use
+    :param horizon: Alias of ``n_pulls``, under the name that the other environments use; it takes precedence if given
     :param render_mode: ``"human"`` prints a line for each pull, ``"rgb_array"`` draws the probabilities
     """
 

@@ -1,5 +1,5 @@
 """
-Grids with hidden places, where exploring in one episode pays off in the next: GridNavi (VariBAD, Zintgraf et al. 2020,
+Grids with hidden goals, where exploration in one episode pays off in the next: GridNavi (VariBAD, Zintgraf et al. 2020,
 section 5.1) and Dark Key-to-Door (Algorithm Distillation, Laskin et al. 2022, section 4).
 """
 
@@ -23,14 +23,7 @@ MOVES: tuple[Cell, ...] = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
 
 
 class _GridEnv(SmallProblem):
-    """
-    A square grid. The agent observes only its own cell (x, y), with x and y one-hot; walls stop it.
-
-    :param size: Cells along each side, at least 3
-    :param horizon: Steps of an episode
-    :param start: Cell in which each episode begins
-    :param render_mode: ``"human"`` or ``"rgb_array"``
-    """
+    """A square grid. The agent observes only its own cell (x, y), with x and y one-hot; walls stop it."""
 
     def __init__(self, size: int, horizon: int, start: Cell, render_mode: str | None) -> None:
         super().__init__(horizon, render_mode)
@@ -47,7 +40,7 @@ class _GridEnv(SmallProblem):
         raise NotImplementedError
 
     def _colours(self) -> list[tuple[Cell, Colour]]:
-        """Return the hidden cells and their colours in the picture."""
+        """Return the hidden cells and their colours in the image."""
         raise NotImplementedError
 
     def _check_cell(self, name: str, value: Any) -> Cell:

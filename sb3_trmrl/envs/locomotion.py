@@ -23,17 +23,12 @@ from sb3_trmrl.envs.mujoco_state import mujoco_state, set_mujoco_state
 from sb3_trmrl.envs.tasks import TaskEnv, UniformTaskEnv, check_box_action, in_trials
 from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS, N_HELD_OUT_TASKS
 
-#: The camera that follows the robot. By default Gymnasium 1.4 takes one that does not.
+#: The camera that follows the robot. Gymnasium 1.4's default camera does not.
 _CAMERA = "track"
 
 
 class _LocomotionEnv(TaskEnv):
-    """
-    Mixin that gives one of Gymnasium's robots a horizon and another reward.
-
-    :param horizon: Steps until an episode is truncated
-    :param render_mode: As in the robot
-    """
+    """Mixin that gives one of Gymnasium's robots a horizon and another reward."""
 
     model: mujoco.MjModel
     data: mujoco.MjData
@@ -78,11 +73,7 @@ class _CheetahEnv(_LocomotionEnv, HalfCheetahEnv):
 
 
 class _DirectionTasks(TaskEnv):
-    """
-    Tasks are the directions +1 (forward) and -1 (backward).
-
-    :param directions: Directions to sample from: both, or one of them
-    """
+    """Tasks are the directions +1 (forward) and -1 (backward), or one of them."""
 
     holds_tasks_out = False  # there are only two
 

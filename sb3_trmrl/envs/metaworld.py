@@ -51,7 +51,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
 
     Observations have 39 numbers, float64 as in MetaWorld (SB3 casts what it stores), with zeros in place of the goal.
     Actions have 4 numbers in [-1, 1]. Episodes never terminate: they continue after a success, and are truncated.
-    ``info`` contains MetaWorld's measures as floats and the bool ``"is_success"``, which is ``"success"`` at this step.
+    ``info`` contains MetaWorld's metrics as floats and the bool ``"is_success"``, which is ``"success"`` at this step.
     All resets with the same task lead to the same state.
 
     :param benchmark: ``"ML1"``, ``"ML10"`` or ``"ML45"``
@@ -82,7 +82,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
             check_option("task_name", task_name, ALL_V3_ENVIRONMENTS)
         elif task_name is not None:
             raise ValueError(
-                f"`task_name` must be None for {benchmark}, it chooses the class of ML1; got {task_name!r}"
+                f"`task_name` must be None for {benchmark}, because it selects the class of ML1; got {task_name!r}"
             )
         self.task_name = task_name
         self.benchmark_seed = check_int("benchmark_seed", benchmark_seed, low=0, high=VALIDATION_SEED_OFFSET - 2)
@@ -110,12 +110,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         return task_lists(self.benchmark, seed, self.task_name)
 
     def split_tasks(self, split: str) -> tuple[MetaWorldTask, ...]:
-        """
-        Return all tasks of a split.
-
-        :param split: ``"train"``, ``"validation"`` or ``"test"``
-        :return: Tasks in MetaWorld's order
-        """
+        """Return all tasks of a split, in MetaWorld's order."""
         check_option("split", split, SPLITS)
         if split == "validation":
             return self._task_lists(self.benchmark_seed + VALIDATION_SEED_OFFSET).train
@@ -144,12 +139,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         return self._task
 
     def task_features(self, task: MetaWorldTask) -> np.ndarray:
-        """
-        Return a task as numbers, for the observations of a task-conditioned oracle.
-
-        :param task: A task of this environment
-        :return: Its class, one-hot among the training and test classes, then ``rand_vec``, padded with zeros
-        """
+        """Return the class, one-hot among all classes, then ``rand_vec``, padded with zeros."""
         features = np.zeros(len(self._class_names) + self._n_numbers, dtype=np.float32)
         features[self._class_names.index(task.name)] = 1.0
         start = len(self._class_names)
@@ -192,12 +182,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         super().load_state_dict(state)
 
     def render(self) -> np.ndarray | None:
-        """
-        Draw the current state.
-
-        :return: RGB picture, (480, 480, 3), in mode ``"rgb_array"``; otherwise None
-        :raises ResetNeeded: before the first reset
-        """
+        """Return an RGB picture, (480, 480, 3), or None without a render mode."""
         if self.render_mode is None:
             return None
         if self._simulation is None:

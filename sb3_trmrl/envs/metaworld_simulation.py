@@ -18,7 +18,7 @@ try:
     from metaworld.sawyer_xyz_env import SawyerXYZEnv
     from metaworld.types import Task
 except ImportError as error:
-    raise DependencyNotInstalled(f'MetaWorld is needed ({error}): pip install "sb3_trmrl[metaworld]"') from error
+    raise DependencyNotInstalled(f'MetaWorld is not installed ({error}): pip install "sb3_trmrl[metaworld]"') from error
 
 from sb3_trmrl.common.plain_state import plain_state, set_plain_state
 from sb3_trmrl.envs.metaworld_tasks import MetaWorldTask
@@ -26,12 +26,10 @@ from sb3_trmrl.envs.mujoco_state import mujoco_state, set_mujoco_state
 
 
 class Simulation(SawyerXYZEnv):
-    """
-    Mixin for MetaWorld's classes that shares the model with others of the class and has a fast test for contacts.
+    """Mixin for MetaWorld's classes that shares the model with others and has a fast test for contacts."""
 
-    MetaWorld moves bodies and sites of the model at a reset. Each simulation keeps its own positions, and writes them
-    to the shared model before it uses it.
-    """
+    # MetaWorld moves bodies and sites of the model at a reset. Each simulation keeps its own positions, and writes them
+    # to the shared model before it uses it
 
     #: MetaWorld's name of the class, for example ``"reach-v3"``
     class_name: str
@@ -69,7 +67,7 @@ class Simulation(SawyerXYZEnv):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state from which the simulation can be continued."""
-        # Some of MetaWorld's attributes are views of current positions, which a reset makes anew
+        # Some of MetaWorld's attributes are views of current positions, which a reset recreates
         attributes = {name: v for name, v in plain_state(self).items() if not self._is_view(getattr(self, name))}
         return {
             "attributes": attributes,
@@ -119,5 +117,5 @@ def _simulation_class(name: str) -> type[Simulation]:
 
 
 def new_simulation(name: str, reward_function_version: str) -> Simulation:
-    """Make a simulation of one of MetaWorld's classes; its goal has to be set before the first reset."""
+    """Create a simulation of one of MetaWorld's classes; its goal has to be set before the first reset."""
     return _simulation_class(name)(reward_function_version=reward_function_version)

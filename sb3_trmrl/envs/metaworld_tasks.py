@@ -1,8 +1,8 @@
 """
-MetaWorld's lists of tasks, cached on disk because MetaWorld takes about half a minute to make those of ML45.
+MetaWorld's lists of tasks, cached on disk because MetaWorld takes about half a minute to create those of ML45.
 
-The lists are those of ``metaworld.ML1``, ``ML10`` and ``ML45``, unchanged. A cached file is used only if it was made
-with the installed version of MetaWorld and its hash is right.
+The lists are those of ``metaworld.ML1``, ``ML10`` and ``ML45``, unchanged. A cached file is used only if it was created
+with the installed version of MetaWorld and its hash is correct.
 """
 
 from __future__ import annotations
@@ -31,16 +31,10 @@ _SPLITS = ("train", "test")
 
 
 class MetaWorldTask(NamedTuple):
-    """
-    A task of MetaWorld. Tasks are compared by value and are immutable; a copy is the same object.
+    """A task of MetaWorld. Tasks are compared by value and are immutable; a copy is the same object."""
 
-    :param name: Name of its class, for example ``"reach-v3"``
-    :param rand_vec: The numbers that MetaWorld draws at random, usually the initial position of the object and the
-        goal, in metres
-    """
-
-    name: str
-    rand_vec: tuple[float, ...]
+    name: str  # name of its class, for example ``"reach-v3"``
+    rand_vec: tuple[float, ...]  # drawn at random, usually the initial position of the object and the goal, in metres
 
     # Vectorised environments deep-copy every info
     def __deepcopy__(self, memo: dict[int, Any]) -> MetaWorldTask:
@@ -67,20 +61,13 @@ def class_names(tasks: Iterable[MetaWorldTask]) -> list[str]:
 
 @lru_cache(maxsize=16)
 def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskLists:
-    """
-    Return the tasks of a benchmark, from memory or from the disk, or make them and write them to the disk.
-
-    :param benchmark: ``"ML1"``, ``"ML10"`` or ``"ML45"``
-    :param seed: Seed of MetaWorld's benchmark
-    :param task_name: Name of the class, for ``"ML1"`` only
-    :return: Tasks
-    """
+    """Return a benchmark's tasks, from memory or disk, or make them and write them to the disk."""
     name = "-".join([benchmark, *([task_name] if task_name else []), f"seed{seed}", version("metaworld")])
     path = cache_folder() / "metaworld" / f"{name}.json"
     lists = _read(path)
     if lists is None:
         duration = " (half a minute)" if benchmark == "ML45" else ""
-        print(f"Making MetaWorld's task list {name}, once{duration}", file=sys.stderr)
+        print(f"Creating MetaWorld's task list {name}{duration}, only this once", file=sys.stderr)
         lists = _make(benchmark, seed, task_name)
         _write(path, lists)
     return lists
@@ -127,7 +114,7 @@ def _read(path: Path) -> TaskLists | None:
             raise ValueError("its hash is wrong")
         return TaskLists(*(tuple(MetaWorldTask(name, tuple(vector)) for name, vector in tasks[k]) for k in _SPLITS))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"The task list in {path} is damaged and will be made again: {error!r}", stacklevel=3)
+        warnings.warn(f"The task list in {path} is damaged and will be created again: {error!r}", stacklevel=3)
         return None
 
 
@@ -139,4 +126,4 @@ def _write(path: Path, lists: TaskLists) -> None:
         with atomic_file(path) as file:  # processes that start at the same time never read half a file
             file.write(json.dumps(content).encode())
     except OSError as error:
-        warnings.warn(f"Cannot keep the task list for the next time: {error}; set {CACHE_VARIABLE}", stacklevel=3)
+        warnings.warn(f"Cannot cache the task list: {error}; set {CACHE_VARIABLE}", stacklevel=3)

@@ -1,4 +1,4 @@
-"""The state of a MuJoCo simulation, from which it can be continued bit by bit."""
+"""The state of a MuJoCo simulation, from which it can be continued bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of the small problems, drawn with NumPy."""
+"""Images of the small problems, drawn with NumPy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GREY, ORANGE, BLUE, YELLOW = (190, 190, 190), (213, 94, 0), (0, 114, 178), (240,
 
 
 def bars(heights: Sequence[float], highlighted: int | None) -> np.ndarray:
-    """Draw bars with heights in [0, 1], one of them highlighted, as an RGB picture, (height, width, 3)."""
+    """Draw bars with heights in [0, 1], one of them highlighted, as an RGB image, (height, width, 3)."""
     frame = np.full((_HEIGHT, _GAP + len(heights) * (_BAR_WIDTH + _GAP), 3), 255, dtype=np.uint8)
     for i, height in enumerate(heights):
         left = _GAP + i * (_BAR_WIDTH + _GAP)
@@ -25,10 +25,7 @@ def bars(heights: Sequence[float], highlighted: int | None) -> np.ndarray:
 
 
 def grid(size: int, filled: Iterable[tuple[tuple[int, int], Colour]], agent: tuple[int, int]) -> np.ndarray:
-    """
-    Draw a square grid as an RGB picture, (height, width, 3), x to the right and y upwards: filled cells (x, y) with
-    their colours, and the agent's cell as a smaller blue square.
-    """
+    """Draw cells (x, y), x to the right and y upwards, and the agent's as a smaller square, (height, width, 3)."""
     frame = np.full((size * _CELL, size * _CELL, 3), 255, dtype=np.uint8)
     frame[::_CELL] = frame[:, ::_CELL] = GREY
 

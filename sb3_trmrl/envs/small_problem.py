@@ -12,18 +12,11 @@ from sb3_trmrl.envs.tasks import TaskEnv
 
 
 class SmallProblem(TaskEnv):
-    """
-    Family of tasks with episodes of a fixed number of steps.
-
-    :param horizon: Steps of an episode
-    :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws a picture, None does neither
-    :raises TypeError: if ``horizon`` is not an integer
-    :raises ValueError: if it is below 1, or the mode is unknown
-    """
+    """Family of tasks with episodes of a fixed number of steps."""
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (as Gymnasium)
-    #: Whether the last step of an episode truncates it. It terminates an episode if the problem is the sum of rewards
-    #: until then, and there is nothing to bootstrap.
+    #: Whether the last step of an episode truncates it. If not, it terminates the episode: the objective is the sum of
+    #: rewards until then, and there is nothing to bootstrap.
     is_truncated: ClassVar[bool] = False
 
     def __init__(self, horizon: int, render_mode: str | None) -> None:
@@ -48,7 +41,7 @@ class SmallProblem(TaskEnv):
         raise NotImplementedError
 
     def _picture(self) -> np.ndarray:
-        """Return a picture of the current state."""
+        """Return an image of the current state."""
         raise NotImplementedError
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -71,11 +64,7 @@ class SmallProblem(TaskEnv):
             print(line)
 
     def render(self) -> np.ndarray | None:
-        """
-        Draw the current state.
-
-        :return: RGB picture, (height, width, 3), in mode ``"rgb_array"``; otherwise None
-        """
+        """Return an RGB picture, (height, width, 3), in mode ``"rgb_array"``, otherwise None."""
         return self._picture() if self.render_mode == "rgb_array" else None
 
     def _check_discrete(self, action: Any, allowed: str) -> int:

@@ -16,7 +16,7 @@ from sb3_trmrl.envs.tasks import UniformTaskEnv, check_box_action, in_trials
 
 #: Distance that the point moves for an action of 1
 STEP = 0.1
-#: Cells of the picture along each side, and the coordinates of its lower left corner
+#: Cells of the image along each side, and the coordinates of its lower left corner
 _PICTURE, _CORNER = 15, (-1.5, -1.0)
 
 
@@ -77,7 +77,7 @@ class SparsePointRobotEnv(UniformTaskEnv, SmallProblem):
 
 
 def _cell(x: float, y: float) -> tuple[int, int]:
-    """Return the cell of the picture that contains a point, or the nearest cell."""
+    """Return the cell of the image that contains a point, or the nearest cell."""
     column, row = (int((value - low) * _PICTURE / 3) for value, low in zip((x, y), _CORNER, strict=True))
     return min(max(column, 0), _PICTURE - 1), min(max(row, 0), _PICTURE - 1)
 

@@ -45,7 +45,7 @@ class TabularMDPTask:
             raise ValueError(f"`mean_rewards` must be finite, got {short_repr(self.mean_rewards)}")
         if not ((self.transitions >= 0).all() and np.allclose(self.transitions.sum(-1), 1.0)):
             got = short_repr(self.transitions)
-            raise ValueError(f"`transitions` must have distributions as rows, not negative and with sum 1, got {got}")
+            raise ValueError(f"`transitions` must have non-negative rows that sum to 1, got {got}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TabularMDPTask):
@@ -73,8 +73,8 @@ class TabularMDPEnv(SmallProblem):
     """
     A random MDP: transitions from a flat Dirichlet distribution, reward ~ N(mean, 1) with mean ~ N(1, 1).
 
-    The task is a ``TabularMDPTask``. The observation is the state. Every episode starts in state 0 (the distribution of
-    tasks is the same for all states) and terminates after ``horizon`` steps.
+    The task is a ``TabularMDPTask``. The observation is the state. Every episode starts in state 0 (the task
+    distribution treats all states alike) and terminates after ``horizon`` steps.
 
     :param n_states: Number of states S
     :param n_actions: Number of actions A
@@ -101,7 +101,7 @@ class TabularMDPEnv(SmallProblem):
         except (TypeError, ValueError) as error:
             raise TypeError(f"`reward_prior` must be a pair of finite numbers, got {reward_prior!r}") from error
         if deviation < 0:
-            raise ValueError(f"`reward_prior` must have a deviation that is not negative, got {reward_prior!r}")
+            raise ValueError(f"`reward_prior` must have a standard deviation of at least 0, got {reward_prior!r}")
         self.reward_prior = mean, deviation
         self.dirichlet_alpha = check_positive("dirichlet_alpha", dirichlet_alpha)
         self.observation_space = spaces.Discrete(self.n_states)

@@ -23,7 +23,7 @@ from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS, N_HELD_OUT_TASKS, SPLITS
 from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial
 from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
 
-#: Entropy of the held-out tasks. The split is the spawn key, which no generator seeded by a user has.
+#: Entropy of the held-out tasks. The split is the spawn key, which generators seeded by users do not have.
 _HELD_OUT_ENTROPY = 15_340_206_614
 
 
@@ -100,10 +100,11 @@ class TaskEnv(gym.Env):
 
     def state_dict(self) -> dict[str, Any] | None:
         """
-        Return the state from which the environment can be continued: its task, its generator and all attributes that
-        are plain data.
+        Return a state from which the environment can be continued: its task, its generator and all attributes that are
+        plain data.
 
-        :return: The state, or None if there are other attributes, such as a simulator; a subclass has to add those
+        :return: The state, or None if there are other attributes, such as a simulator; a subclass has to save those
+            itself
         """
         if type(self).state_dict is TaskEnv.state_dict:
             task = self.get_task()
@@ -116,7 +117,7 @@ class TaskEnv(gym.Env):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Continue from a state, bit by bit as the environment that it was taken from.
+        Continue from a state, bit-identical to the environment that it was taken from.
 
         :param state: Result of ``state_dict()`` of an environment that was made with the same arguments
         """
@@ -125,16 +126,7 @@ class TaskEnv(gym.Env):
 
 
 class UniformTaskEnv(TaskEnv):
-    """
-    Tasks are numbers, drawn uniformly from a range; held-out tasks are spread evenly over it.
-
-    :param name: Name of the argument for the range
-    :param task_range: Lowest and highest number
-    :param low: Lowest number allowed
-    :param high: Highest number allowed
-    :raises TypeError: if the range is not a pair of numbers
-    :raises ValueError: if it is inverted or exceeds the bounds
-    """
+    """Tasks are numbers, drawn uniformly from a range in [``low``, ``high``]; held-out tasks cover it evenly."""
 
     def __init__(self, name: str, task_range: tuple[float, float], low: float, high: float) -> None:
         self._task_range = check_range(name, task_range, low, high)
@@ -161,10 +153,8 @@ def held_out_rng(split: str) -> np.random.Generator:
 
 
 def stratified(low: float, high: float, n: int, rng: np.random.Generator) -> list[float]:
-    """
-    Draw one number from each of n equal parts of the range from ``low`` to ``high``, in random order. The means of
-    independent draws would differ too much to compare results on two splits.
-    """
+    """Draw one number from each of n equal parts of the range from ``low`` to ``high``, in random order."""
+    # The means of independent draws would differ too much to compare results on two splits
     quantiles = rng.permutation((np.arange(n) + rng.uniform(size=n)) / n)
     values: list[float] = (low + (high - low) * quantiles).tolist()
     return values
@@ -181,7 +171,7 @@ def in_trials(
     **env_kwargs: Any,
 ) -> gym.Env:
     """
-    Make a family of tasks that is ready for training; all registered environments are made by this function.
+    Create a family of tasks that is ready for training; all registered environments are created by this function.
 
     :param env_class: Class of the environment
     :param episodes_per_trial: Episodes of one task that make a trial
@@ -194,7 +184,8 @@ def in_trials(
     :param reveal_task: Whether to add the task to the observation, under the key ``"task"``: a task-conditioned oracle,
         to compare with
     :param env_kwargs: Arguments of the environment
-    :return: ``PreviousTransitionObservation(MultiEpisodeTrial(env))``, modified by the last two arguments
+    :return: ``PreviousTransitionObservation(MultiEpisodeTrial(env))``, modified by ``previous_transition`` and
+        ``reveal_task``
     :raises TypeError: if an argument has the wrong type, or the environment does not accept it
     :raises ValueError: if an argument is out of range
     """

@@ -46,8 +46,8 @@ def evaluate_adaptation(
         :class:`~sb3_trmrl.evaluation.trials.Trials`
     :param vec_normalize: Statistics to normalise observations with, by default those of the model's own environment,
         if it has any
-    :param info_keys: Numbers of ``info`` to keep for each step, for example ``"x_velocity"``
-    :param n_envs: Number of tasks that are played side by side, by default all
+    :param info_keys: Numeric entries of ``info`` to keep for each step, for example ``"x_velocity"``
+    :param n_envs: Number of tasks that are played in parallel, by default all
     :param after_task: Called with the number of finished tasks, for a progress bar
     :return: Rewards, successes and the requested numbers
     :raises TypeError: if the environment is not a family of tasks in trials, or a number is not an integer

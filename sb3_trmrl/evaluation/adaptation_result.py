@@ -29,7 +29,8 @@ class AdaptationResult:
     :param env_id: Name of the environment
     :param tasks: The tasks, T of them
     :param rewards: Reward of each step, (T, E, H), NaN after an early end
-    :param successes: Whether an episode was a success at any step, (T, E), or None if the environment does not say
+    :param successes: Whether an episode was a success at any step, (T, E), or None if the environment does not report
+        success
     :param infos: Further numbers of each step by name, (T, E, H) each
     :param split: ``"train"``, ``"validation"`` or ``"test"``
     :param held_out: Whether training never uses these tasks; None if that is unknown
@@ -156,16 +157,7 @@ class AdaptationResult:
 
 
 def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> np.ndarray:
-    """
-    Return the percentile bootstrap interval of the mean over the first axis.
-
-    :param values: One row for each task, (T, ...)
-    :param confidence: Confidence level, between 0 and 1
-    :param seed: Seed of the resampling
-    :return: Lower and upper end, (..., 2); NaN for a single row
-    :raises TypeError: if ``confidence`` or ``seed`` has the wrong type
-    :raises ValueError: if one of them is out of range
-    """
+    """Return the percentile bootstrap interval of the mean over rows, (T, ...): (..., 2), NaN for a single row."""
     if not 0 < check_number("confidence", confidence) < 1:
         raise ValueError(f"`confidence` must be between 0 and 1, got {confidence}")
     check_int("seed", seed)

@@ -61,14 +61,15 @@ class AdaptationEvalCallback(EvalCallback):
     ``timesteps``, (K,), ``returns`` and, if there are any, ``successes``, (K, n, episodes). Trials are in the order in
     which they ended; ``tasks``, (K, n), are indices into ``task_names``, the ``repr`` of each task.
 
-    :param eval_env: Evaluation environment, or a registered id. With an id, the validation tasks are evaluated, each in
-        its own copy of the environment, with normalised observations if those of the training environment are
+    :param eval_env: Evaluation environment, or a registered id. With an id, the agent is evaluated on the validation
+        tasks, each in its own copy of the environment. Observations are normalised if those of the training environment
+        are
     :param n_eval_episodes: Number of trials, by default one for each validation task with an id, otherwise 20
     :param env_kwargs: Arguments of the environment with an id, in addition to ``split="validation"``
     :param seed: Seed of the environment with an id
     :param kwargs: Further arguments of ``EvalCallback``
     :raises TypeError: if an argument has the wrong type or a name that ``EvalCallback`` does not take
-    :raises ValueError: if a number is out of range, or ``env_kwargs`` is given but no id
+    :raises ValueError: if a number is out of range, or ``env_kwargs`` is given without an id
     """
 
     def __init__(

@@ -73,12 +73,12 @@ def metaworld_protocol(
     after_task: Callable[[int], None] | None = None,
 ) -> ProtocolResult:
     """
-    Evaluate an agent on some goals of every class of a split: ten episodes to adapt, then three evaluated ones.
+    Evaluate an agent on some goals of every class of a split: ten episodes for adaptation, then three that are scored.
 
     As in ``metaworld.evaluation``, an episode is a success if it succeeds at any step. Two details differ. Evaluated
-    episodes are played to their end, because the agent's memory is trained on complete episodes. And all evaluated
-    episodes of every goal count; if MetaWorld has several environments of one class, it counts the episodes that end
-    first, which are successes.
+    episodes are played to their end, because the agent's memory is trained on complete episodes. All evaluated episodes
+    of every goal count, whereas MetaWorld with several environments of one class counts the episodes that end first,
+    which are the successful ones.
 
     :param model: Agent
     :param env_id: Id of one of MetaWorld's environments, for example ``"MetaWorldML10-v0"``
@@ -90,7 +90,7 @@ def metaworld_protocol(
     :param env_kwargs: Arguments of the environment
     :param split: ``"test"`` or ``"validation"``
     :param vec_normalize: Statistics to normalise observations with, by default those of the model's own environment
-    :param n_envs: Number of tasks that are played side by side
+    :param n_envs: Number of tasks that are played in parallel
     :param after_task: Called with the number of finished tasks, for a progress bar
     :return: Success rates by class, their mean, and all episodes
     :raises TypeError: if an argument has the wrong type

@@ -26,12 +26,12 @@ from sb3_trmrl.common.checks import (
 )
 from sb3_trmrl.trials.agent import Agent, check_agent
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, SPLITS, evaluation_seed, has_splits
-from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial, trials_of
+from sb3_trmrl.trials.multi_episode_trial import trials_of
 
 
 class TrialStep(NamedTuple):
     """
-    One step of B trials that are played side by side. Finished environments are stepped but ignored.
+    One step of B trials that are played in parallel. Finished environments are stepped but ignored.
 
     :param envs: Indices of the R environments whose trial is still running, (R,)
     :param tasks: Index of the task of each of those, (R,)
@@ -103,14 +103,20 @@ class Trials:
         )
         first.close()
 
-    def make(self) -> gym.Env:
+    def make(self, task: int | None = None) -> gym.Env:
         """
         Make one environment.
 
+        :param task: Index of the task of its trials, by default those of the environment
         :return: An environment whose trials have ``n_episodes`` episodes
         """
         env = self._make_env()
-        _trial_layer(env).episodes_per_trial = self.n_episodes
+        layer = trials_of(env)
+        if layer is None:
+            raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {env}")
+        layer.episodes_per_trial = self.n_episodes
+        if task is not None:
+            layer.tasks = (self.tasks[task],)
         return env
 
     def play(
@@ -128,12 +134,12 @@ class Trials:
         :param deterministic: Whether to use deterministic or stochastic actions
         :param vec_normalize: Statistics to normalise observations with, by default those of the model's own
             environment, if it has any
-        :param n_envs: Number of tasks that are played side by side, by default all
+        :param n_envs: Number of tasks that are played in parallel, by default all
         :param after_task: Called with the number of finished tasks, for a progress bar
         :return: The steps in order
         :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if ``n_envs`` is below 1, the observations do not fit the model, or the model normalises by
-            itself and ``vec_normalize`` is given too
+        :raises ValueError: if ``n_envs`` is below 1, the observations do not fit the model, or ``vec_normalize`` is
+            given although the model normalises observations itself
         """
         check_agent(model)
         check_bool("deterministic", deterministic)
@@ -144,34 +150,20 @@ class Trials:
         if vec_normalize is None and hasattr(model, "get_vec_normalize_env"):
             vec_normalize = model.get_vec_normalize_env()
         if vec_normalize is not None and getattr(model, "observation_statistics", None) is not None:
-            raise ValueError("`vec_normalize` must be None for an exported agent, which normalises by itself")
+            raise ValueError("`vec_normalize` must be None for an exported agent, which normalises observations itself")
         _check_observations(model, self.observation_space)
         with th.random.fork_rng():
             th.manual_seed(self.seed_of_split)
             for start in range(0, len(self.tasks), n_envs):
                 tasks = np.arange(start, min(start + n_envs, len(self.tasks)))
-                venv = self._make_vec_env(tasks)
+                venv = DummyVecEnv([partial(self.make, int(task)) for task in tasks])
+                venv.seed(self.seed_of_split + start)
                 try:
                     yield from play_trials(model, venv, tasks, deterministic, vec_normalize, self.n_episodes)
                 finally:
                     venv.close()
                 if after_task is not None:
                     after_task(start + len(tasks))
-
-    def _make_vec_env(self, tasks: np.ndarray) -> DummyVecEnv:
-        """Return one environment for each of these task indices."""
-        venv = DummyVecEnv([self.make for _ in tasks])
-        for env, task in zip(venv.envs, tasks, strict=True):
-            _trial_layer(env).tasks = (self.tasks[task],)
-        venv.seed(self.seed_of_split + int(tasks[0]))
-        return venv
-
-
-def _trial_layer(env: gym.Env) -> MultiEpisodeTrial:
-    layer = trials_of(env)
-    if layer is None:
-        raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {env}")
-    return layer
 
 
 def _choose_tasks(env: gym.Env, split: str, n: int, seed: int) -> tuple[list[Any], bool | None]:
@@ -188,12 +180,14 @@ def _check_observations(model: Agent, space: spaces.Space[Any]) -> None:
     """Raise ``ValueError`` if the agent was trained with other keys or sizes, or if only one of the two is a Dict."""
     own = getattr(model, "observation_space", None)
     if own is None or not (isinstance(own, spaces.Dict) or isinstance(space, spaces.Dict)):
-        return  # SB3 transposes images, and reports other differences by itself
+        return  # SB3 transposes images, and reports other differences itself
     if not (isinstance(own, spaces.Dict) and isinstance(space, spaces.Dict)):
-        raise ValueError(f"`env` has the observations {space}, the model was trained with {own}: look at env_kwargs")
+        raise ValueError(f"`env` has the observations {space}, but the model was trained with {own}: check env_kwargs")
     sizes, needed = ({key: part.shape for key, part in both.spaces.items()} for both in (space, own))
     if sizes.keys() != needed.keys() or any(sizes[key] != needed[key] for key in needed if len(sizes[key] or ()) == 1):
-        raise ValueError(f"`env` has the observations {sizes}, the model was trained with {needed}: look at env_kwargs")
+        raise ValueError(
+            f"`env` has the observations {sizes}, but the model was trained with {needed}: check env_kwargs"
+        )
 
 
 def play_trials(
@@ -204,18 +198,7 @@ def play_trials(
     vec_normalize: VecNormalize | None,
     n_episodes: int | None = None,
 ) -> Iterator[TrialStep]:
-    """
-    Play one trial in each environment; an environment without trials plays one episode.
-
-    :param model: Agent
-    :param venv: Environments
-    :param tasks: Index of the task of each of them
-    :param deterministic: See :meth:`Trials.play`
-    :param vec_normalize: Statistics for observations
-    :param n_episodes: Number of episodes that each trial must have
-    :return: The steps of one trial in each environment
-    :raises ValueError: if a reward is not finite, or a trial ends before its last episode does
-    """
+    """Play one trial in each environment, or one episode where there are no trials; ``tasks`` are indices."""
     observation: Any = venv.reset()
     state, starts = None, np.ones(venv.num_envs, dtype=bool)
     episodes = np.zeros(venv.num_envs, dtype=int)

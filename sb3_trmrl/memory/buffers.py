@@ -1,4 +1,4 @@
-"""What the rollout buffers of all kinds of memory have in common."""
+"""Base class of the rollout buffers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class MemoryRolloutBufferSamples(NamedTuple):
 
 class MemoryRolloutBuffer(RolloutBuffer):
     """
-    Rollout buffer that stores each token once: the tokens of the rollout and, before them, those tokens of earlier
-    rollouts that its first memories reach back to.
+    Rollout buffer that stores each token once: the tokens of the rollout, preceded by the tokens of earlier rollouts
+    that the first memories still contain.
 
     The parameters are those of ``RolloutBuffer``. Array, image and Dict observations are all stored here.
     """
@@ -62,7 +62,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         Keep the tokens of earlier rollouts that this memory holds. To be called after :meth:`reset`.
 
         :param memory: Memory of the ``n_envs`` environments before the first step of the rollout
-        :return: The same memory; what it stores besides tokens is computed again with the current weights
+        :return: The same memory; anything derived from the tokens is recomputed with the current weights
         """
         raise NotImplementedError
 
@@ -94,7 +94,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         """
         :param obs: Newest observation of each environment, (n_envs, \\*observation), or a dictionary
         :param action: Action
-        :param reward:
+        :param reward: Reward, (n_envs,)
         :param episode_start: Start of episode signal.
         :param value: Estimated value of the memory that ends with ``obs``
         :param log_prob: Log probability of the action

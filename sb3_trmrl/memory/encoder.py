@@ -1,5 +1,5 @@
 """
-The causal encoder of TrMRL: working memories in, the newest slot's episodic memory out (figure 1, right).
+The causal encoder of TrMRL, which maps working memories to the episodic memory of the newest slot (figure 1, right).
 
 Shapes: B batch, N slots of the window, Q queries, D width of the model (``d_model``), H heads.
 """
@@ -34,7 +34,7 @@ class EncoderTrace(NamedTuple):
 
 class SelfAttention(nn.Module):
     """
-    Multi-head attention (eq. 1) of queries to the memories that they may see.
+    Multi-head attention (eq. 1) of queries to the memories that they may attend to.
 
     :param d_model: Width D
     :param n_heads: Number of heads H, divides D
@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
         """
         :param queries: Memories that attend, (..., D)
         :param memories: Memories attended to, (..., D)
-        :param attend: Attention function, which decides which query sees which memories
+        :param attend: Attention function, which decides which query attends to which memories
         :return: Task representations mu (eq. 5), like ``queries``
         """
         attended = attend(*map(self._heads, (self.query(queries), self.key(memories), self.value(memories))))
@@ -62,7 +62,7 @@ class SelfAttention(nn.Module):
     def trace(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
         :param memories: (B, N, D)
-        :param visible: Mask of the memories that each slot sees, booleans (N, N)
+        :param visible: Mask of the memories that each slot attends to, booleans (N, N)
         :return: Attention weights (eq. 4), (B, H, N, N), and values, (B, H, N, D / H)
         """
         q, k, v = (self._heads(linear(memories)).transpose(1, 2) for linear in (self.query, self.key, self.value))
@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
 
 def attend_to_visible(visible: th.Tensor) -> Attend:
     """
-    :param visible: Mask of the memories that each query sees, booleans that broadcast to (B, H, Q, N)
+    :param visible: Mask of the memories that each query attends to, booleans that broadcast to (B, H, Q, N)
     :return: Attention of queries (B, Q, H, D / H) to keys and values (B, N, H, D / H)
     """
 
@@ -89,7 +89,7 @@ def attend_to_visible(visible: th.Tensor) -> Attend:
 def causal_mask(memories: th.Tensor) -> th.Tensor:
     """
     :param memories: (B, N, D)
-    :return: Mask by which slot i sees the slots up to i, booleans (N, N). Slots after the newest one are never seen
+    :return: Causal mask: slot i attends to the slots 0 to i, booleans (N, N). Slots after the newest one are never read
     """
     n_slots = memories.shape[1]
     return th.ones(n_slots, n_slots, dtype=th.bool, device=memories.device).tril()
@@ -187,7 +187,7 @@ class TransformerEncoder(nn.Module):
     def trace(self, memories: th.Tensor, context_length: int | None = None) -> EncoderTrace:
         """
         :param memories: Working memories, (B, N, D)
-        :param context_length: Number of slots that a slot sees, including itself; None for all slots up to itself
+        :param context_length: Number of slots that a slot attends to, including itself; None for all slots up to itself
         :return: Memories, attention weights and values of every layer at every slot; undefined at slots not filled
         """
         visible = causal_mask(memories)

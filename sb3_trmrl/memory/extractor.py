@@ -61,12 +61,12 @@ class TransformerExtractor(BaseFeaturesExtractor):
     """
     The agent's memory: features of each token, working memories phi, causal encoder, episodic memory (figure 1).
 
-    What it reads is a :class:`~sb3_trmrl.memory.interface.Batch`, which knows which tokens each memory holds.
+    Its input is a :class:`~sb3_trmrl.memory.interface.Batch`, which determines the tokens of each memory.
 
     :param observation_space: Observation space of one token
     :param token_extractor: SB3 features extractor applied to each token (flattening by default)
     :param context_length: Number of working memories N in a window; with ``memory="full"`` the number of tokens that a
-        token sees in each layer
+        token attends to in each layer
     :param d_model: Width D of the working memories
     :param n_layers: Number of layers L
     :param n_heads: Number of attention heads, divides ``d_model``
@@ -83,7 +83,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
     """
 
     positions: th.Tensor
-    #: Which of the policy's transformers this is; live memories store what each of them computed in this order
+    #: Index among the policy's transformers; live memories store their caches in this order
     number: int = 0
 
     def __init__(
@@ -110,7 +110,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
         check_instance("embedding_arch", embedding_arch, (list, tuple, type(None)), "a list of layer sizes")
         kinds = (BaseFeaturesExtractor, type(None))
         check_instance("token_extractor", token_extractor, kinds, "a BaseFeaturesExtractor or None")
-        check_instance("observation_space", observation_space, spaces.Space, "a space of Gymnasium")
+        check_instance("observation_space", observation_space, spaces.Space, "a Gymnasium space")
         check_option("initialization", initialization, INITIALIZATIONS)
         check_option("layer_norm", layer_norm, LAYER_NORMS)
         check_option("positional_encoding", positional_encoding, POSITIONAL_ENCODINGS)
@@ -217,12 +217,12 @@ class TransformerExtractor(BaseFeaturesExtractor):
 
     @property
     def tokens_are_expensive(self) -> bool:
-        """Whether tokens pass through layers of their own, such as a CNN, before the linear layer of phi"""
+        """Whether each token passes through additional layers, such as a CNN, before the linear layer of phi"""
         return any(True for _ in self.token_extractor.parameters()) or len(self.embedding) > 1
 
     @property
     def receptive_field(self) -> int:
-        """Number of earlier tokens that an episodic memory depends on, if each layer sees ``context_length`` tokens"""
+        """Number of earlier tokens that an episodic memory depends on, if all layers see ``context_length`` tokens"""
         return len(self.encoder.layers) * (self.context_length - 1)
 
     @property
@@ -236,7 +236,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
 
         :param tokens: Raw observations of B windows or sequences of N slots, (B, N, \\*observation), or a dictionary
         :return: Memories, attention weights and values of every layer at every slot. The working memories are phi
-            alone, without positions. Slots that are not filled have no meaning
+            alone, without positions. Unfilled slots are undefined
         """
         batch_size, n_slots = first_array(tokens).shape[:2]
         flat = map_tokens(lambda slots: slots.flatten(0, 1), tokens)

@@ -16,14 +16,14 @@ from sb3_trmrl.memory.tokens import Tokens, map_tokens, widened_tensor, zero_ten
 if TYPE_CHECKING:
     from sb3_trmrl.memory.extractor import TransformerExtractor
 
-#: Slots that a cache has at first; it doubles when it is full
+#: Initial number of slots; doubled when the cache is full
 _FIRST_CAPACITY = 16
 
 
 class KeyValueCache(NamedTuple):
     """
     Keys and values of the newest tokens of B environments in every layer of one transformer. The token at position p is
-    in slot p modulo ``context_length``. There are only as many slots as have been needed yet.
+    in slot p modulo ``context_length``. Slots are allocated on demand.
 
     :param keys: (n_layers, B, slots, H, D / H)
     :param values: (n_layers, B, slots, H, D / H)
@@ -124,8 +124,8 @@ class FullMemory(NamedTuple):
     """
     Memory of B environments that holds all tokens since it was emptied.
 
-    Writing reuses the caches: once the next memory has been written, this one may no longer be used, unless it is a
-    :meth:`copy` or a :meth:`select`.
+    Writing reuses the caches: once the next memory has been written, this one must not be used any more. The results of
+    :meth:`copy` and :meth:`select` stay valid.
 
     :param steps: Number of tokens since the memory was emptied, (B,)
     :param tokens: The newest token, raw, (B, \\*observation), or a dictionary

@@ -1,5 +1,5 @@
 """
-What a kind of memory consists of.
+Interface of a kind of memory.
 
 The policy and the algorithm only use what is declared here. Each kind is a family of three classes:
 
@@ -98,7 +98,7 @@ class Memory(Protocol):
     def shape_mismatch(self, expected: Any) -> str:
         """
         :param expected: A memory with the right shapes
-        :return: How the shapes of this one differ, an empty string if they do not
+        :return: Description of the difference in shapes, or an empty string if they match
         """
 
 
@@ -107,8 +107,8 @@ class MemoryKind(NamedTuple):
     A kind of memory: its classes and the defaults of the policy.
 
     :param memory: Class of the live memory
-    :param of_single_tokens: Makes a batch of memories that hold one token each, as at the first step of an episode, of
-        observation tensors (B, \\*observation), or a dictionary of tensors
+    :param of_single_tokens: Function that builds a batch of memories with one token each, as at the first step of an
+        episode, from observation tensors (B, \\*observation), or a dictionary of tensors
     :param buffer: Class of the rollout buffer
     :param context_length: Default ``context_length`` of the policy
     :param positional_encoding: Default ``positional_encoding`` of the policy

@@ -19,7 +19,7 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
     """
     Rollout buffer of the full-context memory. Minibatches consist of whole sequences: each begins where the memory was
     emptied or the rollout began, and ends where the memory is emptied next or the rollout ends. A sequence that began
-    in an earlier rollout is preceded by those of its tokens that still matter, as context.
+    in an earlier rollout is preceded by those of its tokens that can still influence its outputs.
     """
 
     #: Number of earlier tokens that a memory depends on, in all layers together
@@ -43,7 +43,7 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         return self._recompute(memory)
 
     def _recompute(self, memory: FullMemory) -> FullMemory:
-        """Fill the caches again: they were computed with the weights of earlier rollouts."""
+        """Recompute the caches, which were computed with the weights of earlier rollouts."""
         sequences, envs = self.carried()
         if not sequences.lengths:
             return memory
@@ -57,7 +57,7 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
 
     def carried(self) -> tuple[Sequences, np.ndarray]:
         """
-        Return the tokens of earlier rollouts that still matter.
+        Return the tokens of earlier rollouts that can still influence the outputs.
 
         :return: One sequence for each environment that has such tokens, and the environment of each token, (T,)
         """
@@ -89,8 +89,8 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         starts = np.flatnonzero(begins)
         ends = np.append(starts[1:], len(begins))
         order = np.random.permutation(len(starts))
-        # The number of minibatches follows from the number of transitions. They are cut between sequences, where their
-        # sizes come closest to each other
+        # The number of minibatches is determined by the number of transitions. Boundaries lie between sequences, such
+        # that the sizes are as equal as possible
         n_batches = max(1, round(len(begins) / batch_size))
         sizes = (ends - starts)[order]
         batches = ((np.cumsum(sizes) - sizes / 2) * n_batches / len(begins)).astype(int)

@@ -58,7 +58,7 @@ class Sequences(NamedTuple):
 
 def attend_within_sequences(lengths: tuple[int, ...], context_length: int) -> Attend:
     """
-    Banded causal attention: a token sees the newest ``context_length`` tokens of its sequence, including itself.
+    Banded causal attention: a token attends to the newest ``context_length`` tokens of its sequence, including itself.
 
     :param lengths: Number of tokens of each sequence
     :param context_length: Width of the band C
@@ -69,7 +69,7 @@ def attend_within_sequences(lengths: tuple[int, ...], context_length: int) -> At
     if is_ragged:
         filled = np.arange(longest) < np.asarray(lengths)[:, None]
         firsts = np.cumsum((0, *lengths[:-1]))
-        # Sequences are padded with their last token, which causality hides from the others
+        # Sequences are padded with their last token, which the causal mask hides from the others
         rows = firsts[:, None] + np.minimum(np.arange(longest), np.asarray(lengths)[:, None] - 1)
         padded, kept = th.as_tensor(rows.reshape(-1)), th.as_tensor(np.flatnonzero(filled))
 
@@ -98,7 +98,7 @@ def banded_attention(q: th.Tensor, k: th.Tensor, v: th.Tensor, context_length: i
     n_tokens = q.shape[2]
     if n_tokens <= context_length:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    # Each chunk of C queries sees its own chunk and the previous one. The first chunk has no previous one
+    # Each chunk of C queries attends to its own chunk and the previous one. The first chunk has no previous one
     q_first, k_first, v_first = (x[:, :, :context_length] for x in (q, k, v))
     first = F.scaled_dot_product_attention(q_first, k_first, v_first, is_causal=True)
     n_chunks = -(-n_tokens // context_length)

@@ -46,7 +46,7 @@ class Windows(NamedTuple):
         is_filled = np.arange(longest)[:, None] < self.lengths  # (longest, B)
         slots, windows = np.nonzero(is_filled)
         memories = transformer.working_memories(self.tokens, self.index[windows, slots], slots)
-        # Other slots may hold anything: causality hides them from the newest slot
+        # Other slots may hold anything: the causal mask hides them from the newest slot
         place = np.zeros(is_filled.shape, dtype=np.int64)
         place[is_filled] = np.arange(len(slots))
         device = memories.device

@@ -61,7 +61,7 @@ class WorkingMemory(NamedTuple):
         return WorkingMemory(map_tokens(lambda tokens: tokens[indices], self.tokens), self.lengths[indices])
 
     def copy(self) -> WorkingMemory:
-        return self  # writing makes a new memory
+        return self  # writing creates a new memory
 
     def numpy(self) -> WorkingMemory:
         return WorkingMemory(map_tokens(lambda tokens: tokens.cpu().numpy(), self.tokens), self.lengths.cpu().numpy())

@@ -20,16 +20,10 @@ MAX_GITTINS_PULLS = 200
 
 
 class BernoulliValues:
-    """
-    Expected sum of future rewards under the best policy, for every state before the last pull.
+    """Expected sum of future rewards under the best policy, for every state before the last pull."""
 
-    A state is the wins and losses of each arm, sorted because the arms are interchangeable. States with the same total
-    number of pulls form a level.
-
-    :param n_arms: Number of arms k
-    :param n_pulls: Number of pulls n
-    :raises ValueError: if there are too many states
-    """
+    # A state is the wins and losses of each of k arms, sorted because the arms are interchangeable. States with
+    # the same total number of pulls form a level
 
     def __init__(self, n_arms: int, n_pulls: int) -> None:
         self.n_arms = check_positive_int("n_arms", n_arms)
@@ -64,13 +58,7 @@ class BernoulliValues:
         return sum(len(keys) for keys, _ in self._levels.values())
 
     def pull_values(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
-        """
-        Return the expected sum of future rewards if an arm is pulled now, and the best ones afterwards.
-
-        :param wins: Wins of each arm, (B, k), with the same total number of pulls in all rows, less than n
-        :param losses: Losses of each arm, (B, k)
-        :return: Value of each arm, (B, k)
-        """
+        """Return the value of pulling each arm, (B, k), given wins and losses with the same sum in each row."""
         pulls = wins + losses
         return self._pull_values(int(pulls[0].sum()), pulls * (pulls + 1) // 2 + wins)
 
@@ -114,10 +102,8 @@ def bayes_optimal_value(n_arms: int, n_pulls: int) -> float:
 
 
 def count_states(n_arms: int, n_pulls: int) -> float:
-    """
-    Return the number of states before the last pull: multisets of k arms with less than n pulls in all. The count stops
-    at a smaller number if that is too large for a table.
-    """
+    """Return the number of states before the last pull; counting stops at one that is too large for a table."""
+    # The states are the multisets of k arms with less than n pulls in all
     ways = np.zeros((n_arms + 1, n_pulls))  # by number of arms that were pulled, and number of pulls
     ways[0, 0] = 1
     for pulls in range(1, n_pulls):
@@ -143,22 +129,16 @@ def _check_size(n_arms: int, n_pulls: int) -> None:
 
 
 def gittins_indices(n_pulls: int) -> np.ndarray:
-    """
-    Return the Gittins indices for a finite horizon: the sure payment for each pull at which one would give up an arm
-    with these wins and losses for good. They are exact to about 1e-4.
-
-    :param n_pulls: Number of pulls n, at most 200
-    :return: Index by remaining pulls, wins and losses, (n + 1, n, n); zero if these add up to more than n
-    :raises TypeError: if ``n_pulls`` is not an integer
-    :raises ValueError: if ``n_pulls`` is out of range
-    """
+    """Return the finite-horizon Gittins indices by remaining pulls, wins and losses, (n + 1, n, n)."""
+    # The index is the sure payment for each pull at which one would give up an arm with these wins and losses for good,
+    # exact to about 1e-4, and zero if remaining pulls, wins and losses add up to more than n
     if check_positive_int("n_pulls", n_pulls) > MAX_GITTINS_PULLS:
         raise ValueError(f"`n_pulls` must be at most {MAX_GITTINS_PULLS} for Gittins indices, got {n_pulls}")
     payments = np.linspace(0.0, 1.0, 201)
     wins, losses = np.ogrid[:n_pulls, :n_pulls]
     chances = ((wins + 1) / (wins + losses + 2))[..., None]
     indices = np.zeros((n_pulls + 1, n_pulls, n_pulls))
-    # Value of the arm minus the sure payments, by wins, losses and payment
+    # Value of the arm minus the guaranteed payments, by wins, losses and payment
     surplus = np.zeros((n_pulls + 1, n_pulls + 1, len(payments)))
     for left in range(1, n_pulls + 1):
         size = n_pulls - left + 1

@@ -22,7 +22,7 @@ class _BanditAgent(ScriptedAgent):
 
     @staticmethod
     def _check(rows: dict[str, np.ndarray]) -> None:
-        """Raise ``ValueError`` if the last arms, one-hot, or rewards are normalised or those of another problem."""
+        """Raise ``ValueError`` if the last arms (one-hot) or rewards are normalised or belong to another problem."""
         for key, values in rows.items():
             if not ((values == 0) | (values == 1)).all():
                 raise ValueError(f"{key!r} of `observation` must be zeros and ones, not normalised, got {values}")
@@ -36,7 +36,7 @@ class _RandomAgent(_BanditAgent):
 
 
 class _CountingAgent(_BanditAgent):
-    """Pulls the arm with the highest score, the first of equals. Its state is each arm's wins and losses, (E, k, 2)."""
+    """Pulls the arm with the highest score, the first if tied. Its state is each arm's wins and losses, (E, k, 2)."""
 
     def _empty_memory(self, rows: dict[str, np.ndarray]) -> np.ndarray:
         return np.zeros((*rows["prev_action"].shape, 2), dtype=np.int64)
@@ -63,7 +63,7 @@ class _CountdownAgent(_CountingAgent):
         if (left < 1).any():
             raise ValueError(
                 f"`n_pulls` must be the number of pulls in all episodes of a trial, but {type(self).__name__} was made "
-                f"for {self.n_pulls} pulls and is asked for another one"
+                f"for {self.n_pulls} pulls, which have all been made"
             )
         return left
 
@@ -113,9 +113,9 @@ class GittinsIndex(_CountdownAgent):
 
 class PosteriorMeanGreedy(_CountingAgent, _RandomAgent):
     """
-    Pulls the arm with the highest expected reward, (wins + 1) / (pulls + 2), and a random one of several such arms.
+    Pulls the arm with the highest expected reward, (wins + 1) / (pulls + 2); ties are broken at random.
 
-    :param seed: Seed of the choice between equals; None: a different one each time
+    :param seed: Seed for breaking ties; None: a different one each time
     """
 
     def _scores(self, wins: np.ndarray, losses: np.ndarray) -> np.ndarray:
@@ -127,7 +127,7 @@ class UCB1(_CountingAgent):
     """
     Pulls each arm once, then the one with the highest mean + sqrt(c ln t / pulls) after t pulls (Auer et al. 2002).
 
-    :param exploration: The constant c, which is 2 in the publication; smaller values are better for short problems
+    :param exploration: The constant c, which is 2 in the publication; smaller values are better for short horizons
     """
 
     def __init__(self, exploration: float = 2.0) -> None:
@@ -176,7 +176,7 @@ def simulate_bandits(
     agent: Agent, n_tasks: int = 20_000, n_arms: int = 5, n_pulls: int = 10, deterministic: bool = True, seed: int = 0
 ) -> np.ndarray:
     """
-    Simulate ``BernoulliBandit-v0`` for many tasks at once. Returns vary much: with a standard deviation of 2.4 at 10
+    Simulate ``BernoulliBandit-v0`` for many tasks at once. Returns vary a lot: with a standard deviation of 2.4 at 10
     pulls, 20,000 tasks give the mean to within 0.02. All agents get the same tasks for the same seed.
 
     :param agent: Agent of this module, SB3 model or one of its policies, trained with this number of arms

@@ -13,7 +13,7 @@ from sb3_trmrl.envs.tasks import TaskEnv
 
 
 def check_tasks(name: str, value: Any, env: TaskEnv) -> list[Any]:
-    """Check that an argument is a sequence of tasks of an environment and not empty; return them as it stores them."""
+    """Check that an argument is a non-empty sequence of an environment's tasks; return them as it stores them."""
     tasks = []
     for index, task in enumerate(check_instance(name, value, Iterable, "a sequence of tasks")):
         try:
@@ -27,9 +27,7 @@ def check_tasks(name: str, value: Any, env: TaskEnv) -> list[Any]:
 
 
 class ScriptedAgent(ABC):
-    """
-    Acts by a rule. Its memory is an array with one row for each environment, and is passed on as SB3's ``state``.
-    """
+    """Acts by a rule. Its memory has one row for each environment, and is passed on as SB3's ``state``."""
 
     #: Keys of the observation that the rule reads
     keys: ClassVar[tuple[str, ...]]
@@ -37,17 +35,8 @@ class ScriptedAgent(ABC):
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """
-        Choose actions.
-
-        :param observation: Dict observation of E environments, each entry (E, ...), or of a single one, without E
-        :param state: State that the previous call returned; None: the trials of all environments start
-        :param episode_start: Whether an environment's trial starts, (E,), which clears its memory; None: none starts
-        :param deterministic: Has no effect: a random rule stays random
-        :return: Actions, (E, ...), without E for a single environment, and the new state, (E, ...)
-        :raises TypeError: if the observation is not a Dict observation
-        :raises ValueError: if a key is missing, or the sizes of state, episode_start and observation do not fit
-        """
+        """Return actions, (E, ...), and the new state, (E, ...); an observation without E gives a single action."""
+        # ``deterministic`` has no effect: a random rule stays random
         rows, is_single = self._rows(observation)
         memory = self._empty_memory(rows)
         if state is not None:

@@ -17,16 +17,11 @@ from sb3_trmrl.resuming.vec_env_state import set_vec_env_state, vec_env_state
 
 
 class CallbackWatch:
-    """
-    Takes the state of callbacks while a model is trained.
+    """Takes the state of all callbacks except the observer while a model is trained."""
 
-    The state of a callback is every attribute that can be pickled, except arguments of its constructor that have not
-    changed: a resumed run may set other ones. Attributes that cannot be pickled when training begins, such as open
-    files, are not part of the state.
-
-    :param root: The callback that the model calls, when training begins
-    :param observer: A callback without state: the one that takes the state of the others
-    """
+    # The state of a callback is every attribute that can be pickled, except arguments of its constructor that have not
+    # changed: a resumed run may set other ones. Attributes that cannot be pickled when training begins, such as open
+    # files, are not part of the state
 
     def __init__(self, root: BaseCallback, observer: BaseCallback | None = None) -> None:
         self._callbacks = callbacks_of(root, without=observer)

@@ -40,18 +40,12 @@ def steps_of(checkpoint: Path) -> int:
 
 
 def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -> Path:
-    """
-    Write a checkpoint, which is complete and on the disk when this function returns.
-
-    :return: The file
-    :raises OSError: if the file cannot be written; older checkpoints are left unchanged
-    :raises TypeError: if an environment returned a state that cannot be pickled
-    """
+    """Write a checkpoint, which is complete and on the disk when this function returns."""
     path = folder / f"checkpoint_{model.num_timesteps}_steps.zip"
     try:
         pickled = pickle.dumps({"format": _FORMAT, **state._asdict()})
     except Exception as error:  # any type of exception is possible
-        raise TypeError(f"state_dict() of the environment must return what can be pickled: {error}") from error
+        raise TypeError(f"state_dict() of the environment must return a picklable object: {error}") from error
     content = io.BytesIO()
     model.save(content)
     with zipfile.ZipFile(content, "a") as archive:
@@ -67,14 +61,7 @@ def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """
-    Find a checkpoint, and compare its checksums.
-
-    :param path: A checkpoint, or a folder of checkpoints
-    :return: The checkpoint, or the newest intact one in the folder
-    :raises FileNotFoundError: if there is none
-    :raises ValueError: if the file is damaged or not a checkpoint
-    """
+    """Return a checkpoint, or the newest intact one in a folder, after comparing its checksums."""
     path = check_path("path", path)
     if not path.exists():
         raise FileNotFoundError(f"`path` {str(path)!r} is neither a checkpoint nor a folder of checkpoints")
@@ -89,11 +76,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:
-    """
-    Read the training state from an intact checkpoint.
-
-    :raises ValueError: if an incompatible version of this package wrote it
-    """
+    """Read the training state from an intact checkpoint."""
     with zipfile.ZipFile(checkpoint) as archive:
         content = pickle.loads(archive.read(_STATE))
     written = content.pop("format")
@@ -107,11 +90,11 @@ def _damage(path: Path) -> str:
     """Return what is wrong with a file, or an empty string."""
     try:
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # compares checksums
+            broken = archive.testzip()  # verifies checksums
             if broken is not None:
                 return f"is damaged in {broken}"
             if _STATE not in archive.namelist():
-                return f"has no {_STATE}: it was cut off, or it is a model that was not saved as a checkpoint"
+                return f"has no {_STATE}: it was truncated, or it is a model that was not saved as a checkpoint"
             return ""
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
         return f"is not an intact zip file ({error})"

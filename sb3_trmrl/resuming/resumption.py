@@ -27,11 +27,7 @@ Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
 
 class Resumption:
-    """
-    The point from which the next ``learn`` of a model continues an interrupted one.
-
-    :param checkpoint: An intact checkpoint
-    """
+    """The point, an intact checkpoint, from which the next ``learn`` of a model continues an interrupted one."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
@@ -39,17 +35,13 @@ class Resumption:
         self._has_set_logger = False
 
     def begin_learning(self, model: Any, total_timesteps: int) -> int:
-        """
-        Prepare a call of ``learn``: log where the interrupted run did, and warn if the platform is another one.
-
-        :param total_timesteps: Steps of the interrupted ``learn`` and of this one together
-        :return: Steps that are left
-        """
+        """Return the steps left of ``total_timesteps``, those of the interrupted ``learn`` and of this one together."""
+        # Logs where the interrupted run did, and warns if the platform is another one
         saved, now = self.state.platform, platform_of(model, th.get_num_threads())
         different = [f"{name} {saved.get(name)} instead of {now[name]}" for name in now if saved.get(name) != now[name]]
         if different:
             warnings.warn(
-                f"the interrupted run had {', '.join(different)}: the resumed run continues it, but not bit for bit",
+                f"the interrupted run had {', '.join(different)}: the resumed run will not be bit-identical",
                 UserWarning,
                 stacklevel=3,
             )
@@ -77,8 +69,8 @@ class Resumption:
             setattr(model, name, value)
         if not set_vec_env_state(model.env, state.env):
             warnings.warn(
-                "the environment, or a wrapper around it, could not give its state by a method state_dict(): new "
-                "episodes begin, and from here on the run differs from an uninterrupted one",
+                "the environment, or a wrapper around it, could not provide its state with state_dict(): new "
+                "episodes begin, and from here on the run differs from one without interruption",
                 UserWarning,
                 stacklevel=2,
             )
@@ -91,15 +83,10 @@ class Resumption:
 
 
 def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | str, **kwargs: Any) -> Algorithm:
-    """
-    Load a model that continues training from a checkpoint. See ``TransformerPPO.resume`` for the other arguments.
-
-    :param algorithm: Class of the model
-    :return: The model; its attribute ``start_from`` is a :class:`Resumption`
-    """
+    """Load a model, with a :class:`Resumption` as ``start_from``, see :meth:`TransformerPPO.resume`."""
     check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
     resumption = Resumption(find_checkpoint(path))
-    # As an open file: `load` would compare the checksums again
+    # As an open file: `load` would verify the checksums again
     with resumption.checkpoint.open("rb") as file:
         model = algorithm.load(file, env=maybe_make_env(env, verbose=0), **kwargs)
     assert model.env is not None
@@ -119,9 +106,7 @@ def _set_generator_states(states: dict[str, Any]) -> None:
 def _cut(path: str, length: int) -> None:
     """Remove what the interrupted run wrote to a log after the checkpoint: the resumed run writes it again."""
     try:
-        with open(path, "r+b") as file:
-            file.seek(0, 2)
-            if file.tell() > length:
-                file.truncate(length)
+        if os.path.getsize(path) > length:
+            os.truncate(path, length)
     except FileNotFoundError:
         warnings.warn(f"the log {path} of the interrupted run no longer exists", UserWarning, stacklevel=2)

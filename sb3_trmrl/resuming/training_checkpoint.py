@@ -22,16 +22,16 @@ from sb3_trmrl.resuming.training_state import take_training_state
 class TrainingCheckpoint(BaseCallback):
     """
     Write checkpoints from which :meth:`TransformerPPO.resume` continues training. On the same machine, with the same
-    number of threads, the resumed run is bit for bit the same as an uninterrupted one.
+    number of threads, the resumed run is bit-identical to an uninterrupted one.
 
     A checkpoint is a zip that SB3's ``load`` accepts. Beside the model it contains the training state: the environment
-    (task, place in the trial, physics), VecNormalize, memory, callbacks, values to be logged and all random generators.
-    The file takes its name, ``checkpoint_<steps>_steps.zip``, only when it is complete and on the disk. Writing a
-    checkpoint draws no random number, so training does not depend on when checkpoints are written.
+    (task, position in the trial, physics), VecNormalize, memory, callbacks, values to be logged and all random
+    generators. The file gets its name, ``checkpoint_<steps>_steps.zip``, only once it is complete and flushed to disk.
+    Writing a checkpoint draws no random number, so training does not depend on when checkpoints are written.
 
-    Environments give their state by the methods ``state_dict()`` and ``load_state_dict(state)``, which all environments
-    of this package have. If an environment cannot give its state, the resumed run begins a new episode (trial). The
-    attributes of other callbacks are restored, except arguments of their constructors that did not change.
+    The state of environments is saved and restored with their methods ``state_dict()`` and ``load_state_dict(state)``,
+    which all environments of this package have. If an environment cannot provide its state, the resumed run begins new
+    episodes (trials). The attributes of other callbacks are restored, except constructor arguments that did not change.
 
     Example:
         >>> import os
@@ -43,8 +43,8 @@ class TrainingCheckpoint(BaseCallback):
         >>> model = TransformerPPO.resume("checkpoints", env=model.get_env())
         >>> model = model.learn(256)  # makes the remaining 128 steps
 
-    :param folder: Folder of the checkpoints, which is made if it does not exist
-    :param save_freq: Steps of all environments together between two checkpoints, rounded up to whole rollouts; the
+    :param folder: Folder of the checkpoints, which is created if it does not exist
+    :param save_freq: Number of steps, over all environments, between two checkpoints, rounded up to whole rollouts; the
         first one is written when training begins
     :param keep: Number of checkpoints to keep, the newest ones
     :param log_files: Patterns (``logs/*.monitor.csv``) of files that grow line by line. A resumed run removes the lines
@@ -93,7 +93,7 @@ class TrainingCheckpoint(BaseCallback):
         self._log_interval: int | None = self.locals["log_interval"]
         self._rollouts = 0
         self._watch = CallbackWatch(self.locals["callback"], observer=self)
-        self._threads = th.get_num_threads()  # not later: beside workers, one thread is used while collecting
+        self._threads = th.get_num_threads()  # not later: with worker processes, one thread is used while collecting
         self._steps_before_learn = model.num_timesteps
         if resumption is not None:
             self._steps_before_learn = resumption.state.steps_before_learn

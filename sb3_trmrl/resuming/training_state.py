@@ -1,6 +1,6 @@
 """
-The state of a training run between two rollouts: everything that decides how training continues, except what SB3 saves
-in a model's zip.
+The state of a training run between two rollouts: everything that determines how training continues, except what SB3
+saves in a model's zip file.
 """
 
 from __future__ import annotations
@@ -23,42 +23,23 @@ _PENDING_LOGS = ("name_to_value", "name_to_count", "name_to_excluded")
 
 
 class TrainingState(NamedTuple):
-    """
-    The state of a training run at the beginning of a rollout.
+    """The state of a training run at the beginning of a rollout."""
 
-    :param steps_before_learn: Number of steps that the model had made when ``learn`` was called
-    :param platform: Versions, device and number of threads, on which the last bits of floating-point numbers depend
-    :param last_step: Newest observations, and whether they begin an episode
-    :param memory: What the model's ``memory_state()`` returned
-    :param env: State of the training environment
-    :param callbacks: State of the callbacks
-    :param logs: Values that have not been written yet, and the name of TensorBoard's folder
-    :param generators: States of the random generators of Python, NumPy and PyTorch
-    :param log_files: Length in bytes of files that grow line by line, by path relative to the folder of the checkpoint
-    """
-
-    steps_before_learn: int
-    platform: dict[str, Any]
-    last_step: dict[str, Any]
-    memory: dict[str, Any]
+    steps_before_learn: int  # steps that the model had made when ``learn`` was called
+    platform: dict[str, Any]  # versions, device and number of threads
+    last_step: dict[str, Any]  # newest observations, and whether they begin an episode
+    memory: dict[str, Any]  # what the model's ``memory_state()`` returned
     env: dict[str, Any]
     callbacks: dict[str, Any]
-    logs: dict[str, Any]
-    generators: dict[str, Any]
-    log_files: dict[str, int]
+    logs: dict[str, Any]  # values that have not been written yet, and the name of TensorBoard's folder
+    generators: dict[str, Any]  # random generators of Python, NumPy and PyTorch
+    log_files: dict[str, int]  # bytes of files that grow line by line, by path relative to the folder of the checkpoint
 
 
 def take_training_state(
     model: Any, callbacks: CallbackWatch, steps_before_learn: int, threads: int, log_files: dict[str, int]
 ) -> TrainingState:
-    """
-    Take the state of a training run, without changing anything or drawing a random number.
-
-    :param model: On-policy algorithm with ``memory_state()``, at the beginning of a rollout
-    :param callbacks: Its callbacks
-    :param steps_before_learn: See :class:`TrainingState`, as for ``log_files``
-    :param threads: Number of threads that PyTorch uses for updates
-    """
+    """Take the state of a training run, without changing anything or drawing a random number."""
     folder = model.logger.get_dir()
     pending = {name: dict(getattr(model.logger, name)) for name in _PENDING_LOGS}
     return TrainingState(

@@ -1,9 +1,9 @@
 """
 The state of a vectorised environment: of its wrappers, and of each layer of each environment in it.
 
-An environment, or a layer of one, gives its state by two methods, as PyTorch's modules do: ``state_dict()`` and
-``load_state_dict(state)``. All environments of this package have them. For layers without these methods, see
-:mod:`sb3_trmrl.common.plain_state`.
+As in PyTorch's modules, the state of an environment, or of a layer of one, is accessed with two methods:
+``state_dict()`` and ``load_state_dict(state)``. All environments of this package have them. For layers without these
+methods, see :mod:`sb3_trmrl.common.plain_state`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _CALL = "_sb3_trmrl_call"
 
 class _OffersCall(type):
     """
-    Makes the question ``isinstance(layer, Outermost)`` give the layer a method that calls any function with the layer.
+    Makes the check ``isinstance(layer, Outermost)`` add a method to the layer that calls any function with the layer.
 
     The worker processes of a SubprocVecEnv only look up names, from the outermost layer inwards: a layer cannot be
-    reached if another one outside has the same name. The single request that passes a layer to code of ours is
+    reached if a layer outside it has the same name. The only request that passes a layer to our code is
     ``env_is_wrapped``, where the worker calls ``isinstance`` with each layer, the outermost one first.
     """
 
@@ -53,12 +53,12 @@ def _call(base: VecEnv, index: int, function: Callable[..., Any], method: str, *
 def _has_attr(base: VecEnv, name: str) -> bool:
     try:
         return base.has_attr(name)
-    except NotImplementedError:  # vectorised environments that give no access to their environments
+    except NotImplementedError:  # vectorised environments that do not give access to their environments
         return False
 
 
 def _environment_states(base: VecEnv) -> list[Any] | None:
-    """Return the state of each environment, or None if a layer of one of them cannot give its state."""
+    """Return the state of each environment, or None if a layer of one of them cannot provide its state."""
     if not _has_attr(base, "state_dict"):
         return None
     states = [_call(base, index, layer_states, "state_dict") for index in range(base.num_envs)]
@@ -66,10 +66,7 @@ def _environment_states(base: VecEnv) -> list[Any] | None:
 
 
 def vec_env_state(env: VecEnv) -> dict[str, Any]:
-    """
-    Return the state of a vectorised environment: plain data, and the states that the environments give. If one of them
-    cannot give its state, the random generators of the environments take the place of all states.
-    """
+    """Return the state of a vectorised environment, or its random generators if an environment has no state."""
     layers = _layers(env)
     base = layers[-1]
     environments = _environment_states(base)
@@ -87,13 +84,8 @@ def vec_env_state(env: VecEnv) -> dict[str, Any]:
 
 
 def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
-    """
-    Restore the state of a vectorised environment that was made in the same way.
-
-    :return: Whether the environments continue their episodes. If not, they could not give their states, and the next
-        ``reset`` begins new episodes with the saved generators
-    :raises ValueError: if the environment has other wrappers or another number of environments
-    """
+    """Restore the state of a vectorised environment; return whether the environments continue their episodes."""
+    # If not, they could not give their states, and the next reset begins new episodes with the saved generators
     check_same_layers(env, state)
     layers = _layers(env)
     base = layers[-1]
@@ -109,11 +101,7 @@ def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
 
 
 def check_same_layers(env: VecEnv, state: dict[str, Any]) -> None:
-    """
-    Check that a state can be restored.
-
-    :raises ValueError: if the environment has other wrappers or another number of environments
-    """
+    """Raise ``ValueError`` if the environment has other wrappers or another number of environments."""
     if env.num_envs != state["n_envs"]:
         raise ValueError(f"`env` must have {state['n_envs']} environments, as when it was saved; it has {env.num_envs}")
     layers = [type(layer).__name__ for layer in _layers(env)]

@@ -1,4 +1,4 @@
-"""Exported agents for acting, and how they are loaded without running anything in the file."""
+"""Exported agents, and how they are loaded without running any code from the file."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SUFFIX = ".safetensors"
 @dataclass(eq=False, repr=False)
 class ExportedAgent:
     """
-    An agent for acting, loaded from a file. It has ``predict`` like SB3's models, takes observations as the environment
-    returns them, and normalises them itself if it was trained on normalised observations.
+    An agent for inference, loaded from a file. It has ``predict`` like SB3's models, takes observations as the
+    environment returns them, and normalises them itself if it was trained on normalised observations.
 
     :param policy: Policy
     :param observation_statistics: Normalisation of observations, or None
@@ -82,8 +82,8 @@ class ExportedAgent:
 
 def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> ExportedAgent:
     """
-    Load a file that ``TransformerPPO.export`` wrote. Files from strangers are safe to load: nothing in them is run or
-    unpickled, and sizes are checked before anything is allocated. The weights are whatever their author chose.
+    Load a file that ``TransformerPPO.export`` wrote. Files from untrusted sources are safe to load: nothing in them is
+    run or unpickled, and sizes are checked before anything is allocated. The weights are still chosen by their author.
 
     :param path: File
     :param device: PyTorch device of the policy
@@ -102,14 +102,7 @@ def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> Ex
 
 
 def read_agent(data: bytes, device: th.device) -> ExportedAgent:
-    """
-    Read an agent from the bytes of a file.
-
-    :param data: Bytes of the file
-    :param device: PyTorch device of the policy
-    :return: The agent
-    :raises InvalidAgentFile: if they are not the bytes of an exported agent
-    """
+    """Read an agent from the bytes of a file."""
     document, entries = read_header(data)
     description = Description.from_json(document)
     blueprint = Blueprint(description)

@@ -24,12 +24,7 @@ WEIGHTS = "policy."
 
 
 class Blueprint:
-    """
-    Everything about an agent except its tensors.
-
-    :param description: Description of the agent
-    :raises InvalidAgentFile: if a space cannot be built
-    """
+    """Everything about an agent except its tensors."""
 
     def __init__(self, description: Description) -> None:
         self.observation_space = build_space(description.observation_space, "observation_space")
@@ -38,12 +33,7 @@ class Blueprint:
         self.normalization = description.normalization
 
     def entries(self) -> dict[str, Entry]:
-        """
-        Return types and shapes of the agent's tensors without allocating them.
-
-        :return: Types and shapes by name
-        :raises InvalidAgentFile: if the settings contradict each other, or the policy or its memory would be too large
-        """
+        """Return types and shapes of the agent's tensors by name, without allocating them."""
         found: dict[str, Entry] = {f"{WEIGHTS}{name}": ("F32", shape) for name, shape in self._weight_shapes().items()}
         if self.normalization is not None:
             shapes = self.normalization.tensor_shapes(self.observation_space)
@@ -51,14 +41,7 @@ class Blueprint:
         return found
 
     def build_policy(self, tensors: Mapping[str, th.Tensor], device: th.device) -> TrMRLPolicy:
-        """
-        Build the policy for acting. PyTorch's random generators keep their states.
-
-        :param tensors: Tensors by name, with the types and shapes of :meth:`entries`
-        :param device: PyTorch device of the policy
-        :return: The policy
-        :raises InvalidAgentFile: if actions cannot be sampled with these weights
-        """
+        """Build the policy for acting from the tensors. PyTorch's random generators keep their states."""
         with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.no_grad():
             policy = self._new_policy()
             for name, weight in policy_weights(policy).items():
@@ -113,12 +96,7 @@ class Blueprint:
 
 
 def policy_weights(policy: TrMRLPolicy) -> dict[str, th.Tensor]:
-    """
-    Return the weights of a policy. SB3 keeps some modules under several names: each weight appears under the first.
-
-    :param policy: Policy
-    :return: Its weights by name
-    """
+    """Return a policy's weights by name. Where SB3 keeps a module under several names, the first one counts."""
     found: dict[int, tuple[str, th.Tensor]] = {}
     for name, tensor in policy.state_dict(keep_vars=True).items():
         found.setdefault(id(tensor), (name, tensor))

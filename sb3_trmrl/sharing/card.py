@@ -33,7 +33,7 @@ agent = load_from_hub("{repo_id}")
 action, state = agent.predict(observation, state=None, episode_start=np.array([True]), deterministic=True)
 ```
 
-The file is safetensors with JSON: loading it runs nothing. The agent takes observations as the environment returns
+The file is safetensors with JSON: loading it runs no code. The agent takes observations as the environment returns
 them{normalizes}.
 {results}
 ## Agent
@@ -53,15 +53,7 @@ Summary of the training:
 def model_card(
     agent: ExportedAgent, repo_id: str, result: AdaptationResult | None = None, picture: str | None = None
 ) -> str:
-    """
-    Return the model card of an agent.
-
-    :param agent: Agent
-    :param repo_id: Its repository
-    :param result: Evaluation of the agent, if there is one
-    :param picture: Name of the plot of the evaluation, in the repository
-    :return: The card: YAML metadata and Markdown
-    """
+    """Return the card, YAML metadata and Markdown; ``picture`` is the plot's name in the repository."""
     policy = agent.policy
     title = repo_id.split("/")[-1]
     algorithm = str(agent.summary.get("algorithm", "TransformerPPO"))

@@ -41,14 +41,7 @@ class _TensorRecord(Record):
 
 
 def read_file(path: Path) -> bytes:
-    """
-    Read a whole file at once, so that the bytes which are checked are the bytes which are loaded.
-
-    :param path: File to read
-    :return: Its bytes
-    :raises FileNotFoundError: if there is no such file
-    :raises InvalidAgentFile: if it is not a regular file, cannot be read, or is too large
-    """
+    """Read a file at once, so that the bytes which are checked are the bytes which are loaded."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device might never end
             raise InvalidAgentFile("it is not a regular file")
@@ -64,13 +57,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_header(data: bytes) -> tuple[Any, dict[str, Entry]]:
-    """
-    Read the header of a file, without its tensors.
-
-    :param data: Bytes of the file
-    :return: Parsed JSON of the agent's description, and type and shape of each tensor by name
-    :raises InvalidAgentFile: if it is not the safetensors file of an agent
-    """
+    """Return the parsed JSON of the agent's description, and type and shape of each tensor by name."""
     if data[:4] == b"PK\x03\x04":
         raise InvalidAgentFile("it is a zip, as SB3 saves models: `export` makes a file that is safe to load")
     begin, length = _LENGTH_BYTES, int.from_bytes(data[:_LENGTH_BYTES], "little")
@@ -90,13 +77,7 @@ def read_header(data: bytes) -> tuple[Any, dict[str, Entry]]:
 
 
 def read_tensors(data: bytes) -> dict[str, th.Tensor]:
-    """
-    Read the tensors of a file. They are copies of its bytes.
-
-    :param data: Bytes of the file, whose types and shapes have been checked
-    :return: Its tensors by name
-    :raises InvalidAgentFile: if they do not fill the file exactly, or a number is not finite
-    """
+    """Return the tensors by name, as copies of the bytes, whose header has been checked."""
     try:
         tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
@@ -109,12 +90,6 @@ def read_tensors(data: bytes) -> dict[str, th.Tensor]:
 
 
 def pack(description: Record, tensors: Mapping[str, th.Tensor]) -> bytes:
-    """
-    Pack an agent into the bytes of a file.
-
-    :param description: Description of the agent
-    :param tensors: Its tensors by name
-    :return: Bytes of the file
-    """
+    """Pack an agent into the bytes of a file."""
     text = json.dumps(to_builtins(description), allow_nan=False, ensure_ascii=False)
     return safetensors.torch.save(dict(tensors), {_KEY: text})

@@ -44,13 +44,7 @@ class Description(Record, kw_only=True):
 
     @classmethod
     def from_json(cls, document: Any) -> Description:
-        """
-        Decode a description. Its version comes first: another version has other fields.
-
-        :param document: Parsed JSON
-        :return: The description
-        :raises InvalidAgentFile: if the document is not a valid description of this version
-        """
+        """Decode a description. Its version is checked first: another version has other fields."""
         version = document.get("format_version") if isinstance(document, dict) else None
         if isinstance(version, int) and version != FORMAT_VERSION:
             raise InvalidAgentFile(

@@ -58,19 +58,7 @@ def export_agent(
     vec_normalize: VecNormalize | None = None,
     summary: dict[str, Any] | None = None,
 ) -> Path:
-    """
-    Write a trained agent, see :meth:`sb3_trmrl.TransformerPPO.export`.
-
-    :param model: Model with a TrMRL policy
-    :param path: File to write
-    :param env_id: Registered id of the environment
-    :param env_kwargs: Arguments of the environment
-    :param vec_normalize: Wrapper with the statistics of observations
-    :param summary: Plain data to add to the summary
-    :return: The file
-    :raises TypeError: if ``path`` or ``vec_normalize`` has the wrong type
-    :raises ValueError: if the agent cannot be exported
-    """
+    """Write a trained agent, see :meth:`sb3_trmrl.TransformerPPO.export`."""
     target = agent_path(path, SUFFIX)
     check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
     known_id, known_kwargs = _known_environment(model.get_env())
@@ -93,7 +81,7 @@ def export_agent(
         )
         tensors = {f"{WEIGHTS}{name}": tensor.detach().cpu() for name, tensor in policy_weights(policy).items()}
         data = pack(description, {**tensors, **(statistics.to_tensors() if statistics else {})})
-        read_agent(data, th.device("cpu"))  # no file is written that could not be loaded
+        read_agent(data, th.device("cpu"))  # never write a file that could not be loaded
     except InvalidAgentFile as error:
         raise ValueError(f"the agent cannot be exported: {error}") from error
     write_agent(target, data)
@@ -126,7 +114,7 @@ def _plain_dict(name: str, value: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _known_environment(env: VecEnv | None) -> tuple[str | None, dict[str, Any]]:
-    """Return id and ``gym.make`` arguments of a model's environment, which are unknown in other processes."""
+    """Return id and ``gym.make`` arguments of a model's environment; they are unknown if it runs in another process."""
     inner = env.unwrapped if env is not None else None
     spec = inner.envs[0].spec if isinstance(inner, DummyVecEnv) else None
     if spec is None or spec.id not in gym.registry:
@@ -138,12 +126,7 @@ def _known_environment(env: VecEnv | None) -> tuple[str | None, dict[str, Any]]:
 
 
 def hyperparameters_of(model: BaseAlgorithm) -> dict[str, Any]:
-    """
-    Return the hyperparameters of a model that are plain data.
-
-    :param model: Model
-    :return: Hyperparameters by name
-    """
+    """Return the hyperparameters of a model that are plain data, by name."""
     found = {}
     for name in _HYPERPARAMETERS:
         value = getattr(model, name, None)

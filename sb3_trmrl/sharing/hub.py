@@ -26,12 +26,12 @@ AGENT_FILE = "agent.safetensors"
 CARD_FILE = "README.md"
 PICTURE_FILE = "adaptation.png"
 RESULT_FILE = "adaptation.npz"
-#: Client errors that are worth another try: request timeout, too many requests
+#: Client errors that are worth retrying: request timeout, too many requests
 _TRY_AGAIN = (408, 429)
 
 
 def _checked_hub(repo_id: Any, token: Any, endpoint: Any) -> Any:
-    """Check the arguments of both directions and return huggingface_hub, which is an optional dependency."""
+    """Check the arguments that upload and download share, and return huggingface_hub, an optional dependency."""
     check_instance("repo_id", repo_id, str, "the name of a repository, such as 'user/name'")
     check_instance("token", token, (str, type(None)), "a string or None")
     check_instance("endpoint", endpoint, (str, type(None)), "an address or None")
@@ -176,7 +176,7 @@ def load_from_hub(
     endpoint: str | None = None,
 ) -> ExportedAgent:
     """
-    Download an agent from the Hub and load it with :func:`load_agent`, which runs nothing from the repository. Without
+    Download an agent from the Hub and load it with :func:`load_agent`, which runs no code from the repository. Without
     a connection, or in the client's offline mode, a file that was downloaded before is loaded.
 
     :param repo_id: Repository, ``"user/name"``

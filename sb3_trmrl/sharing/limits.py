@@ -1,7 +1,7 @@
 """
-Limits on what a file may ask for. Each is checked before anything of that size is allocated, so that loading any file
-takes less than a gigabyte. They are far above the sizes of agents that PPO can train. Bounds of a single field stand in
-its record.
+Limits on what a file may request. Each is checked before anything of that size is allocated, so that loading any file
+takes less than a gigabyte. They are far above the sizes of agents that PPO can train. Bounds of single fields are
+declared in their records.
 """
 
 #: Bytes of a file. The tensors and the policy are built beside it, so loading takes about three times as much

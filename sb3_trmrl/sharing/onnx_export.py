@@ -44,18 +44,7 @@ def export_onnx(
     vec_normalize: VecNormalize | None = None,
     max_steps: int | None = None,
 ) -> Path:
-    """
-    Write a trained agent as an ONNX graph, see :meth:`sb3_trmrl.TransformerPPO.export_onnx`.
-
-    :param model: Model with a TrMRL policy
-    :param path: File to write
-    :param vec_normalize: Wrapper with the statistics of observations
-    :param max_steps: Slots of the memory, with ``memory="full"``
-    :return: The file
-    :raises ModuleNotFoundError: without the extra ``onnx``
-    :raises TypeError: if an argument has the wrong type
-    :raises ValueError: if the agent cannot be exported
-    """
+    """Write a trained agent as an ONNX graph, see :meth:`sb3_trmrl.TransformerPPO.export_onnx`."""
     target = agent_path(path, SUFFIX)
     check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
     policy: Any = model.policy

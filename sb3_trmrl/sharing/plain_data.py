@@ -12,16 +12,8 @@ from sb3_trmrl.sharing.limits import MAX_DIGITS, MAX_JSON_DEPTH
 
 
 def plain(value: Any, where: str, depth: int = MAX_JSON_DEPTH - 4) -> Any:
-    """
-    Copy plain data: None, bool, int, float, str, and lists and dictionaries of these. NumPy scalars become Python's
-    numbers, and tuples become lists.
-
-    :param value: Value from the user
-    :param where: Its name, for messages
-    :param depth: Number of lists and dictionaries that may be nested
-    :return: The copy
-    :raises ValueError: if the value contains anything else
-    """
+    """Copy None, bool, int, float, str, and lists and dictionaries of these, ``depth`` of which may be nested."""
+    # NumPy scalars become Python's numbers, and tuples become lists
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):
@@ -46,5 +38,5 @@ def plain(value: Any, where: str, depth: int = MAX_JSON_DEPTH - 4) -> Any:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether the text can be encoded. Python strings can contain half of a surrogate pair."""
+    """Return whether the text can be encoded. Python strings can contain lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -93,13 +93,7 @@ class PolicyRecord(Record):
 
     @classmethod
     def from_policy(cls, policy: TrMRLPolicy) -> PolicyRecord:
-        """
-        Return the settings of a policy.
-
-        :param policy: Policy
-        :return: Its record
-        :raises ValueError: if the policy is a subclass, or has a class that is not on the lists
-        """
+        """Return the settings of a policy, which may not be a subclass or have a class that is not on the lists."""
         if type(policy) is not TrMRLPolicy:
             raise ValueError(f"only a TrMRLPolicy can be exported, got a {type(policy).__name__}")
         arguments = policy._get_constructor_parameters()
@@ -116,11 +110,7 @@ class PolicyRecord(Record):
         return decode({name: plain(arguments[name], name) for name in cls.__struct_fields__}, cls, "policy")
 
     def policy_kwargs(self) -> dict[str, Any]:
-        """
-        Return the arguments of a policy with these settings.
-
-        :return: Arguments of :class:`TrMRLPolicy` besides its spaces
-        """
+        """Return the arguments of :class:`TrMRLPolicy` besides its spaces."""
         arguments: dict[str, Any] = to_builtins(self)
         arguments["activation_fn"] = ACTIVATIONS[self.activation_fn]
         arguments["features_extractor_class"] = EXTRACTORS[arguments.pop("features_extractor")]
@@ -129,9 +119,7 @@ class PolicyRecord(Record):
 
 def _class_name(argument: str, given: type[nn.Module], allowed: Mapping[str, type[nn.Module]]) -> str:
     """Return the name of a class in a list."""
-    for name, known in allowed.items():
-        if given is known:
-            return name
-    raise ValueError(
-        f"`{argument}` must be one of {', '.join(allowed)} to be exported, got {getattr(given, '__name__', given)}"
-    )
+    name = getattr(given, "__name__", str(given))
+    if given not in allowed.values():
+        raise ValueError(f"`{argument}` must be one of {', '.join(allowed)} to be exported, got {name}")
+    return name

@@ -77,12 +77,7 @@ Space: TypeAlias = Leaf | _Dict
 
 
 def n_values(record: SpaceRecord) -> int:
-    """
-    Return the number of values of a flattened observation, like ``gymnasium.spaces.flatdim``.
-
-    :param record: Record of a space
-    :return: Number of values
-    """
+    """Return the number of values of a flattened observation, like ``gymnasium.spaces.flatdim``."""
     if isinstance(record, _Dict):
         return sum(n_values(part) for _, part in record.spaces)
     if isinstance(record, _MultiDiscrete):
@@ -94,14 +89,7 @@ def n_values(record: SpaceRecord) -> int:
 
 
 def space_record(space: spaces.Space[Any], where: str) -> Any:
-    """
-    Return the record of a space.
-
-    :param space: Space
-    :param where: Its name, for messages
-    :return: Its record
-    :raises ValueError: if PPO does not support the space
-    """
+    """Return the record of a space, named ``where`` in messages."""
     dtype: Any = str(space.dtype)
     if isinstance(space, spaces.Dict):
         return _Dict([(key, space_record(part, f"{where}[{key!r}]")) for key, part in space.spaces.items()])
@@ -117,14 +105,7 @@ def space_record(space: spaces.Space[Any], where: str) -> Any:
 
 
 def build_space(record: SpaceRecord, where: str) -> spaces.Space[Any]:
-    """
-    Return the space of a record.
-
-    :param record: Its record
-    :param where: Its name, for messages
-    :return: The space
-    :raises InvalidAgentFile: if bounds do not fit its type or shape, or Gymnasium does not accept it
-    """
+    """Return the space of a record, named ``where`` in messages."""
     if isinstance(record, _Dict):  # Gymnasium keeps the order of a list
         return spaces.Dict([(key, build_space(part, f"{where}[{key!r}]")) for key, part in record.spaces])
     try:

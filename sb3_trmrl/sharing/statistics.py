@@ -26,13 +26,7 @@ class StatisticsRecord(Record):
     epsilon: _NotNegative
 
     def tensor_shapes(self, observation_space: spaces.Space[Any]) -> dict[str, tuple[int, ...]]:
-        """
-        Return the shapes of the means and variances.
-
-        :param observation_space: Observation space of the agent
-        :return: Shapes by the names of the tensors
-        :raises InvalidAgentFile: if the keys do not fit the observation space
-        """
+        """Return the shapes of the means and variances by the names of the tensors."""
         parts: dict[Any, Any] = (
             observation_space.spaces if isinstance(observation_space, spaces.Dict) else {None: observation_space}
         )
@@ -64,12 +58,7 @@ class ObservationStatistics(NamedTuple):
 
     @classmethod
     def from_vec_normalize(cls, vec_normalize: VecNormalize | None) -> ObservationStatistics | None:
-        """
-        Return the statistics of a wrapper.
-
-        :param vec_normalize: Wrapper, or None
-        :return: Its statistics of observations, or None if it does not normalise them
-        """
+        """Return the statistics of a wrapper, or None if it does not normalise observations."""
         if vec_normalize is None or not vec_normalize.norm_obs:
             return None
         rms: Any = vec_normalize.obs_rms
@@ -92,14 +81,7 @@ class ObservationStatistics(NamedTuple):
 
     @classmethod
     def from_tensors(cls, record: StatisticsRecord, tensors: Mapping[str, th.Tensor]) -> ObservationStatistics:
-        """
-        Return the statistics in a file.
-
-        :param record: Their record
-        :param tensors: Tensors of the file, including those of :meth:`StatisticsRecord.tensor_shapes`
-        :return: The statistics
-        :raises InvalidAgentFile: if a variance is not positive
-        """
+        """Return the statistics of a record from the tensors of :meth:`StatisticsRecord.tensor_shapes`."""
         key_stats: dict[str | None, tuple[_Array, _Array]] = {}
         for key in record.keys_or_none():
             mean_name, var_name = _tensor_names(key)
@@ -110,13 +92,7 @@ class ObservationStatistics(NamedTuple):
         return cls(key_stats, record.clip_obs, record.epsilon)
 
     def normalize(self, observation: Any) -> Any:
-        """
-        Normalise observations.
-
-        :param observation: Observations of one or more environments, as the environment returns them
-        :return: The normalised observations in float32; keys of a Dict observation without statistics are unchanged
-        :raises ValueError: if ``observation`` is a dictionary and should be an array, or the other way round
-        """
+        """Return observations in float32; keys of a Dict observation without statistics are unchanged."""
         if isinstance(observation, dict) is (None in self.key_stats):
             raise ValueError(f"`observation` must be {'an array' if None in self.key_stats else 'a dictionary'}")
         if isinstance(observation, dict):

@@ -1,5 +1,5 @@
 """
-JSON from strangers: :func:`parse` reads the text, :func:`decode` turns a part of it into a record.
+Untrusted JSON: :func:`parse` reads the text, :func:`decode` turns a part of it into a record.
 
 A record is a ``msgspec.Struct``: its fields, their types and their bounds are stated once, for reading and for writing.
 msgspec was chosen over pydantic because it stops at the first error, where pydantic collects one for each of a hundred
@@ -24,7 +24,7 @@ RecordT = TypeVar("RecordT")
 
 #: Brackets, and what can hide them: quotes and escapes
 _MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
-#: Characters in a message of what msgspec says, which quotes unknown names in full
+#: Maximum length of msgspec's text in a message, because it quotes unknown names in full
 _MAX_QUOTED = 200
 
 
@@ -37,16 +37,9 @@ class Record(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse(text: bytes | str, what: str) -> Any:
-    """
-    Parse JSON with Python's ``json``, whose hooks refuse what msgspec would accept in silence: repeated keys,
-    infinities such as 1e999, and integers of any length.
-
-    :param text: JSON, in UTF-8 if it is bytes
-    :param what: Name of the document, for messages
-    :return: The document
-    :raises InvalidAgentFile: if it is not JSON, is nested too deeply, repeats a key, or has a number that is not finite
-        or too long
-    """
+    """Parse the JSON of a document, named ``what`` in messages."""
+    # With Python's json, whose hooks refuse what msgspec would accept in silence: repeated keys, infinities such as
+    # 1e999, and integers of any length
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -70,16 +63,16 @@ def parse(text: bytes | str, what: str) -> Any:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         _check_depth(decoded, what)
         document = json.loads(decoded, object_pairs_hook=unique, parse_constant=real, parse_int=whole, parse_float=real)
-        json.dumps(document, ensure_ascii=False).encode()  # an escape can be half of a surrogate pair
+        json.dumps(document, ensure_ascii=False).encode()  # an escape can be a lone surrogate
         return document
     except InvalidAgentFile:
         raise
     except ValueError as error:  # JSONDecodeError and UnicodeError are subclasses
-        raise InvalidAgentFile(f"{what} is not JSON in UTF-8: {error}") from error
+        raise InvalidAgentFile(f"{what} is not valid JSON in UTF-8: {error}") from error
 
 
 def _check_depth(text: str, what: str) -> None:
-    """Refuse deep nesting before ``json`` recurses: Python's own limit is the user's to raise."""
+    """Reject deep nesting before ``json`` recurses: users can raise Python's own limit."""
     depth, in_string = 0, False
     for mark in _MARKS.finditer(text):
         character = mark.group()
@@ -96,15 +89,7 @@ def _check_depth(text: str, what: str) -> None:
 
 
 def decode(value: Any, kind: type[RecordT], where: str) -> RecordT:
-    """
-    Decode a part of a document into a record.
-
-    :param value: Part of a document
-    :param kind: Class of the record
-    :param where: Place of the part in the document, empty for the whole document
-    :return: The record
-    :raises InvalidAgentFile: if a field is missing, unknown, of another type or out of bounds; the message names it
-    """
+    """Decode the part of a document at ``where`` (empty for the whole) into a record; errors name the field."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -124,8 +109,5 @@ def decode(value: Any, kind: type[RecordT], where: str) -> RecordT:
 
 
 def shown(value: Any) -> str:
-    """
-    :param value: Anything
-    :return: Its ``repr``, shortened for messages
-    """
+    """Return the ``repr``, shortened for messages."""
     return reprlib.repr(value)

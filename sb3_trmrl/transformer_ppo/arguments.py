@@ -1,6 +1,6 @@
 """
-Checks of the arguments of TransformerPPO and its policy. SB3 itself would train with a discount of 2 or a clip range of
--1.
+Checks of the arguments of TransformerPPO and its policy. SB3 does not check them: it would train with a discount of 2
+or a clip range of -1.
 
 As in :mod:`sb3_trmrl.common.checks`, each check takes the name of the argument and its value. It raises a TypeError for
 a wrong type and a ValueError for a value that is out of range.
@@ -44,12 +44,15 @@ from sb3_trmrl.common.checks import (
 
 Check = Callable[[str, Any], Any]
 
+#: Format of the zip of a model. It changes when this version could not load the zip of an earlier one, or vice versa
+ZIP_FORMAT = 1
+
 #: Largest observation: networks compute products of observations and weights, and their squares, in 32 bits
 MAX_OBSERVATION = 1e18
 
 
 def check_schedule(name: str, value: Any) -> None:
-    """Require a number, or a function of the progress remaining, that is finite and not negative at the beginning."""
+    """Require a number, or a function of the progress remaining, that is finite and non-negative at the start."""
     if not callable(value):
         check_instance(name, value, (float, int), "a number or a schedule, a function of the progress remaining")
         check_non_negative(name, value)
@@ -65,7 +68,7 @@ def check_net_arch(name: str, value: Any) -> None:
     """Require a list of layer sizes, or a dictionary of such lists with the keys ``"pi"`` and ``"vf"``."""
     allowed = "a list of layer sizes, or a dictionary of two with the keys 'pi' and 'vf'"
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
-        value = value[0]  # an old form, about which SB3 warns
+        value = value[0]  # a deprecated form, about which SB3 warns
     if isinstance(value, Mapping):
         unknown = [key for key in value if key not in ("pi", "vf")]
         if unknown:
@@ -84,17 +87,17 @@ def check_sizes(name: str, value: Any, allowed: str = "a list of layer sizes") -
 
 
 def check_activation(name: str, value: Any) -> None:
-    """Require what makes a module when called, usually a class."""
+    """Require a callable that returns a module, usually a class."""
     try:
         made = value() if callable(value) else None
     except TypeError:
         made = None
     if not isinstance(made, nn.Module):
-        raise TypeError(f"`{name}` must be a class of modules such as nn.Tanh, got {value!r}")
+        raise TypeError(f"`{name}` must be an nn.Module class such as nn.Tanh, got {value!r}")
 
 
 def check_optimizer(name: str, value: Any) -> None:
-    """Require what makes an optimizer when called, usually a class."""
+    """Require a callable that returns an optimizer, usually a class."""
     if isinstance(value, type) or not callable(value):
         check_subclass(name, value, th.optim.Optimizer)
 
@@ -104,15 +107,15 @@ def check_device(name: str, value: Any) -> None:
     try:
         th.device("cpu" if value == "auto" else value)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"`{name}` must be 'auto' or a device of PyTorch such as 'cpu', got {value!r}") from error
+        raise ValueError(f"`{name}` must be 'auto' or a PyTorch device such as 'cpu', got {value!r}") from error
 
 
 def check_callbacks(name: str, value: Any) -> None:
     """Require a callback, a list of callbacks, a function or None."""
-    allowed = "a callback of SB3, a list of those, a function or None"
+    allowed = "an SB3 callback, a list of them, a function or None"
     if isinstance(value, list):
         for index, each in enumerate(value):
-            check_instance(f"{name}[{index}]", each, BaseCallback, "a callback of SB3")
+            check_instance(f"{name}[{index}]", each, BaseCallback, "an SB3 callback")
     elif value is not None and (isinstance(value, type) or not callable(value)):
         check_instance(name, value, BaseCallback, allowed)
 
@@ -215,8 +218,8 @@ SCHEDULES = {
 
 #: Arguments of the policy that its transformer does not check. Without gSDE, SB3 saves None for those of gSDE
 POLICY_CHECKS: dict[str, Check] = {
-    "observation_space": lambda name, value: check_instance(name, value, spaces.Space, "a space of Gymnasium"),
-    "action_space": lambda name, value: check_instance(name, value, spaces.Space, "a space of Gymnasium"),
+    "observation_space": lambda name, value: check_instance(name, value, spaces.Space, "a Gymnasium space"),
+    "action_space": lambda name, value: check_instance(name, value, spaces.Space, "a Gymnasium space"),
     "lr_schedule": lambda name, value: check_callable(name, value, "a schedule, a function of the progress remaining"),
     "net_arch": _or_none(check_net_arch),
     "activation_fn": check_activation,
@@ -254,7 +257,7 @@ SAVE_CHECKS: dict[str, Check] = {"exclude": check_names, "include": check_names}
 
 
 def check_zip(path: Any) -> None:
-    """Require the complete zip of a model, if there is a file. SB3 would read a damaged zip until something fails."""
+    """If the file exists, require the intact zip of a model. SB3 would read a damaged zip until something fails."""
     check_instance("path", path, (str, os.PathLike, io.IOBase), "a file")
     if isinstance(path, io.IOBase):
         return
@@ -270,8 +273,11 @@ def check_zip(path: Any) -> None:
             if problem is None:
                 missing = [name for name in ("data", "policy.pth") if name not in file.namelist()]
                 problem = missing[0] if missing else None
-            if problem is None and not isinstance(json.loads(file.read("data")), dict):
-                problem = "data"
+            if problem is None:
+                data = json.loads(file.read("data"))
+                problem = None if isinstance(data, dict) else "data"
+                if problem is None and data.get("zip_format", ZIP_FORMAT) != ZIP_FORMAT:
+                    problem = f"it has format {data['zip_format']}, this version of sb3_trmrl reads {ZIP_FORMAT}"
     except (zipfile.BadZipFile, EOFError, ValueError, zlib.error) as error:
         problem = str(error)
     if problem is not None:
@@ -286,7 +292,7 @@ def check_arguments(arguments: Mapping[str, Any], checks: Mapping[str, Check] = 
 
 
 def check_batch_size(batch_size: int, rollout_size: int = 2) -> None:
-    """Require two transitions in a minibatch and in the rollout: of a single one, the normalized advantage is NaN."""
+    """Require two transitions in a minibatch and in the rollout: with a single one, the normalized advantage is NaN."""
     if batch_size == 1:
         raise ValueError("`batch_size` must be at least 2 with `normalize_advantage`, got 1")
     if rollout_size == 1:

@@ -8,7 +8,7 @@ from torch import nn
 
 class GradientGuard:
     """
-    Raises an error instead of making a step with a gradient that is not finite. PPO clips gradients by their common
+    Raises an error instead of taking a step with a gradient that is not finite. PPO clips gradients by their common
     norm before the step, so that a single NaN would turn every weight into NaN, and a norm that overflows would turn
     every gradient into 0.
 
@@ -41,6 +41,6 @@ class GradientGuard:
         if has_overflowed or not th.isfinite(norm):
             value = "inf before it was clipped" if has_overflowed else norm.item()
             raise FloatingPointError(
-                f"non-finite gradient (its norm is {value}): the weights were left as they are. Look for rewards or "
+                f"non-finite gradient (its norm is {value}): the weights were not changed. Look for rewards or "
                 "observations that are too large, or lower `learning_rate` or `max_grad_norm`"
             )

@@ -70,7 +70,7 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer. Adam's
         epsilon is PyTorch's 1e-8 by default instead of SB3's 1e-5, and ``fused`` is on.
     :param context_length: Number of working memories N in the window, 16 by default. With ``memory="full"``, the number
-        of tokens that a token sees in each layer, 1,024 by default
+        of tokens that a token attends to in each layer, 1,024 by default
     :param d_model: Width of the working memories
     :param n_layers: Number of transformer layers
     :param n_heads: Number of attention heads, divides ``d_model``
@@ -87,8 +87,8 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param critic_input: ``"memory"``: the critic reads the episodic memory. ``"token"``: the critic is an MLP on the
         features of the current token, as in the released HalfCheetahVel and MetaWorld settings.
     :param action_head_gain: Gain of the action head's orthogonal initialization (with ``ortho_init``)
-    :param memory: ``"window"`` (the paper): the newest tokens, computed again at each step. ``"full"``: all tokens
-        since the memory was emptied, each computed once. Positions count from there.
+    :param memory: ``"window"`` (the paper): the newest tokens, recomputed at each step. ``"full"``: all tokens
+        since the memory was emptied, each computed once. Positions are counted from there.
     :raises TypeError: if an argument has the wrong type, or keyword arguments have a name that their class does not
         take
     :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model``, or
@@ -379,7 +379,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         :return: the model's action and the memory that ends with this observation
         :raises ValueError: if ``state`` belongs to another number of environments, or an observation is not finite
         """
-        if isinstance(observation, tuple):  # gym's (obs, info): SB3 explains
+        if isinstance(observation, tuple):  # Gym's (obs, info): SB3 raises an explanatory error
             return super().predict(observation)
         if state is None and episode_start is None and not self._warned_without_memory:
             self._warned_without_memory = True
@@ -431,7 +431,7 @@ class TrMRLPolicy(ActorCriticPolicy):
             problem = memory.shape_mismatch(empty)
         except (TypeError, AttributeError, RuntimeError, IndexError):
             kind = f"a {type(empty).__name__} of {n_envs} environments"
-            raise ValueError(f"`state` must be what predict() returned, {kind}, got {short_repr(state)}") from None
+            raise ValueError(f"`state` must be a state from predict(), {kind}, got {short_repr(state)}") from None
         if problem:
             raise ValueError(f"`state` has {problem} for {n_envs} observations")
         return memory.copy()

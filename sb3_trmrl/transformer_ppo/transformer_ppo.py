@@ -33,6 +33,7 @@ from sb3_trmrl.transformer_ppo.arguments import (
     LOAD_CHECKS,
     SAVE_CHECKS,
     SCHEDULES,
+    ZIP_FORMAT,
     check_arguments,
     check_batch_size,
     check_env,
@@ -102,7 +103,7 @@ class TransformerPPO(PPO):
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
     :param seed: Seed for the pseudo random generators
     :param device: Device (cpu, cuda, ...) on which the code should be run.
-    :param vf_learning_rate: Learning rate of the parameters that only the critic reads, a float or a schedule as
+    :param vf_learning_rate: Learning rate of the parameters that only the critic uses, a float or a schedule as
         ``learning_rate``; None to follow ``learning_rate``
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
     :raises TypeError: if an argument has the wrong type, or ``policy_kwargs`` a name that the policy does not take
@@ -115,7 +116,7 @@ class TransformerPPO(PPO):
         "CnnTransformerPolicy": TrMRLPolicy,
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
-    #: Functions that packages above this one register: they know this class, it does not know them
+    #: Functions that packages above this one register: they import this class, not vice versa
     _exporters: ClassVar[dict[str, Callable[..., pathlib.Path]]] = {}
     _resume: ClassVar[Callable[..., Any] | None] = None
 
@@ -211,8 +212,8 @@ class TransformerPPO(PPO):
     def _setup_model(self) -> None:
         if getattr(self, "observation_space", None) is None:
             raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
-        check_arguments(vars(self))  # again, as load() sets them past the constructor
-        self.seed = None if self.seed is None else int(self.seed)  # Python's generator takes no integers of NumPy
+        check_arguments(vars(self))  # again, as load() bypasses the constructor
+        self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers
         if self.normalize_advantage:
             check_batch_size(self.batch_size, self.n_steps * self.n_envs)
         passed = ("observation_space", "action_space", "lr_schedule", "use_sde")
@@ -226,6 +227,7 @@ class TransformerPPO(PPO):
         own = inspect.signature(RolloutBuffer).parameters
         check_keywords("rollout_buffer_kwargs", self.rollout_buffer_kwargs, self.rollout_buffer_class, passed=own)
         super()._setup_model()
+        self.zip_format = ZIP_FORMAT  # is saved like every attribute
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
         GradientGuard(self.policy.optimizer, [self.policy.action_net, self.policy.value_net])
         self._last_memory = self.policy.empty_memory(self.n_envs)
@@ -413,7 +415,7 @@ class TransformerPPO(PPO):
         :param log_interval: Number of rollouts between two entries of the log, None for no entries
         :param tb_log_name: Name of the run in TensorBoard's folder
         :param reset_num_timesteps: Whether to count steps from 0 again. If not, ``total_timesteps`` are added to the
-            steps that the model has made already
+            steps that the model has already taken
         :param progress_bar: Whether to show a progress bar, which needs tqdm and rich
         :return: The model
         :raises TypeError: if an argument has the wrong type
@@ -441,9 +443,9 @@ class TransformerPPO(PPO):
         cls: type[SelfTransformerPPO], path: str | pathlib.Path, env: GymEnv | str, **kwargs: Any
     ) -> SelfTransformerPPO:
         """
-        Continue training from a checkpoint that :class:`~sb3_trmrl.TrainingCheckpoint` wrote. Call ``learn`` of the
+        Continue training from a checkpoint that :class:`~sb3_trmrl.TrainingCheckpoint` wrote. Call ``learn`` on the
         returned model with the arguments of the interrupted call: ``total_timesteps`` are the steps of both calls
-        together, and equal callbacks continue where they were.
+        together, and matching callbacks continue from their saved state.
 
         Loading unpickles: only resume from files that you trust.
 

@@ -23,11 +23,7 @@ N_HELD_OUT_TASKS = 20
 
 
 def has_splits(env_id: str) -> bool:
-    """
-    Return whether an environment takes the argument ``split``, as those of this package do.
-
-    :param env_id: Registered id; as in ``gym.make``, a module to import first and a colon may precede it
-    """
+    """Return whether an environment takes the argument ``split``; ``module:`` may precede its id."""
     entry_point = _find_spec(env_id).entry_point
     creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     return creator is not None and "split" in inspect.signature(creator).parameters
@@ -50,10 +46,7 @@ def _find_spec(env_id: str) -> EnvSpec:
 
 
 def n_tasks_in_turn(env_id: str, env_kwargs: dict[str, Any]) -> int:
-    """
-    Return the number of tasks that an environment visits in turn, or 20 if it samples its tasks or has none: the number
-    of episodes of an evaluation.
-    """
+    """Return the number of tasks that an environment visits in turn, or 20 if it samples its tasks or has none."""
     env = gym.make(env_id, **env_kwargs)
     tasks = env.get_wrapper_attr("tasks") if env.has_wrapper_attr("tasks") else None
     env.close()
@@ -61,15 +54,9 @@ def n_tasks_in_turn(env_id: str, env_kwargs: dict[str, Any]) -> int:
 
 
 def share_tasks(env: VecEnv) -> VecEnv:
-    """
-    Divide the held-out tasks among the copies of an environment, each of which would otherwise visit all of them.
-
-    The shares have the sizes of the copies' episodes in SB3's ``evaluate_policy``, which therefore visits each task
-    exactly once in as many episodes as there are tasks.
-
-    :param env: Copies made with ``split="validation"`` or ``"test"``, not reset yet
-    :return: The same environment
-    """
+    """Divide the held-out tasks among copies of an environment, which would each visit all of them otherwise."""
+    # The shares have the sizes of the copies' episodes in SB3's evaluate_policy, which therefore visits each task
+    # exactly once in as many episodes as there are tasks
     tasks = env.get_attr("tasks", indices=0)[0]
     for index in range(env.num_envs):
         # The last copies get one task more. If there are more copies than tasks, the first copies repeat some.
@@ -79,17 +66,8 @@ def share_tasks(env: VecEnv) -> VecEnv:
 
 
 def evaluation_seed(seed: int, purpose: str) -> int:
-    """
-    Return a seed for evaluation that is independent of the training seeds.
-
-    rl-zoo3 seeds copy i of an environment with ``seed + i`` in training and in evaluation alike, and evaluation would
-    repeat the initial states of training.
-
-    :param seed: Seed of the run
-    :param purpose: Name of the evaluation, ``"validation"`` or ``"test"``, which get different seeds
-    :return: Seed, below 2 ** 31
-    :raises TypeError: if ``seed`` is not an integer
-    :raises ValueError: if it is negative
-    """
+    """Return a seed below 2 ** 31 for the split ``purpose``, independent of the seeds of training."""
+    # rl-zoo3 seeds copy i of an environment with seed + i in training and in evaluation alike, and evaluation would
+    # repeat the initial states of training
     entropy = [check_int("seed", seed), *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)

@@ -11,12 +11,11 @@ import gymnasium as gym
 from gymnasium.error import ResetNeeded
 
 from sb3_trmrl.common.checks import check_instance, check_option, check_positive_int
-from sb3_trmrl.common.env_layers import layers_of
 from sb3_trmrl.common.plain_state import layer_states, load_layer_states, plain_state, set_plain_state
 from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
 
-# Wrappers inside the trial write these about an inner episode. SB3 would read them as statements about its own episode,
-# the trial, so they are removed.
+# Wrappers inside the trial write these keys for an inner episode. SB3 would apply them to its own episode, the trial,
+# so they are removed.
 _INNER_EPISODE_KEYS = ("episode", "TimeLimit.truncated", "terminal_observation")
 
 
@@ -24,14 +23,17 @@ _INNER_EPISODE_KEYS = ("episode", "TimeLimit.truncated", "terminal_observation")
 _AT_FIRST_TASK: WeakSet[Any] = WeakSet()
 
 
-def trials_of(env: gym.Env) -> MultiEpisodeTrial | None:
-    """
-    Return the layer of an environment that plays trials.
+def _layers(env: gym.Env) -> list[gym.Env]:
+    """Return the environment and everything that it wraps, the outermost layer first."""
+    layers = [env]
+    while isinstance(layers[-1], gym.Wrapper):
+        layers.append(layers[-1].env)
+    return layers
 
-    :param env: Environment
-    :return: Its ``MultiEpisodeTrial``, or None
-    """
-    return next((layer for layer in layers_of(env) if isinstance(layer, MultiEpisodeTrial)), None)
+
+def trials_of(env: gym.Env) -> MultiEpisodeTrial | None:
+    """Return the layer of an environment that plays trials, or None."""
+    return next((layer for layer in _layers(env) if isinstance(layer, MultiEpisodeTrial)), None)
 
 
 class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -54,8 +56,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
       ``"is_success"``: whether it was true at any step of the episode. At the end of the trial ``"is_success"`` is that
       of the last inner episode.
 
-    The rest of the environment's ``info`` is passed on, except for what its wrappers write about an inner episode
-    (``"episode"``, ``"TimeLimit.truncated"``).
+    The rest of the environment's ``info`` is passed on, except for the keys that its wrappers write for an inner
+    episode (``"episode"``, ``"TimeLimit.truncated"``).
 
     Example:
         >>> from sb3_trmrl.envs.bandit import BernoulliBanditEnv
@@ -216,7 +218,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         Step the environment, and reset it between two inner episodes.
 
         :param action: Action
-        :return: Observation (after the end of an inner episode the first one of the next), reward of this step, whether
+        :return: Observation (at the end of an inner episode, the first one of the next), reward of this step, whether
             the *trial* terminated, whether it was truncated, info
         :raises ResetNeeded: before the first ``reset()`` and after the end of a trial
         """
@@ -254,33 +256,25 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         info["task"] = self._get_task()
         info["episode_returns"] = self._episode_returns
         info["episode_lengths"] = self._episode_lengths
-        if self._says_success:  # in this or an earlier episode: some environments write it in some episodes only
+        if self._says_success:  # in this or an earlier episode: some environments write it only in some episodes
             info["episode_successes"], info["is_success"] = self._episode_successes, self._success
         self._episode_return, self._episode_length, self._success = 0.0, 0, False
 
     def state_dict(self) -> dict[str, Any] | None:
-        """
-        Return the state from which the trial can be continued.
-
-        :return: State of the trial and of everything inside it, or None if a layer cannot give its state
-        """
+        """Return the state of the trial and of everything inside it, or None if a layer cannot give its state."""
         # Before the first reset, the environment may have no task yet
         layers = layer_states(self.env) if self._has_begun else []
         return None if layers is None else {"attributes": plain_state(self), "layers": layers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
-        Continue from a state, bit by bit as the trial that it was taken from.
-
-        :param state: Result of ``state_dict()`` of a wrapper that was made with the same arguments
-        """
+        """Continue bit by bit from the state of a wrapper that was made with the same arguments."""
         load_layer_states(self.env, state["layers"])
         set_plain_state(self, state["attributes"])
 
 
 def _check_layers(env: gym.Env) -> None:
     """Raise ``ValueError`` if one of our wrappers is inside, ``TypeError`` if a method is missing."""
-    layers = layers_of(env)
+    layers = _layers(env)
     for wrapper in (PreviousTransitionObservation, MultiEpisodeTrial):
         if any(isinstance(layer, wrapper) for layer in layers):
             raise ValueError(

@@ -97,20 +97,12 @@ class PreviousTransitionObservation(gym.Wrapper, gym.utils.RecordConstructorArgs
         return observation, reward, terminated, truncated, info
 
     def state_dict(self) -> dict[str, Any] | None:
-        """
-        Return the state from which the environment can be continued.
-
-        :return: State of the layers inside, or None if one of them cannot give it. This wrapper has no state of its own
-        """
+        """Return the state of the layers inside, or None if one cannot give it; the wrapper has none of its own."""
         layers = layer_states(self.env)
         return None if layers is None else {"layers": layers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
-        Continue from a state.
-
-        :param state: Result of ``state_dict()`` of a wrapper that was made with the same arguments
-        """
+        """Continue from the state of a wrapper that was made with the same arguments."""
         load_layer_states(self.env, state["layers"])
 
     def _observation(

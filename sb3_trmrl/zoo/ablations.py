@@ -36,38 +36,20 @@ _FINISHED = "finished.json"
 
 
 class AblationRun(NamedTuple):
-    """
-    One training run of the grid.
+    """One training run of the grid."""
 
-    :param setting: Name of the changed setting
-    :param value: Its value
-    :param seed: Seed of the run
-    :param folder: Folder of the run, shared by settings that result in the same agent
-    :param policy_kwargs: All arguments of the policy
-    """
-
-    setting: str
+    setting: str  # name of the changed setting
     value: Any
     seed: int
-    folder: Path
-    policy_kwargs: dict[str, Any]
+    folder: Path  # shared by settings that result in the same agent
+    policy_kwargs: dict[str, Any]  # all arguments of the policy
 
 
 def ablation_runs(
     env_id: str, folder: str | Path, seeds: Sequence[int], grid: Mapping[str, Sequence[Any]] = GRID
 ) -> list[AblationRun]:
-    """
-    List the runs of a grid. The base settings are those of ``trmrl.yml`` for the environment.
-
-    :param env_id: Environment
-    :param folder: Folder of all runs
-    :param seeds: Seeds of each point of the grid
-    :param grid: Values of each setting of the policy
-    :return: The runs; the base settings appear once for each setting
-    :raises TypeError: if the values of a setting are not a list, or a seed is not an integer
-    :raises ValueError: if there is no such environment, the heads do not divide the width, a setting is unknown, or
-        there are no runs
-    """
+    """List the runs of a grid: the values of each setting of the policy, and several seeds of each."""
+    # The base settings, those of trmrl.yml for the environment, appear once for each setting
     if not has_environment(env_id):
         raise ValueError(f"`env_id` must be the id of a registered environment, got {env_id!r}")
     for setting, values in grid.items():
@@ -110,19 +92,7 @@ def train_ablations(
     n_evaluations: int = 20,
     arguments: Sequence[str] = (),
 ) -> Iterator[AblationRun]:
-    """
-    Train the runs that are not complete yet, one after the other, each in a process of its own. Interrupted runs start
-    again.
-
-    :param runs: Result of :func:`ablation_runs`
-    :param env_id: Environment
-    :param n_timesteps: Environment steps of each run
-    :param n_evaluations: Number of evaluations on validation tasks during each run
-    :param arguments: Further arguments of ``trmrl train``
-    :return: The runs, each as soon as it is complete
-    :raises ValueError: if a complete run in the folder was made with other settings
-    :raises RuntimeError: if a training run fails
-    """
+    """Train incomplete runs one after the other, each in its own process; yield each run when it is complete."""
     check_positive_int("n_timesteps", n_timesteps)
     check_positive_int("n_evaluations", n_evaluations)
     for run in runs:
@@ -190,13 +160,7 @@ def _evaluations(run: AblationRun) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_ablations(runs: Sequence[AblationRun], env_id: str) -> Ablations:
-    """
-    Read the learning curves of a grid.
-
-    :param runs: Complete runs
-    :param env_id: Environment
-    :return: Their learning curves, up to the last evaluation that all of them have
-    """
+    """Read the learning curves of complete runs, up to the last evaluation that all of them have."""
     found = [_evaluations(run) for run in runs]
     length = min(len(timesteps) for timesteps, _ in found)
     curves: dict[str, dict[Any, list[np.ndarray]]] = {}

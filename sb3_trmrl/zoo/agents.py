@@ -18,45 +18,23 @@ from sb3_trmrl.zoo.runs import BEST_MODEL, STATISTICS, Run, file_errors, load_mo
 
 
 class LoadedAgent(NamedTuple):
-    """
-    An agent and what it was trained with.
+    """An agent and what it was trained with."""
 
-    :param model: SB3 model, or an exported agent, which normalises observations itself
-    :param env_id: Registered id of its environment
-    :param env_kwargs: Arguments of the environment
-    :param vec_normalize: Statistics of its observations; None if they were not normalised
-    :param folder: Folder of its run, or of its file
-    """
-
-    model: BaseAlgorithm | ExportedAgent
-    env_id: str
+    model: BaseAlgorithm | ExportedAgent  # an exported agent normalises observations itself
+    env_id: str  # registered id
     env_kwargs: dict[str, Any]
-    vec_normalize: VecNormalize | None
-    folder: Path
+    vec_normalize: VecNormalize | None  # None if observations were not normalised
+    folder: Path  # of the run, or of the file
 
 
 def open_agent(
-    path: str | Path,
-    env: str | None = None,
-    env_kwargs: dict[str, Any] | None = None,
-    algo: str | None = None,
-    last: bool = False,
+    path: str | Path,  # exported agent, folder of a run, or zip of a model, which may be in the folder of a run
+    env: str | None = None,  # by default that of the run
+    env_kwargs: dict[str, Any] | None = None,  # added to those of the run
+    algo: str | None = None,  # by default that of the run, or "trmrl" for a zip without a run
+    last: bool = False,  # the model at the end of a run instead of the best one, which an unevaluated run lacks
 ) -> LoadedAgent:
-    """
-    Load a trained agent. Runs and zips are unpickled: only load those that you trust. Exported agents load safely.
-
-    :param path: Exported agent, folder of a run, or zip of a model. For a zip in the folder of a run, the settings of
-        the run are used
-    :param env: Registered id, by default that of the run
-    :param env_kwargs: Arguments of the environment, added to those of the run
-    :param algo: Name of the algorithm in rl-zoo3, by default that of the run, or ``"trmrl"`` for a zip without a run
-    :param last: Take the model at the end of a run instead of the best one on validation tasks. A run without
-        evaluations has no best model, so the model at its end is taken
-    :return: The agent
-    :raises FileNotFoundError: if there is no such model
-    :raises ValueError: if environment or algorithm are unknown, a file cannot be read, or an argument does not apply
-        to an exported agent or a zip
-    """
+    """Load a trained agent. Runs and zips are unpickled: only load those that you trust; exported agents are safe."""
     check_keywords("env_kwargs", env_kwargs)
     path = Path(path)
     if path.suffix == SUFFIX and not path.is_dir():
@@ -122,8 +100,8 @@ def _find_model(run: Run, last: bool) -> Path:
     if found is None:
         last_path = f"{run.stats_path}.zip"
         if last:
-            raise FileNotFoundError(f"{last_path}, the model of the end of training, is missing")
-        raise FileNotFoundError(f"there is no model: {run.folder / BEST_MODEL} is missing, and {last_path} too")
+            raise FileNotFoundError(f"{last_path}, the model at the end of training, is missing")
+        raise FileNotFoundError(f"there is no model: neither {run.folder / BEST_MODEL} nor {last_path} exists")
     return found
 
 

@@ -4,6 +4,7 @@ callback or a module) keeps its traceback.
 """
 
 import sys
+from traceback import walk_tb
 from types import TracebackType
 
 import gymnasium as gym
@@ -24,11 +25,7 @@ _TOOLS |= {"tenacity", "torch", "urllib3", "yaml", *sys.stdlib_module_names} - {
 
 def _packages(traceback: TracebackType | None) -> list[str]:
     """Return the top-level package of each frame, the innermost frame last."""
-    found = []
-    while traceback is not None:
-        found.append(str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0])
-        traceback = traceback.tb_next
-    return found
+    return [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in walk_tb(traceback)]
 
 
 def _raised_by(error: BaseException) -> str:

@@ -34,23 +34,15 @@ from sb3_trmrl.zoo.schedules import schedule_from_string
 
 
 def hyperparams_folder() -> Path:
-    """
-    :return: Folder of our yml files: inside the installed package, or at the root of a checkout
-    """
+    """Return the folder of our yml files: inside the installed package, or at the root of a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "hyperparams"
     return installed if installed.is_dir() else package.parent / "hyperparams"
 
 
 def find_config(algo: str, env_id: str, conf_file: str | None) -> str | None:
-    """
-    Find the hyperparameter file: the user's if there is one, then ours if it has the environment or a default.
-
-    :param algo: Name of the algorithm
-    :param env_id: Registered id
-    :param conf_file: Value of ``--conf-file``. The name of one of our files is enough, also outside a checkout
-    :return: The file; None for rl-zoo3's own
-    """
+    """Return the hyperparameter file: the user's, or ours if it has the environment or a default, or None."""
+    # Of one of our files, the name is enough, also outside a checkout. None stands for rl-zoo3's own file
     folder = hyperparams_folder()
     if conf_file is not None:
         ours = folder / Path(conf_file).name
@@ -69,7 +61,7 @@ class BadExperiment(ValueError):
 
 class TrMRLExperimentManager(ExperimentManager):
     """
-    Experiment manager for every algorithm. It differs from rl-zoo3's in these points:
+    Experiment manager for every algorithm. It differs from rl-zoo3's as follows:
 
     * without ``--conf-file``, hyperparameters come from our yml file if that has the environment or a default
     * Dict observations select the ``MultiInput`` policy, other observations replace it by the ``Mlp`` policy
@@ -77,7 +69,7 @@ class TrMRLExperimentManager(ExperimentManager):
     * learning rates and clip ranges may be any string of :func:`schedule_from_string`
     * wrong settings raise :class:`BadExperiment`, which names the hyperparameter, option or file
     * ``env_kwargs`` of yml and command line are merged, and also used in evaluation, ``enjoy`` and ``record_video``
-    * environments with held-out tasks are evaluated on the validation tasks; evaluation has a seed of its own
+    * environments with held-out tasks are evaluated on the validation tasks; evaluation uses a separate seed
     * 0 evaluation episodes or environments stand for the number of these tasks, so that each is visited once
     * runs that start at the same time get different folders
     * the VecNormalize statistics of the best model are saved beside it
@@ -85,20 +77,15 @@ class TrMRLExperimentManager(ExperimentManager):
     * ``-i`` continues with the run's own hyperparameters and step count
     * a run that another process is training is not resumed
     * TransformerPPO writes checkpoints, from which an interrupted run is resumed exactly
-
-    :param report: Compare the model before and after training on the test tasks, see :func:`write_report`
-    :param checkpoint_freq: Environment steps between two checkpoints, 0 for none
-    :param resume: Checkpoint of an interrupted run, in its folder of checkpoints; the run is resumed
-    :param command_line: Arguments given by the user, saved for resuming
     """
 
     def __init__(
         self,
         *args: Any,
-        report: bool = False,
-        checkpoint_freq: int = 0,
-        resume: Path | None = None,
-        command_line: Sequence[str] = (),
+        report: bool = False,  # compare the model before and after training on the test tasks
+        checkpoint_freq: int = 0,  # environment steps between two checkpoints, 0 for none
+        resume: Path | None = None,  # checkpoint of an interrupted run, in its folder of checkpoints
+        command_line: Sequence[str] = (),  # arguments given by the user, saved for resuming
         **kwargs: Any,
     ) -> None:
         arguments, algo, env_id = args[:3]
@@ -247,7 +234,7 @@ class TrMRLExperimentManager(ExperimentManager):
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         space = env.observation_space
         if self.normalize and isinstance(space, spaces.Dict):
-            # Standardising would enlarge a rare flag or a one-hot action
+            # Standardising would inflate rare flags and one-hot actions
             names = [name for name in space.spaces if name not in ("prev_action", "prev_done")]
             keys = [name for name in names if _is_vector(space.spaces[name])]
             self.normalize_kwargs.setdefault("norm_obs_keys", keys)

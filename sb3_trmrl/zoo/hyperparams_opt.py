@@ -6,13 +6,9 @@ import optuna
 
 
 def convert_trmrl_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
-    """
-    Convert sampled values, which rl-zoo3 stores and loads, to arguments of ``TransformerPPO``. ``policy_kwargs`` is
-    left out on purpose: rl-zoo3 would replace the whole entry of the yml file, and with it the architecture.
-
-    :param sampled_params: Values by the names that :func:`sample_trmrl_params` uses
-    :return: Arguments of ``TransformerPPO``
-    """
+    """Convert sampled values, which rl-zoo3 stores and loads, to arguments of ``TransformerPPO``."""
+    # ``policy_kwargs`` is left out on purpose: rl-zoo3 would replace the whole entry of the yml file, and with it the
+    # architecture
     hyperparams = sampled_params.copy()
     hyperparams["gamma"] = 1 - hyperparams.pop("one_minus_gamma")
     hyperparams["gae_lambda"] = 1 - hyperparams.pop("one_minus_gae_lambda")
@@ -23,16 +19,9 @@ def convert_trmrl_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
 def sample_trmrl_params(
     trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
-    """
-    Sample hyperparameters of TransformerPPO. ``n_steps`` and ``n_envs`` stay as in the yml file, where they make whole
-    trials. The ranges include the short horizons (gamma 0.9, lambda 0.8) that meta-RL on locomotion needs.
-
-    :param trial: Optuna's trial
-    :param n_actions: Unused, part of rl-zoo3's signature
-    :param n_envs: Unused
-    :param additional_args: Unused
-    :return: Arguments of ``TransformerPPO``
-    """
+    """Sample hyperparameters of TransformerPPO; the arguments are those that rl-zoo3 passes."""
+    # ``n_steps`` and ``n_envs`` stay as in the yml file, where they make whole trials. The ranges include the short
+    # horizons (gamma 0.9, lambda 0.8) that meta-RL on locomotion needs
     sampled_params = {
         "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.001, 0.2, log=True),
         "one_minus_gae_lambda": trial.suggest_float("one_minus_gae_lambda", 0.01, 0.3, log=True),

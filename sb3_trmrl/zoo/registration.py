@@ -17,11 +17,7 @@ ALGO = "trmrl"
 
 
 def register(**manager_kwargs: Any) -> None:
-    """
-    Register TransformerPPO as ``--algo trmrl``. All scripts of rl-zoo3 read these tables when they are called.
-
-    :param manager_kwargs: Further arguments of :class:`TrMRLExperimentManager`
-    """
+    """Register TransformerPPO as ``--algo trmrl``, with further arguments of :class:`TrMRLExperimentManager`."""
     rl_zoo3.ALGOS[ALGO] = TransformerPPO
     HYPERPARAMS_SAMPLER[ALGO] = sample_trmrl_params
     HYPERPARAMS_CONVERTER[ALGO] = convert_trmrl_params

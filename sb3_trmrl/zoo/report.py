@@ -1,4 +1,4 @@
-"""The report of a run: returns on held-out tasks before and after training, and the learning curve as a picture."""
+"""The report of a run: returns on held-out tasks before and after training, and a plot of the learning curve."""
 
 import contextlib
 import io
@@ -80,16 +80,9 @@ def _episodes_per_trial(run: Run, model: Path) -> int:
 
 
 def write_report(folder: str | Path) -> dict[str, Any]:
-    """
-    Evaluate the models of a run on each test task with deterministic actions. Print the mean returns with their
-    standard errors, and write them and the learning curve into the folder of the run. Only this folder is read, so
-    interrupted runs have a report too. Environments without held-out tasks are evaluated in 20 episodes with seeds that
-    training does not use.
-
-    :param folder: Folder of the run
-    :return: Content of ``report.json``
-    :raises FileNotFoundError: if the folder is not that of a run, or holds no model
-    """
+    """Evaluate the models of a run; print the results, write them into its folder, and return the figures."""
+    # Only this folder is read, so interrupted runs have a report too. Environments without held-out tasks are evaluated
+    # in 20 episodes with seeds that training does not use
     run = Run(folder)
     models = _models(run)
     if not models:
@@ -103,7 +96,7 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     figures: dict[str, Any] = {"env": run.env_id, "algo": run.algo, "held_out_tasks": run.has_splits}
     figures |= {"returns": {name: {} for name in models}, "models": {name: str(path) for name, path in models.items()}}
     levels: dict[str, float] = {}
-    subject = "test tasks" if run.has_splits else "episodes with seeds of their own"
+    subject = "test tasks" if run.has_splits else "episodes with separate seeds"
     print(f"\nReturns on {run.n_test_tasks} {subject}, deterministic actions, mean +- standard error:")
     for name, path in models.items():
         for row, n_episodes in rows.items():
@@ -124,7 +117,7 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     (run.folder / FIGURES).write_text(json.dumps(figures, indent=2))
     plot_learning_curve(_learning_curve(run, episodes), levels, run.folder / PICTURE, f"{run.algo} on {run.env_id}")
     print(f"Learning curve: {run.folder / PICTURE}")
-    print(f"All figures:    {run.folder / FIGURES}")
+    print(f"All results:    {run.folder / FIGURES}")
     for name, path in models.items():
         print(f"Model {name}: {path}")
     return figures

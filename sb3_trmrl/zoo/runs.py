@@ -37,7 +37,7 @@ def file_errors(path: str | Path, content: str) -> Iterator[None]:
     except Exception as error:
         if raised_by_user_code(error):  # a class of the user that the file refers to
             raise
-        raise ValueError(f"{str(path)!r} must hold {content}, it cannot be read: {error!r}") from error
+        raise ValueError(f"{str(path)!r} must hold {content}, but it cannot be read: {error!r}") from error
 
 
 def import_packages(
@@ -65,20 +65,13 @@ def _existing(path: Path) -> Path | None:
 
 
 class Run:
-    """
-    The folder of a run.
-
-    :param folder: For example ``logs/trmrl/HalfCheetahVel-v0_1``
-    :raises FileNotFoundError: if it is not the folder of a run
-    :raises ValueError: if its arguments cannot be read
-    :raises ImportError: if a module that it was trained with is missing
-    """
+    """The folder of a run, for example ``logs/trmrl/HalfCheetahVel-v0_1``."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         found = sorted(self.folder.glob("*/args.yml"))
         if not found:
-            raise FileNotFoundError(f"{str(folder)!r} is not the folder of a run: there is no */args.yml in it")
+            raise FileNotFoundError(f"{str(folder)!r} is not the folder of a run: it contains no */args.yml")
         self.stats_path = found[0].parent
         with file_errors(found[0], "the arguments of a run: algo, env, seed and env_kwargs"):
             # rl-zoo3 writes Python objects and reads them like this
@@ -114,18 +107,12 @@ class Run:
         return _existing(Path(f"{self.stats_path}.zip"))
 
     def statistics_file(self, model: Path) -> Path | None:
-        """
-        :param model: Zip of one of the run's models
-        :return: File with the VecNormalize statistics that the model was saved with; None if it does not use any
-        """
+        """Return the VecNormalize statistics that a model of the run was saved with, or None if it uses none."""
         beside_best = _existing(self.folder / STATISTICS) if model.name == BEST_MODEL else None
         return beside_best or _existing(self.stats_path / STATISTICS)
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """
-        :return: Environment steps of the evaluations during training, (K,), and the returns of their episodes, (K, n);
-            None if there were no evaluations
-        """
+        """Return the environment steps of evaluations, (K,), and their episodes' returns, (K, n), or None."""
         path = _existing(self.folder / "evaluations.npz")
         if path is None:
             return None
@@ -133,10 +120,7 @@ class Run:
             return data["timesteps"], data["results"]
 
     def successes(self) -> np.ndarray | None:
-        """
-        :return: Success in each episode of the trials of these evaluations, (K, n, episodes); None if the environment
-            does not report success
-        """
+        """Return the success in each episode of the evaluations' trials, (K, n, episodes), None if unknown."""
         path = _existing(self.folder / HISTORY)
         if path is None:
             return None

@@ -18,7 +18,7 @@ class ExponentialSchedule:
 
     :param initial_value: Value before ``start``
     :param final_factor: ``initial_value * final_factor`` is the value after ``end``
-    :param start: Begin of the decay as a fraction of training, in [0, 1)
+    :param start: Beginning of the decay as a fraction of training, in [0, 1)
     :param end: End of the decay as a fraction of training, in (start, 1]
     :raises TypeError: if an argument is not a number
     :raises ValueError: if a value or factor is not positive or the fractions are not ordered within [0, 1]
@@ -36,10 +36,7 @@ class ExponentialSchedule:
             raise ValueError(f"`start` and `end` must satisfy 0 <= start < end <= 1, got {self.start} and {self.end}")
 
     def __call__(self, progress_remaining: float) -> float:
-        """
-        :param progress_remaining: From 1 (beginning of training) to 0 (end), as SB3 passes it
-        :return: Value at this point of training
-        """
+        """Return the value at a remaining progress from 1 (beginning of training) to 0 (end), as in SB3."""
         fraction = (1.0 - progress_remaining - self.start) / (self.end - self.start)
         return float(self.initial_value * self.final_factor ** min(max(fraction, 0.0), 1.0))
 

@@ -1,6 +1,6 @@
 """
-rl-zoo3's scripts, called in this process. Their arguments get our defaults, and options are checked first where the
-scripts would fail without naming them.
+rl-zoo3's scripts, called in this process. They run with our defaults. Options are checked first if the scripts would
+fail without naming them.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def with_training_defaults(arguments: Sequence[str]) -> list[str]:
         # The experiment manager, which knows the arguments of the environment, replaces 0 by the number of tasks
         if options.eval_episodes is None:
             arguments += ["--eval-episodes", "0"]
-        # All tasks share one batched forward pass; as many processes would cost more than they save
+        # All tasks share one batched forward pass; a process for each task would cost more than it saves
         if options.n_eval_envs is None and options.vec_env in (None, "dummy"):
             arguments += ["--n-eval-envs", "0"]
     return arguments
@@ -104,17 +104,8 @@ def check_saved_agent(command: str, arguments: Sequence[str]) -> None:
 
 
 def resumed_run(folder: Path, given: Sequence[str]) -> tuple[Path, list[str]]:
-    """
-    Find out how to continue an interrupted run.
-
-    :param folder: Folder of the run
-    :param given: Arguments besides ``--resume``; they override those of the run
-    :return: The newest intact checkpoint, and all arguments to train with
-    :raises FileNotFoundError: if there is no checkpoint
-    :raises ValueError: if the folder is not that of a run with checkpoints, or ``given`` asks for another algorithm or
-        environment
-    :raises ImportError: if a module that the run needs cannot be imported
-    """
+    """Return the newest intact checkpoint of an interrupted run, and all arguments to train with."""
+    # ``given`` are the arguments besides --resume, which override those of the run
     saved = next(iter(sorted(folder.glob(f"*/{COMMAND_LINE}"))), None)
     if saved is None:
         raise ValueError(f"{folder} is not the folder of a run that writes checkpoints")

@@ -67,7 +67,7 @@ def wrong_agent(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
         ([*right, "--env-kwargs", "velocity_range:(4,3)"], ("velocity_range", "(4, 3)", "low <= high")),
         ([*right, "--env-kwargs", "horizon:fast"], ("--env-kwargs", "'horizon:fast'", "NAME:VALUE")),
         ([*right, "--env-kwargs", "horizon"], ("--env-kwargs", "'horizon'", "NAME:VALUE")),
-        ([*right, "--last"], ("HalfCheetahVel-v0.zip", "model of the end of training", "missing")),
+        ([*right, "--last"], ("HalfCheetahVel-v0.zip", "model at the end of training", "missing")),
         ([*command, RUN / "best_model.zip", "--last"], ("last", "is for runs", "best_model.zip is a zip")),
         *(([*right, "--seed", value], ("--seed", repr(value), SEED)) for value in ("-1", "x", "1.5")),
         ([*right, "--unknown"], ("unrecognized", "--unknown")),

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there."""
+"""Atomic writes: a file is either complete or absent."""
 
 from pathlib import Path
 

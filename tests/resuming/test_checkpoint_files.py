@@ -162,7 +162,7 @@ def test_a_checkpoint_of_another_format_is_refused(checkpoints: Path, monkeypatc
 def test_checkpoints_of_sb3_are_refused(tmp_path: Path) -> None:
     new_model().learn(64, callback=CheckpointCallback(32, str(tmp_path), name_prefix="checkpoint"))
     (file,) = tmp_path.glob("*.zip")
-    with pytest.raises(ValueError, match=r"has no training_state.pkl: it was cut off, or it is a model"):
+    with pytest.raises(ValueError, match=r"has no training_state.pkl: it was truncated, or it is a model"):
         TransformerPPO.resume(file, make_env())
 
 

@@ -48,7 +48,7 @@ def test_a_gradient_that_is_not_finite_leaves_weights_and_checkpoint(tmp_path: P
             model.rollout_buffer.returns[7] = np.inf
             before.update({name: value.clone() for name, value in model.policy.state_dict().items()})
 
-    with pytest.raises(FloatingPointError, match=r"non-finite gradient .* the weights were left as they are"):
+    with pytest.raises(FloatingPointError, match=r"non-finite gradient .* the weights were not changed"):
         model.learn(256, callback=[TrainingCheckpoint(tmp_path, save_freq=64), Hooks(end=overflow)])
     assert_same(before, dict(model.policy.state_dict()))
     assert TransformerPPO.resume(tmp_path, make_env()).num_timesteps == 128
@@ -73,5 +73,5 @@ def test_a_reward_that_is_not_finite_leaves_the_checkpoint(tmp_path: Path, monke
 def test_a_state_that_cannot_be_pickled_is_named(tmp_path: Path) -> None:
     env = make_env()
     env.unwrapped.envs[0].unwrapped.state_dict = lambda: {"function": lambda: None}  # type: ignore[attr-defined]
-    with pytest.raises(TypeError, match=r"state_dict\(\) of the environment must return what can be pickled"):
+    with pytest.raises(TypeError, match=r"state_dict\(\) of the environment must return a picklable object"):
         new_model(env).learn(64, callback=TrainingCheckpoint(tmp_path))

@@ -156,8 +156,8 @@ def test_model_from_a_zip(row: Wrong, saved: Path) -> None:
 LEARN = [
     *rows("total_timesteps", ("many", True, 2.5, NAN, INF, [5], None), TypeError, "an integer"),
     *rows("total_timesteps", (-5, -1e6), ValueError, "at least 0"),
-    *rows("callback", (5, "best", BaseCallback, (BaseCallback,)), TypeError, "a callback of SB3, a list of those"),
-    Wrong("callback", [CheckpointCallback(5, "models"), 5], TypeError, "a callback of SB3", quoted="5"),
+    *rows("callback", (5, "best", BaseCallback, (BaseCallback,)), TypeError, "an SB3 callback, a list of them"),
+    Wrong("callback", [CheckpointCallback(5, "models"), 5], TypeError, "an SB3 callback", quoted="5"),
     *wrong_integer("log_interval", or_none=True),
     *rows("tb_log_name", (5, None, ["run"]), TypeError, "a name"),
     *wrong_bool("reset_num_timesteps"),

@@ -50,7 +50,7 @@ POLICY = [
     Wrong("net_arch", {"pi": [64], "qf": [64]}, ValueError, "'vf'", quoted="'qf'"),
     *(Wrong("net_arch", value, TypeError, "integer", quoted="'a'") for value in (["a"], {"vf": [4, "a"]})),
     *(Wrong("net_arch", value, ValueError, "at least 1", quoted="0") for value in ([4, 0], {"pi": [0]})),
-    *rows("activation_fn", ("tanh", nn.Tanh(), th.tanh, None, int), TypeError, "a class of modules"),
+    *rows("activation_fn", ("tanh", nn.Tanh(), th.tanh, None, int), TypeError, "an nn.Module class"),
     *(row for name in ("ortho_init", "share_features_extractor", "normalize_images") for row in wrong_bool(name)),
     *(
         Wrong(name, value, TypeError, "True or False")
@@ -79,8 +79,8 @@ POLICY = [
 ]
 #: Arguments that TransformerPPO passes. They may be wrong if a policy is made by hand
 PASSED = [
-    *rows("observation_space", (5, None, (4,)), TypeError, "a space of Gymnasium"),
-    *rows("action_space", (5, None), TypeError, "a space of Gymnasium"),
+    *rows("observation_space", (5, None, (4,)), TypeError, "a Gymnasium space"),
+    *rows("action_space", (5, None), TypeError, "a Gymnasium space"),
     *rows("lr_schedule", (3e-4, None, "lin_3e-4"), TypeError, "a schedule"),
     *wrong_bool("use_sde"),
 ]
@@ -115,7 +115,7 @@ EXTRACTOR = [
     *TRANSFORMER,
     *wrong_integer("context_length"),
     *wrong_option("positional_encoding", "sinusoidal"),
-    *rows("observation_space", (5, None), TypeError, "a space of Gymnasium"),
+    *rows("observation_space", (5, None), TypeError, "a Gymnasium space"),
     *rows("token_extractor", (5, FlattenExtractor), TypeError, "a BaseFeaturesExtractor"),
     *wrong_bool("bounded_positions"),
     *wrong_bool("normalize_images"),

@@ -27,7 +27,7 @@ PREDICT = [
         Wrong("observation", np.full((2, 3), value), ValueError, "non-finite", quoted=str(value))
         for value in (NAN, INF, -INF)
     ),
-    *rows("state", (5, "memory", np.zeros(3), {}, (1, 2, 3, 4)), ValueError, "what predict() returned"),
+    *rows("state", (5, "memory", np.zeros(3), {}, (1, 2, 3, 4)), ValueError, "a state from predict()"),
     *(
         Wrong("episode_start", value, ValueError, "2 observations", quoted=str(value))
         for value in ([True], [True] * 3, True, "yes", ["yes", "no"], [None, None], np.ones((2, 2)))

@@ -2,9 +2,11 @@
 
 import errno
 import io
+import json
 import os
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,7 +158,7 @@ def test_unwritable_folder_leaves_the_existing_file(model: Any, saved: Path, mon
     opened = Path.open
 
     def refuse(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if "w" in mode:
+        if set("wx") & set(mode):
             raise PermissionError(errno.EACCES, "Permission denied", str(self))
         return opened(self, mode, *args, **kwargs)
 
@@ -226,3 +228,40 @@ def test_zip_names_its_classes(tmp_path: Path) -> None:
     assert data["policy_class"] is TrMRLPolicy
     assert data["rollout_buffer_class"] is WindowRolloutBuffer
     assert data["vf_learning_rate"] == 1e-3
+
+
+def test_zip_of_another_format_is_refused(saved: Path, tmp_path: Path) -> None:
+    """A model that another version saved in another format is not loaded half."""
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(other, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "data":
+                data = json.loads(content)
+                assert data["zip_format"] == 1
+                content = json.dumps({**data, "zip_format": 2}).encode()
+            new.writestr(name, content)
+    with pytest.raises(ValueError, match=r"has format 2, this version of sb3_trmrl reads 1"):
+        TransformerPPO.load(other)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin"])
+def test_devices_are_not_read(path: str) -> None:
+    """Reading them may never end."""
+    with pytest.raises(ValueError, match="is not a regular file"):
+        TransformerPPO.load(path)
+
+
+def test_a_link_to_itself(model: Any, tmp_path: Path) -> None:
+    link = tmp_path / "model.zip"
+    link.symlink_to(link)
+    with pytest.raises(ValueError, match="cannot save the model"):
+        model.save(link)
+
+
+def test_files_keep_their_mode(model: Any, saved: Path) -> None:
+    """A private file stays private, and no link can be placed where the file is written first."""
+    saved.chmod(0o600)
+    model.save(saved)
+    assert saved.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
