@@ -57,6 +57,9 @@ def export_onnx(
     _check_packages()
     normalizer = model.get_vec_normalize_env() if vec_normalize is None else vec_normalize
     agent = AgentStep(policy, ObservationStatistics.from_vec_normalize(normalizer), max_steps)
+    for name, tensor in agent.state_dict().items():
+        if not bool(th.isfinite(tensor).all()) and not name.startswith("actions."):  # bounds may be infinite
+            raise ValueError(f"the agent cannot be exported: {name!r} has numbers that are not finite")
     write_agent(target, _graph(agent.eval()))
     return target
 
@@ -82,7 +85,7 @@ def _graph(agent: AgentStep) -> bytes:
         try:
             # torch.export raises an error where control flow depends on data or a batch has a fixed size. The older
             # exporter (dynamo=False, deprecated) writes a graph of what happened with the example, without an error
-            traced = th.export.export(agent, inputs, dynamic_shapes=dynamic_shapes)
+            traced = th.export.export(agent, inputs, dynamic_shapes=dynamic_shapes, strict=False)
             program = th.onnx.export(
                 traced,
                 dynamo=True,
@@ -113,10 +116,13 @@ class AgentStep(nn.Module):
         self.is_dict = isinstance(space, spaces.Dict)
         self.spaces: dict[str, spaces.Space[Any]] = space.spaces if isinstance(space, spaces.Dict) else {"": space}
         self.resets_at_prev_done = policy.reset_memory_on == "episode" and self.is_dict and PREV_DONE in self.spaces
-        self.normalizers = nn.ModuleDict()
-        for key, stats in (statistics.key_stats if statistics else {}).items():
-            assert statistics is not None
-            self.normalizers[_module_name(key or "")] = _Normalizer(stats, statistics, self.spaces[key or ""])
+        unknown = [key for key in (statistics.key_stats if statistics else ()) if (key or "") not in self.spaces]
+        if unknown:
+            raise ValueError(
+                f"the agent cannot be exported: VecNormalize has statistics of the keys {unknown}, and the policy reads "
+                f"{list(self.spaces) if self.is_dict else 'arrays'}"
+            )
+        self.normalizers = nn.ModuleList(_normalizer(statistics, space, key) for key, space in self.spaces.items())
         # The critic is left out, and the model keeps its device and mode
         parts = nn.ModuleList([policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net])
         transformer, self.policy_net, self.action_net = deepcopy(parts).to("cpu")
@@ -136,26 +142,21 @@ class AgentStep(nn.Module):
     def forward(
         self, observations: list[th.Tensor], memory: list[th.Tensor], reset: th.Tensor
     ) -> tuple[th.Tensor, ...]:
-        """
-        :param observations: Observations of each key, (B, \\*observation)
-        :param memory: Tensors of the memory, (B, ...)
-        :param reset: Mask of environments whose memory is emptied first, (B,)
-        :return: Actions, (B, \\*action), and the tensors of the memory that ends with these observations
-        """
-        tokens = {}
-        for key, observation in zip(self.spaces, observations, strict=True):
-            name = _module_name(key)
-            token = self.normalizers[name](observation) if name in self.normalizers else observation
-            tokens[key] = token.float() if token.dtype == th.float64 else token
+        """Return actions, (B, \\*action), and the tensors of the memory that ends with these observations."""
+        tokens = {
+            key: normalizer(observation)
+            for key, normalizer, observation in zip(self.spaces, self.normalizers, observations, strict=True)
+        }
         if self.resets_at_prev_done:
-            reset = reset | (tokens[PREV_DONE].flatten(1)[:, -1] > 0)
+            reset = reset | (tokens[PREV_DONE][:, None].flatten(1)[:, -1] > 0)
         episodic, memory = self.memory(tokens if self.is_dict else tokens[""], memory, reset)
         return self.actions(self.action_net(self.policy_net(episodic))), *memory
 
 
-def _module_name(key: str) -> str:
-    """Return a key of an observation as a name of a module, which contains no dots and is not a method."""
-    return f"key_{key.replace('.', '_dot_')}"
+def _normalizer(statistics: ObservationStatistics | None, space: spaces.Space[Any], key: str) -> nn.Module:
+    """Return the normalisation of a key of the observation, "" for observations other than a Dict."""
+    stats = None if statistics is None else statistics.key_stats.get(key or None)
+    return nn.Identity() if statistics is None or stats is None else _Normalizer(statistics, stats, space)
 
 
 class _Normalizer(nn.Module):
@@ -164,7 +165,7 @@ class _Normalizer(nn.Module):
     mean: th.Tensor
     std: th.Tensor
 
-    def __init__(self, stats: tuple[Any, Any], statistics: ObservationStatistics, space: spaces.Space[Any]) -> None:
+    def __init__(self, statistics: ObservationStatistics, stats: tuple[Any, Any], space: spaces.Space[Any]) -> None:
         super().__init__()
         mean, var = stats
         if mean.shape != space.shape:

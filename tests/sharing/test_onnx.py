@@ -248,6 +248,13 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     stacked = tiny_model(VecFrameStack(VecNormalize(sampled_vec_env()), 2))
     with pytest.raises(ValueError, match=r"statistics of shape \(3,\), and the policy reads .* shape \(6,\)"):
         stacked.export_onnx(tmp_path / "agent")
+    broken = tiny_model(sampled_vec_env())
+    with th.no_grad():
+        broken.policy.action_net.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"'action_net.bias' has numbers that are not finite"):
+        broken.export_onnx(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"VecNormalize has statistics of the keys .*, and the policy reads arrays"):
+        tiny_model(sampled_vec_env()).export_onnx(tmp_path / "agent", VecNormalize(sampled_vec_env(1, TRANSITION)))
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot write the agent to `path` .*file/agent"):
