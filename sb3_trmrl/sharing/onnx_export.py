@@ -119,8 +119,8 @@ class AgentStep(nn.Module):
         unknown = [key for key in (statistics.key_stats if statistics else ()) if (key or "") not in self.spaces]
         if unknown:
             raise ValueError(
-                f"the agent cannot be exported: VecNormalize has statistics of the keys {unknown}, and the policy reads "
-                f"{list(self.spaces) if self.is_dict else 'arrays'}"
+                f"the agent cannot be exported: VecNormalize has statistics of the keys {unknown}, and the policy "
+                f"reads {list(self.spaces) if self.is_dict else 'arrays'}"
             )
         self.normalizers = nn.ModuleList(_normalizer(statistics, space, key) for key, space in self.spaces.items())
         # The critic is left out, and the model keeps its device and mode

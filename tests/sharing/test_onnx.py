@@ -29,6 +29,8 @@ from tests.helpers.agents import (
 )
 from tests.helpers.wrong_use import NOT_INTEGERS, Wrong, rows
 
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.usefixtures("one_thread")
 # Heads whose actions differ between observations
 LOUD = dict(action_head_gain=1.0, initialization="xavier")
@@ -62,7 +64,6 @@ class Graph:
             self.empty = {name: tensor.numpy() for name, tensor in inputs.items()}
             self.session = None
         else:
-            onnxruntime = pytest.importorskip("onnxruntime")
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
             self.session = onnxruntime.InferenceSession(graph, options)
@@ -203,7 +204,6 @@ print(session.run(["action"], inputs)[0].shape, "torch" in sys.modules)
 
 
 def test_the_graph_runs_without_pytorch(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     path = Case().model().export_onnx(tmp_path / "agent")
     command = [sys.executable, "-c", _WITHOUT_TORCH, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -238,7 +238,6 @@ class _Branching(LinearFeatures):
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
     with pytest.raises(ValueError, match="`max_steps` must be None with memory='window', got 5"):
         tiny_model(sampled_vec_env()).export_onnx(tmp_path / "agent", max_steps=5)
     with pytest.raises(ValueError, match="only a TrMRLPolicy can be, got a _OwnPolicy"):
