@@ -1,10 +1,10 @@
 """
 Writing a trained agent as one ONNX graph, which runs without PyTorch.
 
-The graph takes one step of the agent in B environments. It is a module of its own, because the live memories of
-:mod:`sb3_trmrl.memory` depend on how many slots are filled, which a graph of fixed operations cannot. Weights no longer
-change, so the memory of ``memory="window"`` holds the working memories phi in place of raw tokens: the features of each
-token are computed once, and all kinds of observations have the same memory.
+The graph computes one step of the agent in B environments. The live memories of :mod:`sb3_trmrl.memory` choose their
+operations by the number of filled slots, which a graph cannot do. The memories of this module therefore always compute
+all slots. With ``memory="window"``, the slots contain the working memories phi in place of raw tokens: the weights no
+longer change, so the features of each token are computed only once.
 
 Shapes: B environments, N slots of the memory, L layers, H heads, D width of the model.
 """
@@ -83,8 +83,8 @@ def _graph(agent: AgentStep) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about PyTorch's own code
         try:
-            # torch.export raises an error where control flow depends on data or a batch has a fixed size. The older
-            # exporter (dynamo=False, deprecated) writes a graph of what happened with the example, without an error
+            # torch.export raises an error if control flow depends on data or the batch size is fixed. The older exporter
+            # (dynamo=False, deprecated) records the operations on the example, and its graph would then be wrong
             traced = th.export.export(agent, inputs, dynamic_shapes=dynamic_shapes, strict=False)
             program = th.onnx.export(
                 traced,
@@ -94,11 +94,12 @@ def _graph(agent: AgentStep) -> bytes:
                 output_names=["action", *(f"next_memory.{name}" for name in memory)],
                 dynamic_shapes=dynamic_shapes,
             )
-        except Exception as error:  # of any type: a features extractor may be anybody's
+        except Exception as error:  # a custom features extractor may raise any error
             raise ValueError(f"the agent cannot be exported: PyTorch cannot trace its policy: {error}") from error
     assert program is not None
     document = program.model_proto
-    for part in (document, document.graph, *document.graph.node):  # PyTorch notes the lines and folders of the code
+    # PyTorch adds stack traces, which contain folders of this machine
+    for part in (document, document.graph, *document.graph.node):
         part.ClearField("metadata_props")
     document.graph.ClearField("value_info")
     data: bytes = document.SerializeToString()
@@ -195,9 +196,10 @@ class _Window(nn.Module):
 
     def forward(self, tokens: Tokens, memory: list[th.Tensor], reset: th.Tensor) -> tuple[th.Tensor, list[th.Tensor]]:
         """Return episodic memories and the memory that ends with these tokens."""
-        window, length = memory
+        # The mask alone does not hide a NaN: it would be multiplied by an attention weight of 0
+        window = th.where(reset[:, None, None], 0.0, memory[0])
         slots = th.arange(self.transformer.context_length)
-        filled = th.where(reset, 0, length)
+        filled = th.where(reset, 0, memory[1])
         is_full = filled == len(slots)
         window = th.where(is_full[:, None, None], window.roll(-1, dims=1), window)  # drops the oldest
         newest = filled - is_full.long()
@@ -224,8 +226,10 @@ class _Cache(nn.Module):
 
     def forward(self, tokens: Tokens, memory: list[th.Tensor], reset: th.Tensor) -> tuple[th.Tensor, list[th.Tensor]]:
         """Return episodic memories and the memory that ends with these tokens."""
-        keys, values, length = memory
-        length = th.where(reset, 1, length + 1)
+        # The mask alone does not hide a NaN: it would be multiplied by an attention weight of 0
+        emptied = reset[:, None, None, None, None]
+        keys, values = (th.where(emptied, 0.0, x) for x in memory[:2])
+        length = th.where(reset, 1, memory[2] + 1)
         slots = th.arange(self.n_slots)
         is_newest = (slots == ((length - 1) % self.n_slots)[:, None])[:, :, None, None]
         visible = (slots < length[:, None])[:, None, None]
@@ -234,13 +238,9 @@ class _Cache(nn.Module):
 
         def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
             index = len(written)
-            written.append(
-                (
-                    th.where(is_newest, k[:, None], keys[:, index]),
-                    th.where(is_newest, v[:, None], values[:, index]),
-                )
-            )
-            k, v = (x.transpose(1, 2) for x in written[-1])
+            k, v = (th.where(is_newest, new[:, None], old[:, index]) for new, old in ((k, keys), (v, values)))
+            written.append((k, v))
+            k, v = k.transpose(1, 2), v.transpose(1, 2)
             return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=visible)[:, :, 0]
 
         for layer in self.transformer.encoder.layers:

@@ -192,6 +192,16 @@ def test_statistics_that_are_given(tmp_path: Path) -> None:
     assert_same_actions(model, path, sampled_vec_env(3, VECTOR, BOX_ACTION))
 
 
+@pytest.mark.parametrize("memory", ["window", "full"])
+def test_a_reset_removes_what_is_not_finite(memory: str) -> None:
+    runs = Graph(AgentStep(Case(settings=dict(memory=memory)).model().policy, None), 1)
+    ones, reset = np.ones((1, 3), np.float32), np.ones(1, dtype=bool)
+    expected = runs.act(ones, reset)
+    assert np.isnan(runs.act(ones * np.nan, reset)).all()
+    assert np.isnan(runs.act(ones, ~reset)).all()
+    assert np.array_equal(runs.act(ones, reset), expected)
+
+
 _WITHOUT_TORCH = """
 import sys
 import numpy as np
