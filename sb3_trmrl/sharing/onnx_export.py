@@ -83,8 +83,8 @@ def _graph(agent: AgentStep) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about PyTorch's own code
         try:
-            # torch.export raises an error if control flow depends on data or the batch size is fixed. The older exporter
-            # (dynamo=False, deprecated) records the operations on the example, and its graph would then be wrong
+            # torch.export raises an error if control flow depends on data or the batch size is fixed. The older
+            # exporter (dynamo=False, deprecated) records the operations on the example, so the graph could be wrong
             traced = th.export.export(agent, inputs, dynamic_shapes=dynamic_shapes, strict=False)
             program = th.onnx.export(
                 traced,
