@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_trmrl.common.checks import check_instance, check_positive_int
-from sb3_trmrl.memory.extractor import TransformerExtractor
+from sb3_trmrl.memory.extractor import TransformerExtractor, encode_positions, sinusoidal_frequencies
 from sb3_trmrl.memory.tokens import Tokens
 from sb3_trmrl.sharing.export import agent_path, write_agent
 from sb3_trmrl.sharing.statistics import ObservationStatistics
@@ -212,10 +212,14 @@ class _Window(nn.Module):
 class _Cache(nn.Module):
     """The memory of ``memory="full"``, see :class:`~sb3_trmrl.memory.full_memory.KeyValueCache`."""
 
+    frequencies: th.Tensor
+
     def __init__(self, transformer: TransformerExtractor, max_steps: int | None) -> None:
         super().__init__()
         self.transformer = transformer
         self.n_slots = min(max_steps or transformer.context_length, transformer.context_length)
+        # A constant: powers that are rounded differently would change the sines of large positions
+        self.register_buffer("frequencies", sinusoidal_frequencies(transformer.features_dim, transformer.device))
 
     def empty(self, n_envs: int) -> dict[str, th.Tensor]:
         """Return the memory without tokens: keys and values (B, L, N, H, D / H), and the number of tokens so far."""
@@ -233,7 +237,9 @@ class _Cache(nn.Module):
         slots = th.arange(self.n_slots)
         is_newest = (slots == ((length - 1) % self.n_slots)[:, None])[:, :, None, None]
         visible = (slots < length[:, None])[:, None, None]
-        memories = self.transformer.working_memories(tokens, positions=length - 1)
+        memories = self.transformer.working_memories(tokens)
+        if self.transformer.positional_encoding == "sinusoidal":
+            memories = memories + encode_positions(length - 1, self.frequencies)
         written: list[tuple[th.Tensor, th.Tensor]] = []
 
         def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:

@@ -181,6 +181,12 @@ def test_the_newest_steps_beyond_the_last_one(tmp_path: Path) -> None:
     assert step.memory.empty(2)["keys"].shape == (2, 2, 4, 2, 4)  # not more than context_length
 
 
+def test_positions_of_a_long_episode(tmp_path: Path) -> None:
+    model = Case(settings=dict(memory="full", positional_encoding="sinusoidal")).model()
+    path = model.export_onnx(tmp_path / "agent")
+    assert_same_actions(model, path, sampled_vec_env(1, VECTOR, BOX_ACTION, length=1000), n_steps=1000)
+
+
 def test_statistics_that_are_given(tmp_path: Path) -> None:
     env = VecNormalize(sampled_vec_env(2, VECTOR, BOX_ACTION))
     model = tiny_model(env, LOUD).learn(64)
