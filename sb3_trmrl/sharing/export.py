@@ -9,9 +9,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.checks import check_instance, check_path
@@ -67,6 +68,8 @@ def export_agent(
     normalizer = model.get_vec_normalize_env() if vec_normalize is None else vec_normalize
     statistics = ObservationStatistics.from_vec_normalize(normalizer)
     policy: Any = model.policy
+    if statistics is not None:
+        _check_shapes(statistics, policy.observation_space, model.get_env())
     try:
         description = Description(
             format=FORMAT,
@@ -104,6 +107,21 @@ def write_agent(target: Path, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         raise ValueError(f"cannot write the agent to `path` {str(target)!r}: {error}") from error
+
+
+def _check_shapes(statistics: ObservationStatistics, space: spaces.Space[Any], env: VecEnv | None) -> None:
+    """Raise a ValueError if a wrapper around VecNormalize changes observations, as VecFrameStack does."""
+    parts: Any = space.spaces if isinstance(space, spaces.Dict) else {None: space}
+    if all(key not in parts or mean.shape == parts[key].shape for key, (mean, _) in statistics.key_stats.items()):
+        return
+    outside = []
+    while isinstance(env, VecEnvWrapper) and not isinstance(env, VecNormalize):
+        outside.append(type(env).__name__)
+        env = env.venv
+    raise ValueError(
+        f"the agent cannot be exported: {' and '.join(outside) or 'a wrapper'} outside VecNormalize changes the "
+        "observations after they are normalised. Put VecNormalize around it, or use memory instead of stacked frames"
+    )
 
 
 def _plain_dict(name: str, value: dict[str, Any] | None) -> dict[str, Any]:

@@ -54,9 +54,15 @@ def n_tasks_in_turn(env_id: str, env_kwargs: dict[str, Any]) -> int:
 
 
 def share_tasks(env: VecEnv) -> VecEnv:
-    """Divide the held-out tasks among copies of an environment, which would each visit all of them otherwise."""
-    # The shares have the sizes of the copies' episodes in SB3's evaluate_policy, which therefore visits each task
-    # exactly once in as many episodes as there are tasks
+    """
+    Divide the held-out tasks among the copies of an environment, each of which would otherwise visit all of them.
+
+    The shares have the sizes of the copies' episodes in SB3's ``evaluate_policy``, which therefore visits each task
+    exactly once in as many episodes as there are tasks.
+
+    :param env: Copies made with ``split="validation"`` or ``"test"``, not reset yet
+    :return: The same environment
+    """
     tasks = env.get_attr("tasks", indices=0)[0]
     for index in range(env.num_envs):
         # The last copies get one task more. If there are more copies than tasks, the first copies repeat some.

@@ -28,7 +28,7 @@ from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.memory.encoder import EncoderTrace
 from sb3_trmrl.memory.working_memory import map_tokens
 from tests.helpers.agents import tiny_model
-from tests.helpers.zoo import assert_picture
+from tests.helpers.zoo import assert_picture, error_of
 
 ENV = "GridNavi-v0"
 #: 7 steps are enough for the traces
@@ -423,11 +423,8 @@ def test_risks_equal_loops_over_candidates() -> None:
             seen = [i for i in range(4) if alpha[i] > 0]
             mean = sum(alpha[i] * vectors[i] for i in seen)
 
-            def risk(choice, alpha=alpha, seen=seen, vectors=vectors, similarity=similarity):
-                return -sum(alpha[i] * similarity(vectors[i], choice) for i in seen)
-
-            assert output[form, query] == pytest.approx(risk(mean))
-            risks = {i: risk(vectors[i]) for i in seen}
+            risks = {j: -sum(alpha[i] * similarity(vectors[i], vectors[j]) for i in seen) for j in seen}
+            assert output[form, query] == pytest.approx(-sum(alpha[i] * similarity(vectors[i], mean) for i in seen))
             assert minimum[form, query] == pytest.approx(min(risks.values()))
             if loss == "inner product":  # the risk is the average of the candidates' risks
                 assert output[form, query] == pytest.approx(sum(alpha[i] * risks[i] for i in seen))
@@ -526,9 +523,7 @@ def test_the_command_takes_any_agent_for_online_adaptation_only(tmp_path: Path, 
     arguments = [str(tmp_path / "ppo.zip"), "--env", ENV, "--algo", "ppo", "--output", str(tmp_path)]
     assert main(["analyze", "online", *arguments, "--n-tasks", "2"]) == 0
     assert_picture(tmp_path / "online.png")
-    with pytest.raises(SystemExit):
-        main(["analyze", "consensus", *arguments])
-    assert "needs a TransformerPPO, got a PPO" in capsys.readouterr().err
+    assert "needs a TransformerPPO, got a PPO" in error_of(["analyze", "consensus", *arguments], capsys)
 
 
 @pytest.mark.parametrize("kind", ["", "online", "refinement", "memories", "attention", "consensus", "all", "ablations"])

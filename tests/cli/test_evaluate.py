@@ -1,10 +1,8 @@
 """``evaluate`` and ``analyze``: files and tables."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,22 +82,3 @@ def test_analyze_names_its_files_and_intervals(tmp_path: Path, capsys: Any) -> N
     assert "95 % bootstrap interval over tasks" in " ".join(printed.split())
     files = {Path(name) for name in printed.split("Wrote ")[1].strip().split(", ")}
     assert files == set(tmp_path.iterdir()) and len(files) == 3
-
-
-def test_evaluate_imports_the_module_that_registers_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run of `--gym-packages` is evaluated by a process that has not imported them yet."""
-    module, env_id = "early_end_family", "EarlyEnd-v0"
-    (tmp_path / f"{module}.py").write_text(
-        "import gymnasium as gym\nfrom tests.helpers.families import early_end\n"
-        f"gym.register(id={env_id!r}, entry_point=early_end)\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    run = train(
-        tmp_path / "logs", "--gym-packages", module, "--algo", "trmrl", "-n", "40", "--eval-freq", "-1", env=env_id
-    )
-    monkeypatch.delitem(gym.registry, env_id)
-    monkeypatch.delitem(sys.modules, module)
-    assert main(["evaluate", str(run), "--n-tasks", "3", "--n-episodes", "2"]) == 0
-    assert AdaptationResult.load(run / "adaptation_test.npz").returns.shape == (3, 2)

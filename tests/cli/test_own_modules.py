@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.agents import tiny_model
-from tests.helpers.families import early_end
+from tests.helpers.environments import early_end
 from tests.helpers.zoo import ENV, TINY, error_of, train
 
 pytest.importorskip("rl_zoo3")
@@ -148,15 +148,21 @@ def test_a_run_that_cannot_be_resumed_keeps_its_folder(module: Callable[[str, st
 
 FAMILY = """
 import gymnasium as gym
-from tests.helpers.families import early_end
+from tests.helpers.environments import early_end
 gym.register(id="Beach-v0", entry_point=early_end)
 """
 
 
 @pytest.mark.filterwarnings("ignore:the environment, or a wrapper around it, cannot give its state")
-def test_a_run_whose_module_is_not_there(module: Callable[[str, str], str], tmp_path: Path, capsys: Any) -> None:
+def test_a_run_needs_the_module_of_its_environment(
+    module: Callable[[str, str], str], tmp_path: Path, capsys: Any
+) -> None:
+    """Commands import it, and name it if it is no longer there."""
     module("beach", FAMILY)
     run = train(tmp_path / "logs", *SHORT, "--gym-packages", "beach", "--checkpoint-freq", "20", env="Beach-v0")
+    del gym.registry["Beach-v0"], sys.modules["beach"]
+    assert main(["evaluate", str(run), "--n-tasks", "3", "--n-episodes", "2"]) == 0
+    assert AdaptationResult.load(run / "adaptation_test.npz").returns.shape == (3, 2)
     Path("beach.py").unlink()
     del sys.modules["beach"]
     with pytest.raises(ImportError, match="module 'beach', which cannot be imported"):

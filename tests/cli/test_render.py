@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium.wrappers import TransformReward
 from moviepy import VideoFileClip
 
 from sb3_trmrl.__main__ import main
@@ -43,19 +43,6 @@ def test_render_without_trials(tmp_path: Path, capsys: Any) -> None:
     assert f"{len(texts)} frames" in capsys.readouterr().out
 
 
-class Recorder(gym.Wrapper):
-    """Records rewards."""
-
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        self.rewards: list[float] = []
-
-    def step(self, action: Any) -> Any:
-        step = super().step(action)
-        self.rewards.append(float(step[1]))
-        return step
-
-
 def test_render_shows_a_trial_of_the_evaluation() -> None:
     kwargs = {"horizon": 10}
     agent = open_agent(DEMO, env_kwargs=kwargs)
@@ -64,23 +51,21 @@ def test_render_shows_a_trial_of_the_evaluation() -> None:
     )
     for task in (3, 19):
         env, seed = make_trial(agent, task, 2, 0)
-        recorder = Recorder(env)
+        rewards: list[float] = []
+        recorder = TransformReward(env, lambda reward, rewards=rewards: rewards.append(float(reward)) or reward)
         texts = [text for _, text in film(agent, recorder, seed, True)]
         env.close()
         assert texts[0].startswith(f"task {result.tasks[task]:.2f}\n")
-        assert recorder.rewards == pytest.approx(result.rewards[task].ravel(), rel=1e-3)
+        assert rewards == pytest.approx(result.rewards[task].ravel(), rel=1e-3)
 
 
 def test_stochastic_actions_of_a_video_are_seeded(run: Path, tmp_path: Path) -> None:
-    videos = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        th.manual_seed(len(videos))
-        path = tmp_path / f"{name}.webm"
+    frames: list[list[np.ndarray]] = []
+    for seed in (1, 1, 2):
+        th.manual_seed(len(frames))
+        path = tmp_path / f"{len(frames)}.webm"
         arguments = ["--sampled", "--seed", str(seed), "--n-episodes", "4", "--output", str(path)]
         assert main(["render", str(run), *arguments]) == 0
-        videos.append(path)
-    frames = []
-    for path in videos:
         with VideoFileClip(str(path)) as clip:
             frames.append([frame.copy() for frame in clip.iter_frames()])
     assert np.array_equal(frames[0], frames[1]) and not np.array_equal(frames[0], frames[2])

@@ -97,7 +97,7 @@ def test_a_key_and_door_are_felt_once_and_the_door_only_with_the_key() -> None:
     env = gym.make("DarkKeyToDoor-v0", episodes_per_trial=1)
     key, door = (5, 4), (6, 4)
 
-    def rewards(*actions) -> Any:
+    def rewards(*actions: int) -> list[float]:
         env.reset(seed=0, options={"task": (key, door)})
         return [env.step(action)[1] for action in actions]
 

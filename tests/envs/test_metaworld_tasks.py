@@ -159,7 +159,7 @@ def test_ml45_train_is_evaluated_on_its_training_tasks(invented: Path) -> None:
 class Nothing:
     """In the place of a simulation, where only tasks matter."""
 
-    def __init__(self, class_name: Any, *_) -> Any:
+    def __init__(self, class_name: str, *_: Any) -> None:
         self.class_name = class_name
         space = _observation_space()
         self.observation = np.clip(np.zeros(39), space.low, space.high)

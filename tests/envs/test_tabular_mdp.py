@@ -67,7 +67,7 @@ def test_impossible_states_are_never_entered(number: float) -> None:
     env.reset(seed=0)
 
     class OneNumber(np.random.Generator):
-        def random(self, *args, **kwargs) -> Any:
+        def random(self, *args: Any, **kwargs: Any) -> Any:
             return number
 
     env.np_random = OneNumber(np.random.PCG64(0))

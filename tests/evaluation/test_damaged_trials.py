@@ -8,7 +8,7 @@ import pytest
 
 from sb3_trmrl import MultiEpisodeTrial, evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
-from tests.helpers.families import EarlyEnd
+from tests.helpers.environments import EarlyEnd
 
 
 class Still:

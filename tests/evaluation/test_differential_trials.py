@@ -14,7 +14,7 @@ from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.trials.held_out import evaluation_seed
-from tests.helpers.families import ToyFamily
+from tests.helpers.environments import ToyFamily
 
 
 class Errands(ToyFamily):

@@ -13,7 +13,6 @@ from sb3_contrib import RecurrentPPO
 from scipy import stats
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_trmrl  # noqa: F401
@@ -23,7 +22,8 @@ from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.trials.held_out import evaluation_seed, share_tasks
 from tests.helpers.agents import TINY
-from tests.helpers.families import EarlyEnd, early_end
+from tests.helpers.environments import EarlyEnd, early_end
+from tests.helpers.resuming import record_logs
 
 ENVS: dict[str, tuple[str | Callable[..., gym.Env], dict[str, Any]]] = {
     "cheetah": ("HalfCheetahVel-v0", dict(horizon=12)),
@@ -217,28 +217,15 @@ def test_a_module_may_stand_before_the_id() -> None:
     assert sorted(visited) == sorted(held_out) and callback.n_eval_episodes == len(held_out)
 
 
-class Recorded(Logger):
-    """A logger that keeps its records."""
-
-    def __init__(self) -> None:
-        super().__init__(None, [])
-        self.written: list[dict[str, Any]] = []
-
-    def dump(self, step: int = 0) -> None:
-        self.written.append(dict(self.name_to_value))
-        super().dump(step)
-
-
 def test_evaluation_callback(tmp_path: Path) -> None:
     model = make_model("window", early_end, {})
-    logger = Recorded()
-    model.set_logger(logger)
+    logs = record_logs(model)
     eval_env = make_vec_env(early_end, 2, seed=9, env_kwargs=dict(episodes_per_trial=3))
     callback = AdaptationEvalCallback(
         eval_env, n_eval_episodes=6, eval_freq=8, log_path=str(tmp_path), best_model_save_path=str(tmp_path), verbose=0
     )
     model.learn(32, callback=callback)
-    evaluations = [written for written in logger.written if "eval/mean_reward" in written]
+    evaluations = [written for _, written in logs.rows if "eval/mean_reward" in written]
     assert len(evaluations) == 2
     with np.load(tmp_path / "adaptation.npz") as history, np.load(tmp_path / "evaluations.npz") as sums:
         assert history["returns"].shape == (2, 6, 3) and history["successes"].shape == (2, 6, 3)
@@ -303,8 +290,7 @@ def test_evaluation_callback_from_an_id() -> None:
 
 def test_returns_of_training_by_episode() -> None:
     model = make_model("window", "BernoulliBandit-v0", dict(episodes_per_trial=2, n_pulls=4))
-    logger = Recorded()
-    model.set_logger(logger)
+    logs = record_logs(model)
     totals: list[tuple[float, ...]] = []
 
     class Collect(InnerEpisodeCallback):
@@ -315,7 +301,7 @@ def test_returns_of_training_by_episode() -> None:
             return super()._on_step()
 
     model.learn(64, callback=Collect(window=1_000))
-    last = [written for written in logger.written if "rollout/first_episode_rew_mean" in written][-1]
+    last = [written for _, written in logs.rows if "rollout/first_episode_rew_mean" in written][-1]
     first_mean, last_mean = np.mean(totals, axis=0)
     assert last["rollout/first_episode_rew_mean"] == pytest.approx(first_mean)
     assert last["rollout/last_episode_rew_mean"] == pytest.approx(last_mean)

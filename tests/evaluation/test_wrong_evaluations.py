@@ -1,7 +1,6 @@
 """Wrong uses of evaluation, its results and callbacks."""
 
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,8 @@ from sb3_trmrl.evaluation.adaptation_result import AdaptationResult, bootstrap_i
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.trials.held_out import evaluation_seed
-from tests.helpers.families import early_end
-from tests.helpers.wrong_use import (
-    Wrong,
-    assert_covered,
-    assert_says,
-    name_of,
-    rows,
-    wrong_bool,
-    wrong_integer,
-    wrong_keywords,
-    wrong_number,
-    wrong_option,
-)
+from tests.helpers import wrong_use as w
+from tests.helpers.environments import early_end
 
 ENV = "BernoulliBandit-v0"
 
@@ -39,78 +27,49 @@ def no_trials(**kwargs: Any) -> gym.Env:
 
 
 FAMILY = [
-    *rows("env", (5, None, ["GridNavi-v0"]), TypeError, "a registered id"),
-    Wrong("env", no_trials, TypeError, "a MultiEpisodeTrial", quoted="CartPole-v1"),
-    Wrong("env", "CartPole-v1", TypeError, "a MultiEpisodeTrial", quoted="CartPole-v1"),
-    *wrong_option("split", "validation"),
-    *wrong_integer("seed", low=0),
-    *wrong_keywords("env_kwargs"),
-    Wrong("env_kwargs", {"arms": 3}, TypeError, "it takes", quoted="'arms'"),
+    *w.rows("env", (5, None, ["GridNavi-v0"]), TypeError, "a registered id"),
+    w.Wrong("env", no_trials, TypeError, "a MultiEpisodeTrial", quoted="CartPole-v1"),
+    w.Wrong("env", "CartPole-v1", TypeError, "a MultiEpisodeTrial", quoted="CartPole-v1"),
+    *w.wrong_option("split", "validation"),
+    *w.wrong_integer("seed", low=0),
+    *w.wrong_keywords("env_kwargs"),
+    w.Wrong("env_kwargs", {"arms": 3}, TypeError, "it takes", quoted="'arms'"),
 ]
 PLAY = [
-    *rows("model", (5, None, "best_model.zip", PPO), TypeError, "predict"),
-    *wrong_bool("deterministic"),
-    *rows("vec_normalize", (5, "vecnormalize.pkl"), TypeError, "a VecNormalize"),
-    *wrong_integer("n_envs", or_none=True),
-    *rows("after_task", (5, "print"), TypeError, "a function"),
+    *w.rows("model", (5, None, "best_model.zip", PPO), TypeError, "predict"),
+    *w.wrong_bool("deterministic"),
+    *w.rows("vec_normalize", (5, "vecnormalize.pkl"), TypeError, "a VecNormalize"),
+    *w.wrong_integer("n_envs", or_none=True),
+    *w.rows("after_task", (5, "print"), TypeError, "a function"),
 ]
-TRIALS = [*FAMILY, *wrong_integer("n_tasks"), *wrong_integer("n_episodes")]
+TRIALS = [*FAMILY, *w.wrong_integer("n_tasks"), *w.wrong_integer("n_episodes")]
 EVALUATION = [
     *FAMILY,
     *PLAY,
-    *wrong_integer("n_eval_tasks"),
-    *wrong_integer("n_eval_episodes"),
-    *rows("info_keys", ("x_velocity", 5, None), TypeError, "a list of names"),
-    Wrong("info_keys", ["height"], ValueError, "among", quoted="'height'"),
-    Wrong("env_kwargs", {"reveal_task": True}, ValueError, "trained with", quoted="'task'"),
-    Wrong("env_kwargs", {"previous_transition": False}, ValueError, "trained with", quoted="Box("),
+    *w.wrong_integer("n_eval_tasks"),
+    *w.wrong_integer("n_eval_episodes"),
+    *w.rows("info_keys", ("x_velocity", 5, None), TypeError, "a list of names"),
+    w.Wrong("info_keys", ["height"], ValueError, "among", quoted="'height'"),
+    w.Wrong("env_kwargs", {"reveal_task": True}, ValueError, "trained with", quoted="'task'"),
+    w.Wrong("env_kwargs", {"previous_transition": False}, ValueError, "trained with", quoted="Box("),
 ]
-
-
-@pytest.fixture(scope="module")
-def agent() -> PPO:
-    """An untrained agent."""
-    return PPO("MultiInputPolicy", gym.make(ENV), n_steps=8, batch_size=8, device="cpu")
-
-
-@pytest.mark.parametrize("row", EVALUATION, ids=name_of)
-def test_evaluation(row: Wrong, agent: PPO) -> None:
-    row.check(evaluate_adaptation, {"model": agent, "env": ENV, "n_eval_tasks": 1, "n_eval_episodes": 1})
-
-
-@pytest.mark.parametrize("row", TRIALS, ids=name_of)
-def test_trials(row: Wrong) -> None:
-    row.check(Trials, {"env": ENV})
-
-
-@pytest.mark.parametrize("row", PLAY, ids=name_of)
-def test_play(row: Wrong) -> None:
-    trials = Trials(ENV, 1)
-    row.check(lambda **arguments: next(trials.play(**arguments)), {"model": references.RandomArm(0)})
-
-
-def test_every_argument_of_the_evaluation_is_in_the_table() -> None:
-    assert_covered(evaluate_adaptation, EVALUATION)
-    assert_covered(Trials, TRIALS)
-    assert_covered(Trials.play, PLAY)
 
 
 PROTOCOL = [
-    *(row for row in PLAY if row.argument != "n_envs"),
-    *wrong_integer("n_envs", or_none=True),
-    *rows("env_id", (5, None, no_trials), TypeError, "a registered id"),
-    Wrong("env_id", ENV, ValueError, "MetaWorld"),
-    *(row for name in ("n_goals", "n_adaptation_episodes", "n_evaluation_episodes") for row in wrong_integer(name)),
-    *wrong_integer("seed", low=0),
-    *wrong_keywords("env_kwargs"),
-    *wrong_option("split", "validation"),
-    Wrong("split", "train", ValueError, "'test'"),
+    *PLAY,
+    *w.rows("env_id", (5, None, no_trials), TypeError, "a registered id"),
+    w.Wrong("env_id", ENV, ValueError, "MetaWorld"),
+    *(row for name in ("n_goals", "n_adaptation_episodes", "n_evaluation_episodes") for row in w.wrong_integer(name)),
+    *w.wrong_integer("seed", low=0),
+    *w.wrong_keywords("env_kwargs"),
+    *w.wrong_option("split", "validation"),
+    w.Wrong("split", "train", ValueError, "'test'"),
 ]
 
 
-@pytest.mark.parametrize("row", PROTOCOL, ids=name_of)
+@pytest.mark.parametrize("row", PROTOCOL, ids=w.name_of)
 @pytest.mark.usefixtures("few_goals")
-def test_metaworld_protocol(row: Wrong) -> None:
+def test_metaworld_protocol(row: w.Wrong) -> None:
     from sb3_trmrl.evaluation.metaworld_protocol import metaworld_protocol
 
     row.check(metaworld_protocol, {"model": references.RandomArm(0), "env_id": "MetaWorldML1-v0"})
@@ -119,76 +78,63 @@ def test_metaworld_protocol(row: Wrong) -> None:
 def test_every_argument_of_the_protocol_is_in_the_table() -> None:
     from sb3_trmrl.evaluation.metaworld_protocol import metaworld_protocol
 
-    assert_covered(metaworld_protocol, PROTOCOL)
+    w.assert_covered(metaworld_protocol, PROTOCOL)
 
 
 CALLBACK = [
-    *rows("eval_env", (5, None, [gym.make(ENV)], early_end), TypeError, "a registered id"),
-    *wrong_integer("n_eval_episodes", or_none=True),
-    *wrong_keywords("env_kwargs"),
-    Wrong("env_kwargs", {"arms": 3}, TypeError, "it takes", quoted="'arms'"),
-    Wrong("env_kwargs", {"n_arms": 3}, ValueError, "a registered id", given={"eval_env": gym.make(ENV)}),
-    *wrong_integer("seed", low=0),
+    *w.rows("eval_env", (5, None, [gym.make(ENV)], early_end), TypeError, "a registered id"),
+    *w.wrong_integer("n_eval_episodes", or_none=True),
+    *w.wrong_keywords("env_kwargs"),
+    w.Wrong("env_kwargs", {"arms": 3}, TypeError, "it takes", quoted="'arms'"),
+    w.Wrong("env_kwargs", {"n_arms": 3}, ValueError, "a registered id", given={"eval_env": gym.make(ENV)}),
+    *w.wrong_integer("seed", low=0),
 ]
 
 
-@pytest.mark.parametrize("row", CALLBACK, ids=name_of)
-def test_callback(row: Wrong) -> None:
-    row.check(AdaptationEvalCallback, {"eval_env": ENV})
-
-
-@pytest.mark.parametrize("row", wrong_integer("window"), ids=name_of)
-def test_inner_episode_callback(row: Wrong) -> None:
-    row.check(InnerEpisodeCallback)
-
-
-def test_every_argument_of_the_callbacks_is_in_the_table() -> None:
-    assert_covered(AdaptationEvalCallback, CALLBACK)
-    verbose = {"verbose": "SB3's, decides on what is printed only"}
-    assert_covered(InnerEpisodeCallback, wrong_integer("window"), verbose)
-    with pytest.raises(TypeError) as caught:
+def test_an_argument_that_the_callback_does_not_take() -> None:
+    with w.refused(TypeError, "'evaluation_freq'", "it takes", "eval_freq", "EvalCallback"):
         AdaptationEvalCallback(DummyVecEnv([early_end]), evaluation_freq=5)
-    assert_says(str(caught.value), "'evaluation_freq'", "it takes", "eval_freq", "EvalCallback")
 
 
 RESULT = AdaptationResult(ENV, [0, 1, 2], np.ones((3, 2, 4)))
-CONFIDENCE = wrong_number("confidence", (0, 1, -0.5, 2), "between 0 and 1")
+CONFIDENCE = w.wrong_number("confidence", (0, 1, -0.5, 2), "between 0 and 1")
+SEED = w.wrong_integer("seed", low=0)
+AGENT = PPO("MultiInputPolicy", gym.make(ENV), n_steps=8, batch_size=8, device="cpu")
+TABLES = [
+    w.Table(evaluate_adaptation, {"model": AGENT, "env": ENV, "n_eval_tasks": 1, "n_eval_episodes": 1}, EVALUATION),
+    w.Table(Trials, {"env": ENV}, TRIALS),
+    w.Table(Trials(ENV, 1).play, {"model": references.RandomArm(0)}, PLAY),
+    w.Table(AdaptationEvalCallback, {"eval_env": ENV}, CALLBACK),
+    w.Table(InnerEpisodeCallback, {}, w.wrong_integer("window"), {"verbose": "SB3's, decides on what is printed only"}),
+    w.Table(RESULT.interval, {}, CONFIDENCE),
+    w.Table(bootstrap_interval, {"values": np.ones((3, 2))}, [*CONFIDENCE, *SEED], {"values": "computed"}),
+    w.Table(evaluation_seed, {"purpose": "test"}, SEED, {"purpose": "ours"}),
+]
 
 
-@pytest.mark.parametrize("row", CONFIDENCE, ids=name_of)
-def test_interval(row: Wrong) -> None:
-    row.check(RESULT.interval)
-    row.check(bootstrap_interval, {"values": np.ones((3, 2))})
+@w.each_row(TABLES)
+def test_wrong_use(function: Callable[..., Any], right: dict[str, Any], row: w.Wrong) -> None:
+    row.check(function, right)
 
 
-@pytest.mark.parametrize("row", wrong_integer("seed", low=0), ids=name_of)
-def test_seeds(row: Wrong) -> None:
-    row.check(bootstrap_interval, {"values": np.ones((3, 2))})
-    row.check(evaluation_seed, {"purpose": "test"})
-
-
-def saved(save: Callable[..., None], *arrays: Any, **named: Any) -> bytes:
-    """Return the content of a file that one of NumPy's functions saves."""
-    file = BytesIO()
-    save(file, *arrays, **named)
-    return file.getvalue()
+def test_every_argument_is_in_the_table() -> None:
+    w.assert_all_covered(TABLES)
 
 
 NO_RESULTS = {
     "text": b"no result",
     "nothing": b"",
-    "one array": saved(np.save, np.zeros(3)),
-    "other arrays": saved(np.savez, timesteps=np.zeros(3)),
-    "pickle": saved(np.savez, rewards=np.array([{}]), tasks="[]", about="{}"),
-    "other fields": saved(np.savez, rewards=np.zeros((1, 1, 1)), tasks="[0]", about='{"name": 1}'),
+    "one array": w.saved(np.save, np.zeros(3)),
+    "other arrays": w.saved(np.savez, timesteps=np.zeros(3)),
+    "pickle": w.saved(np.savez, rewards=np.array([{}]), tasks="[]", about="{}"),
+    "other fields": w.saved(np.savez, rewards=np.zeros((1, 1, 1)), tasks="[0]", about='{"name": 1}'),
 }
 
 
 def assert_no_result(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(ValueError) as caught:
+    with w.refused(ValueError, "path", repr(str(path)), "AdaptationResult.save"):
         AdaptationResult.load(path)
-    assert_says(str(caught.value), "path", repr(str(path)), "AdaptationResult.save")
 
 
 @pytest.mark.parametrize("content", NO_RESULTS.values(), ids=list(NO_RESULTS))
@@ -208,8 +154,8 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 def test_files_of_results(tmp_path: Path) -> None:
     for path in (5, None, ["result.npz"]):
-        Wrong("path", path, TypeError, "a path").check(AdaptationResult.load)
-        Wrong("path", path, TypeError, "a path").check(RESULT.save)
+        w.Wrong("path", path, TypeError, "a path").check(AdaptationResult.load)
+        w.Wrong("path", path, TypeError, "a path").check(RESULT.save)
     with pytest.raises(FileNotFoundError, match=r"missing\.npz"):
         AdaptationResult.load(tmp_path / "missing.npz")
     with pytest.raises(IsADirectoryError, match=tmp_path.name):

@@ -63,10 +63,11 @@ class Parts:
     """The unpacked parts of an exported agent: header, description and body."""
 
     def __init__(self, data: bytes) -> None:
-        (length,) = struct.unpack("<Q", data[:8])
-        self.header: dict[str, Any] = json.loads(data[8 : 8 + length])
+        (self.length,) = struct.unpack("<Q", data[:8])
+        self.data = data
+        self.header: dict[str, Any] = json.loads(data[8 : 8 + self.length])
         self.agent: dict[str, Any] = json.loads(self.header.pop("__metadata__")[KEY])
-        self.body = data[8 + length :]
+        self.body = data[8 + self.length :]
 
     def pack(self, agent_text: str | None = None, more: dict[str, Any] | None = None) -> bytes:
         """Pack the file, with another JSON text for the description and more in the header, if given."""
@@ -78,28 +79,26 @@ def raw(header: bytes, body: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + body
 
 
-def truncated(data: bytes, rng: random.Random) -> Mutation:
-    return data[: rng.randrange(len(data))], REFUSED
+def truncated(parts: Parts, rng: random.Random) -> Mutation:
+    return parts.data[: rng.randrange(len(parts.data))], REFUSED
 
 
-def extended(data: bytes, rng: random.Random) -> Mutation:
-    return data + rng.randbytes(rng.choice([1, 8, 4096])), REFUSED
+def extended(parts: Parts, rng: random.Random) -> Mutation:
+    return parts.data + rng.randbytes(rng.choice([1, 8, 4096])), REFUSED
 
 
-def header_length(data: bytes, rng: random.Random) -> Mutation:
-    (length,) = struct.unpack("<Q", data[:8])
+def header_length(parts: Parts, rng: random.Random) -> Mutation:
+    length = parts.length
     other = rng.choice([0, 1, 2, length - 1, length + 1, length * 2, 2**20, 2**31, 2**32 + length, 2**63, 2**64 - 1])
-    return struct.pack("<Q", other) + data[8:], REFUSED
+    return struct.pack("<Q", other) + parts.data[8:], REFUSED
 
 
-def flipped_in_header(data: bytes, rng: random.Random) -> Mutation:
-    (length,) = struct.unpack("<Q", data[:8])
-    return _flipped(data, rng, 0, 8 + length), EITHER
+def flipped_in_header(parts: Parts, rng: random.Random) -> Mutation:
+    return _flipped(parts.data, rng, 0, 8 + parts.length), EITHER
 
 
-def flipped_in_data(data: bytes, rng: random.Random) -> Mutation:
-    (length,) = struct.unpack("<Q", data[:8])
-    other = _flipped(data, rng, 8 + length, len(data))
+def flipped_in_data(parts: Parts, rng: random.Random) -> Mutation:
+    other = _flipped(parts.data, rng, 8 + parts.length, len(parts.data))
     parts = Parts(other)
     for name, entry in parts.header.items():
         dtype = {"F32": np.float32, "F64": np.float64}[entry["dtype"]]
@@ -118,8 +117,7 @@ def _flipped(data: bytes, rng: random.Random, begin: int, end: int) -> bytes:
     return bytes(changed) if changed != data else _flipped(data, rng, begin, end)
 
 
-def not_a_number(data: bytes, rng: random.Random) -> Mutation:
-    parts = Parts(data)
+def not_a_number(parts: Parts, rng: random.Random) -> Mutation:
     entry = parts.header[rng.choice(sorted(parts.header))]
     begin, end = entry["data_offsets"]
     size, code = (4, "f") if entry["dtype"] == "F32" else (8, "d")
@@ -129,29 +127,24 @@ def not_a_number(data: bytes, rng: random.Random) -> Mutation:
     return parts.pack(), REFUSED
 
 
-def other_tensor(data: bytes, rng: random.Random) -> Mutation:
+def other_tensor(parts: Parts, rng: random.Random) -> Mutation:
     """A tensor with a wrong shape, type or place."""
-    parts = Parts(data)
     entry = parts.header[rng.choice(sorted(parts.header))]
+    values: list[tuple[str, list[Any]]] = [
+        ("shape", [[2**62], [2**31, 2**31], [], [0], [-1], [1.0], [True], None, [1] * 100, "4", [2**70]]),
+        ("data_offsets", [[0, 2**63], [-8, 0], [8, 0], [0], None, [0, 4, 8], [0.0, 4.0], [True, 4]]),
+        ("dtype", ["F16", "I8", "U64", "f32", None, 3, ["F32"], "BF16", "F128"]),
+    ]
     change = rng.randrange(4)
-    if change == 0:
-        shapes: list[Any] = [[2**62], [2**31, 2**31], [], [0], [-1], [1.0], [True], None, [1] * 100, "4", [2**70]]
-        entry["shape"] = rng.choice(shapes)
-        expected = REFUSED if entry["shape"] != [] else EITHER
-    elif change == 1:
-        entry["data_offsets"] = rng.choice([[0, 2**63], [-8, 0], [8, 0], [0], None, [0, 4, 8], [0.0, 4.0], [True, 4]])
-        expected = REFUSED
-    elif change == 2:
-        entry["dtype"] = rng.choice(["F16", "I8", "U64", "f32", None, 3, ["F32"], "BF16", "F128"])
-        expected = REFUSED
+    if change < 3:
+        key, wrong = values[change]
+        entry[key] = rng.choice(wrong)
     else:
         entry[rng.choice(["dtype", "shape", "data_offsets", "more"])] = {}
-        expected = REFUSED
-    return parts.pack(), expected
+    return parts.pack(), EITHER if entry["shape"] == [] else REFUSED
 
 
-def swapped_tensors(data: bytes, rng: random.Random) -> Mutation:
-    parts = Parts(data)
+def swapped_tensors(parts: Parts, rng: random.Random) -> Mutation:
     first, second = rng.sample(sorted(parts.header), 2)
     one, other = parts.header[first], parts.header[second]
     same = (one["dtype"], one["shape"]) == (other["dtype"], other["shape"])
@@ -161,8 +154,7 @@ def swapped_tensors(data: bytes, rng: random.Random) -> Mutation:
     return parts.pack(), (LOADS if same_kind else EITHER) if same else REFUSED
 
 
-def renamed_tensor(data: bytes, rng: random.Random) -> Mutation:
-    parts = Parts(data)
+def renamed_tensor(parts: Parts, rng: random.Random) -> Mutation:
     name = rng.choice(sorted(parts.header))
     entry = parts.header.pop(name)
     if rng.random() < 0.7:
@@ -170,15 +162,14 @@ def renamed_tensor(data: bytes, rng: random.Random) -> Mutation:
     return parts.pack(), REFUSED
 
 
-def many_tensors(data: bytes, rng: random.Random) -> Mutation:
+def many_tensors(parts: Parts, rng: random.Random) -> Mutation:
     count = rng.choice([1, 100, 20_000, 200_000])
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    return Parts(data).pack(more={f"t{index}": entry for index in range(count)}), REFUSED
+    return parts.pack(more={f"t{index}": entry for index in range(count)}), REFUSED
 
 
-def nasty_value(data: bytes, rng: random.Random) -> Mutation:
+def nasty_value(parts: Parts, rng: random.Random) -> Mutation:
     """One value of the description is replaced, sometimes by a valid one."""
-    parts = Parts(data)
     places = list(_places(parts.agent))
     container, key = rng.choice(places)
     container[key] = deepcopy(rng.choice(NASTY))
@@ -193,8 +184,7 @@ def _places(value: Any) -> Any:
             yield from _places(part)
 
 
-def missing_or_unknown(data: bytes, rng: random.Random) -> Mutation:
-    parts = Parts(data)
+def missing_or_unknown(parts: Parts, rng: random.Random) -> Mutation:
     part = rng.choice([parts.agent, parts.agent["policy"], parts.agent["action_space"], parts.agent["normalization"]])
     if rng.random() < 0.5:
         del part[rng.choice(sorted(part))]
@@ -205,14 +195,12 @@ def missing_or_unknown(data: bytes, rng: random.Random) -> Mutation:
     return parts.pack(), REFUSED
 
 
-def wrong_version(data: bytes, rng: random.Random) -> Mutation:
-    parts = Parts(data)
+def wrong_version(parts: Parts, rng: random.Random) -> Mutation:
     parts.agent[rng.choice(["format", "format_version"])] = rng.choice([0, 2, 99, "1", None, True, "pickle", 1.5, [1]])
     return parts.pack(), REFUSED
 
 
-def duplicate_key(data: bytes, rng: random.Random) -> Mutation:
-    parts = Parts(data)
+def duplicate_key(parts: Parts, rng: random.Random) -> Mutation:
     if rng.random() < 0.2:  # after many other keys
         name = f"k{rng.randrange(60_000)}"
         text = ", ".join(f'"k{index}": 0' for index in range(60_000)) + f', "{name}": 0'
@@ -227,9 +215,8 @@ def duplicate_key(data: bytes, rng: random.Random) -> Mutation:
     return parts.pack(f'{text[:-1]}, "{name}": {json.dumps(parts.agent[name])}}}'), REFUSED
 
 
-def bad_number(data: bytes, rng: random.Random) -> Mutation:
+def bad_number(parts: Parts, rng: random.Random) -> Mutation:
     """Numbers that JSON parsers are slow with, or turn into infinity."""
-    parts = Parts(data)
     number = rng.choice(["9" * 5000, "1" + "0" * 400_000, "1e999", "-1e999", "NaN", "Infinity", "-Infinity", "0x10"])
     name = rng.choice(["d_model", "clip_obs", "n_layers", "epsilon"])
     text, n_places = re.subn(rf'"{name}": [\d.e-]+', f'"{name}": {number}', json.dumps(parts.agent))
@@ -237,8 +224,7 @@ def bad_number(data: bytes, rng: random.Random) -> Mutation:
     return parts.pack(text), REFUSED
 
 
-def deep(data: bytes, rng: random.Random) -> Mutation:
-    parts = Parts(data)
+def deep(parts: Parts, rng: random.Random) -> Mutation:
     depth = rng.choice([20, 1_000, 100_000, 900_000])
     opening, closing = rng.choice([("[", "]"), ('{"a":', "}")])
     nested = opening * depth + "1" + closing * depth
@@ -250,9 +236,8 @@ def deep(data: bytes, rng: random.Random) -> Mutation:
     return parts.pack(text), REFUSED
 
 
-def hostile_sizes(data: bytes, rng: random.Random) -> Mutation:
+def hostile_sizes(parts: Parts, rng: random.Random) -> Mutation:
     """Settings that would take gigabytes or hours, with or without tensors that claim these sizes."""
-    parts = Parts(data)
     sizes: list[dict[str, Any]] = [
         dict(d_model=65536, n_heads=1),
         dict(n_layers=64, dim_feedforward=65536, d_model=8192),
@@ -272,8 +257,7 @@ def hostile_sizes(data: bytes, rng: random.Random) -> Mutation:
     return parts.pack(), REFUSED
 
 
-def hostile_space(data: bytes, rng: random.Random) -> Mutation:
-    parts = Parts(data)
+def hostile_space(parts: Parts, rng: random.Random) -> Mutation:
     box = {"type": "Box", "shape": [3], "dtype": "float32", "low": -1.0, "high": 1.0}
     image = {**box, "shape": [3, 64, 64], "dtype": "uint8", "low": 0, "high": 255}
     space = rng.choice(
@@ -309,7 +293,7 @@ def hostile_space(data: bytes, rng: random.Random) -> Mutation:
     return parts.pack(), REFUSED
 
 
-def hostile_file(data: bytes, rng: random.Random) -> Mutation:
+def hostile_file(parts: Parts, rng: random.Random) -> Mutation:
     """Files that are not agents at all."""
     kinds = [
         b"",
@@ -332,7 +316,7 @@ def hostile_file(data: bytes, rng: random.Random) -> Mutation:
     return rng.choice(kinds), REFUSED
 
 
-def heavy_header(data: bytes, rng: random.Random) -> Mutation:
+def heavy_header(parts: Parts, rng: random.Random) -> Mutation:
     """Two MiB of one kind of element: reading it must take linear time."""
     n_bytes = 2**21 - 1000
     distinct = ",".join(f'"{index}":0' for index in range(180_000))
@@ -350,14 +334,13 @@ def heavy_header(data: bytes, rng: random.Random) -> Mutation:
     ]
     if rng.random() < 0.5:
         return raw(rng.choice(whole).encode(), b""), REFUSED
-    parts = Parts(data)
     unit = rng.choice(["1,", "1.5,", '"",', "[],", '{"":0},'])
     entries = unit * (10**6 // len(unit.replace('"', "xx")))  # a quote takes two characters within a text
     text = json.dumps(parts.agent).replace('"summary": {', f'"summary": {{"heavy": [{entries}1], ', 1)
     return parts.pack(text), LOADS
 
 
-MUTATIONS: dict[Callable[[bytes, random.Random], Mutation], int] = {
+MUTATIONS: dict[Callable[[Parts, random.Random], Mutation], int] = {
     truncated: 60,
     extended: 20,
     header_length: 50,
@@ -422,7 +405,7 @@ def main(path: Path, seed: int) -> None:
 
     for mutate, times in MUTATIONS.items():
         for index in range(times):
-            content, expected = mutate(data, rng)
+            content, expected = mutate(Parts(data), rng)
             mutated.write_bytes(content)
             load(f"{mutate.__name__} {index}", expected)
     for size in (MAX_FILE_BYTES - 1, MAX_FILE_BYTES, MAX_FILE_BYTES + 1, 2**40):  # sparse files

@@ -18,6 +18,7 @@ from sb3_trmrl.memory.windows import Windows
 from sb3_trmrl.memory.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo import TransformerPPO
 
+Space = spaces.Space[Any]
 TINY: dict[str, Any] = dict(context_length=4, d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
@@ -32,7 +33,7 @@ TRANSITION = spaces.Dict(
 MIXED = spaces.Dict(
     vector=VECTOR, wide=spaces.Box(-1.0, 1.0, (2, 2), np.float64), choice=spaces.Discrete(4), image=IMAGE_LAST
 )
-OBSERVATION_SPACES: dict[str, spaces.Space] = {
+OBSERVATION_SPACES: dict[str, Space] = {
     "box": VECTOR,
     "box-float64": spaces.Box(-1.0, 1.0, (3,), np.float64),
     "box-float16": spaces.Box(-1.0, 1.0, (3,), np.float16),
@@ -52,7 +53,7 @@ OBSERVATION_SPACES: dict[str, spaces.Space] = {
     "dict-transition": TRANSITION,
 }
 BOX_ACTION = spaces.Box(np.array([-1.0, -2.0], np.float32), np.array([3.0, 5.0], np.float32))
-ACTION_SPACES: dict[str, spaces.Space] = {
+ACTION_SPACES: dict[str, Space] = {
     "discrete": spaces.Discrete(3),
     "multi-discrete": spaces.MultiDiscrete([2, 3]),
     "multi-binary": spaces.MultiBinary(3),
@@ -76,8 +77,8 @@ class SampledEnv(gym.Env):
 
     def __init__(
         self,
-        observation_space: spaces.Space = VECTOR,
-        action_space: spaces.Space | None = None,
+        observation_space: Space = VECTOR,
+        action_space: Space | None = None,
         length: int = 5,
         reward: float = 1.0,
     ) -> None:
@@ -116,16 +117,16 @@ class SampledEnv(gym.Env):
 class LinearFeatures(BaseFeaturesExtractor):
     """A custom features extractor with an argument."""
 
-    def __init__(self, observation_space: spaces.Space, width: int = 3) -> None:
+    def __init__(self, observation_space: Space, width: int = 3) -> None:
         super().__init__(observation_space, width)
         self.linear = nn.Linear(get_flattened_obs_dim(observation_space), width)
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        return self.linear(observations.flatten(1))
+        return th.as_tensor(self.linear(observations.flatten(1)))
 
 
 def sampled_vec_env(
-    n_envs: int = 2, observation_space: spaces.Space = VECTOR, action_space: spaces.Space | None = None, length: int = 5
+    n_envs: int = 2, observation_space: Space = VECTOR, action_space: Space | None = None, length: int = 5
 ) -> DummyVecEnv:
     """Return ``n_envs`` environments, each with a longer first episode than the one before."""
     return DummyVecEnv([partial(SampledEnv, observation_space, action_space, length + i) for i in range(n_envs)])

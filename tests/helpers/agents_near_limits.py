@@ -7,125 +7,92 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.helpers.agent_mutations import KEY, Parts, peak, raw
 
-Description = dict[str, Any]
+Changes = dict[str, Any]
 MIB = 2**20
 BOX = {"type": "Box", "shape": [3], "dtype": "float32", "low": -1.0, "high": 1.0}
 
 
-def _observations(shape: list[int], dtype: str = "float64") -> Description:
-    return {"observation_space": {**BOX, "shape": shape, "dtype": dtype}}
+def net(pi: list[int], vf: list[int]) -> Changes:
+    return {"net_arch": {"pi": pi, "vf": vf}}
 
 
-def wide_heads(agent: Description) -> None:
-    agent["policy"]["net_arch"] = {"pi": [5700, 5700], "vf": [1]}
-
-
-def _noisy(agent: Description, full_std: bool) -> None:
+def noisy(full_std: bool, vf: list[int]) -> Changes:
     """The noise matrix is as large as allowed; the critic fills the rest of the file."""
-    agent["action_space"] = {**BOX, "shape": [16]}
-    agent["policy"] |= {"use_sde": True, "full_std": full_std}
-    agent["policy"]["net_arch"] = {"pi": [2**16], "vf": [5400, 5400] if full_std else [5500, 5500]}
+    return {
+        "action_space": {**BOX, "shape": [16]},
+        "policy": {"use_sde": True, "full_std": full_std, **net([2**16], vf)},
+    }
 
 
-def noise_of_few_parameters(agent: Description) -> None:
-    _noisy(agent, full_std=False)
+def normalization(keys: list[str] | None) -> Changes:
+    return {"normalization": {"keys": keys, "clip_obs": 10.0, "epsilon": 1e-8}}
 
 
-def noise_of_many_parameters(agent: Description) -> None:
-    _noisy(agent, full_std=True)
-
-
-def long_context(agent: Description) -> None:
-    agent["policy"] |= {"memory": "full", "context_length": 2**16, "d_model": 32, "positional_encoding": "sinusoidal"}
-
-
-def long_window(agent: Description) -> None:
-    agent["policy"] |= {"context_length": 4096, "d_model": 512, "n_heads": 1, "positional_encoding": "learned"}
-
-
-def wide_observations(agent: Description) -> None:
-    agent |= _observations([2 * MIB])
-    agent["policy"] |= {"d_model": 8, "share_features_extractor": True}
-    agent["policy"]["net_arch"] = {"pi": [2800, 2800], "vf": [1]}
-    agent["normalization"] = {"keys": None, "clip_obs": 10.0, "epsilon": 1e-8}
-
-
-def many_keys(agent: Description) -> None:
-    box = {**BOX, "shape": [2 * MIB // 256], "dtype": "float64"}
-    agent["observation_space"] = {"type": "Dict", "spaces": [[f"key {index}", box] for index in range(256)]}
-    agent["policy"] |= {"d_model": 4, "n_heads": 1, "features_extractor": "CombinedExtractor"}
-    agent["policy"]["net_arch"] = {"pi": [2800, 2800], "vf": [1]}
-    agent["normalization"] = {"keys": [f"key {index}" for index in range(256)], "clip_obs": 10.0, "epsilon": 1e-8}
-
-
-def large_image(agent: Description) -> None:
-    agent |= _observations([1, 1448, 1448], "uint8")
-    agent["observation_space"] |= {"low": 0, "high": 255}
-    agent["policy"] |= {"features_extractor": "NatureCNN", "features_extractor_kwargs": {"features_dim": 7}}
-    agent["policy"]["context_length"] = 1
-
-
-def many_actions(agent: Description) -> None:
-    n = 300_000
-    agent["action_space"] = {"type": "MultiDiscrete", "nvec": [2] * n, "start": [0] * n, "dtype": "int64"}
-    agent["policy"]["net_arch"] = {"pi": [40], "vf": [1]}
-
-
-def long_bounds(agent: Description) -> None:
-    n = 200_000
-    agent["observation_space"] = {**BOX, "shape": [n], "low": [-1.0] * n, "high": [1.0] * n}
-
-
-def many_numbers(agent: Description) -> None:
-    agent["summary"] = {"numbers": [1.5, 0, 7] * 100_000}
-
-
-def many_texts(agent: Description) -> None:
-    agent["summary"] = {"texts": [""] * 200_000, "keys": {f"{index}": None for index in range(50_000)}}
-
-
-def everything(agent: Description) -> None:
-    wide_observations(agent)
-    noise_of_few_parameters(agent)
-    long_context(agent)
-    many_texts(agent)
-    agent["policy"]["embedding_arch"] = [1]
-    agent["policy"]["net_arch"]["vf"] = [4300, 4300]
-
-
-AGENTS: dict[str, Callable[[Description], None]] = {
-    make.__name__: make
-    for make in (
-        wide_heads,
-        noise_of_few_parameters,
-        noise_of_many_parameters,
-        long_context,
-        long_window,
-        wide_observations,
-        many_keys,
-        large_image,
-        many_actions,
-        long_bounds,
-        many_numbers,
-        many_texts,
-        everything,
-    )
+WIDE = {**BOX, "shape": [2 * MIB], "dtype": "float64"}
+KEYS = [f"key {index}" for index in range(256)]
+FULL = {"memory": "full", "context_length": 2**16, "d_model": 32, "positional_encoding": "sinusoidal"}
+TEXTS = {"summary": {"texts": [""] * 200_000, "keys": {f"{index}": None for index in range(50_000)}}}
+#: What differs from a small agent. Settings of the policy that are not named stay.
+AGENTS: dict[str, Changes] = {
+    "wide_heads": {"policy": net([5700, 5700], [1])},
+    "noise_of_few_parameters": noisy(False, [5500, 5500]),
+    "noise_of_many_parameters": noisy(True, [5400, 5400]),
+    "long_context": {"policy": FULL},
+    "long_window": {"policy": {"context_length": 4096, "d_model": 512, "n_heads": 1, "positional_encoding": "learned"}},
+    "wide_observations": {
+        "observation_space": WIDE,
+        "policy": {"d_model": 8, "share_features_extractor": True, **net([2800, 2800], [1])},
+        **normalization(None),
+    },
+    "many_keys": {
+        "observation_space": {"type": "Dict", "spaces": [[key, {**WIDE, "shape": [2 * MIB // 256]}] for key in KEYS]},
+        "policy": {"d_model": 4, "n_heads": 1, "features_extractor": "CombinedExtractor", **net([2800, 2800], [1])},
+        **normalization(KEYS),
+    },
+    "large_image": {
+        "observation_space": {**BOX, "shape": [1, 1448, 1448], "dtype": "uint8", "low": 0, "high": 255},
+        "policy": {
+            "features_extractor": "NatureCNN",
+            "features_extractor_kwargs": {"features_dim": 7},
+            "context_length": 1,
+        },
+    },
+    "many_actions": {
+        "action_space": {"type": "MultiDiscrete", "nvec": [2] * 300_000, "start": [0] * 300_000, "dtype": "int64"},
+        "policy": net([40], [1]),
+    },
+    "long_bounds": {"observation_space": {**BOX, "shape": [200_000], "low": [-1.0] * 200_000, "high": [1.0] * 200_000}},
+    "many_numbers": {"summary": {"numbers": [1.5, 0, 7] * 100_000}},
+    "many_texts": TEXTS,
+    "everything": {
+        "action_space": {**BOX, "shape": [16]},
+        "observation_space": WIDE,
+        "policy": {
+            "share_features_extractor": True,
+            "use_sde": True,
+            "full_std": False,
+            **FULL,
+            "embedding_arch": [1],
+            **net([2**16], [4300, 4300]),
+        },
+        **normalization(None),
+        **TEXTS,
+    },
 }
 
 
-def write(data: bytes, change: Callable[[Description], None], path: Path) -> None:
-    """Write a small agent after a change that makes it large. The weights are zeros in a sparse file."""
+def write(data: bytes, changes: Changes, path: Path) -> None:
+    """Write a small agent with changes that make it large. The weights are zeros in a sparse file."""
     from sb3_trmrl.sharing.blueprint import Blueprint
     from sb3_trmrl.sharing.description import Description
 
     agent = Parts(data).agent
-    change(agent)
+    agent |= {**changes, "policy": {**agent["policy"], **changes.get("policy", {})}}
     entries = Blueprint(Description.from_json(agent)).entries()
     header: dict[str, Any] = {"__metadata__": {KEY: json.dumps(agent, separators=(",", ":"))}}
     end = 0

@@ -16,8 +16,6 @@ A comment directly above a block changes what the test runs. Readers do not see 
     output that depends neither on training nor on the machine.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,20 +29,12 @@ _WORDS = ("run", "file", "also", "output")
 
 @dataclass(frozen=True)
 class Block:
-    """
-    A fenced block.
+    """A fenced block."""
 
-    :param page: Path of its page, relative to the repository
-    :param line: Number of its first line of code, from 1
-    :param language: Language after the fence
-    :param text: The text that a reader sees
-    :param comments: Comments for the test, in order
-    """
-
-    page: str
-    line: int
+    page: str  # path relative to the repository
+    line: int  # number of the first line of code, from 1
     language: str
-    text: str
+    text: str  # as a reader sees it
     comments: tuple[str, ...] = ()
 
     @property
@@ -81,11 +71,7 @@ class Block:
 
     @property
     def code(self) -> str:
-        """
-        The code that the test runs. In a console block these are the lines with a prompt.
-
-        :raises ValueError: if a comment is invalid, or the text to replace does not occur exactly once
-        """
+        """The code that the test runs. In a console block these are the lines with a prompt."""
         text = self.text
         if self.language == "console":
             text = "".join(f"{line[2:]}\n" for line in text.splitlines() if line.startswith("$ "))
@@ -107,11 +93,7 @@ def pages() -> list[Path]:
 
 
 def blocks_of(path: Path) -> list[Block]:
-    """
-    Return the fenced blocks of a Markdown file.
-
-    :raises ValueError: if a block has no end or no language, or a comment is not directly above a block
-    """
+    """Return the fenced blocks of a Markdown file."""
     page = path.resolve().relative_to(ROOT).as_posix() if path.resolve().is_relative_to(ROOT) else path.name
     blocks: list[Block] = []
     comments: list[str] = []
@@ -137,7 +119,7 @@ def blocks_of(path: Path) -> list[Block]:
 
 def _read_block(lines: Iterator[tuple[int, str]], fence: re.Match[str]) -> str | None:
     """Return the lines up to the closing fence without indentation, or None if the block has no end."""
-    found = []
+    found: list[str] = []
     for _, line in lines:
         stripped = line.strip()
         if stripped.startswith(fence["fence"]) and not stripped.strip(fence["fence"][0]):

@@ -1,4 +1,4 @@
-"""Toy environments for the tests. Most are variants of ``SampledEnv``, which has any spaces."""
+"""Toy environments: variants of ``SampledEnv``, a T-maze, and families of tasks as a user would write them."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from tests.helpers.agents import BOX_ACTION, VECTOR, SampledEnv
+from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
+from tests.helpers.agents import BOX_ACTION, VECTOR, SampledEnv, Space
 
 #: Episode lengths of :func:`fixed_episodes`, prime so that episodes end everywhere in a rollout
 LENGTHS = (5, 7, 11)
@@ -17,7 +18,7 @@ LENGTHS = (5, 7, 11)
 class FixedEpisodes(SampledEnv):
     """Random observations and rewards, in episodes of one length that are all truncated or all terminate."""
 
-    def __init__(self, observation_space: spaces.Space[Any], length: int, truncates: bool) -> None:
+    def __init__(self, observation_space: Space, length: int, truncates: bool) -> None:
         super().__init__(observation_space, BOX_ACTION, length)
         self.truncates = truncates
 
@@ -27,7 +28,7 @@ class FixedEpisodes(SampledEnv):
         return observation, reward, ends and not self.truncates, ends and self.truncates, info
 
 
-def fixed_episodes(observation_space: spaces.Space[Any], normalize: bool = False) -> VecEnv:
+def fixed_episodes(observation_space: Space, normalize: bool = False) -> VecEnv:
     """Return three :class:`FixedEpisodes`, which are truncated, terminate, and are truncated."""
     env: VecEnv = DummyVecEnv([partial(FixedEpisodes, observation_space, n, n != 7) for n in LENGTHS])
     env.seed(0)
@@ -37,7 +38,7 @@ def fixed_episodes(observation_space: spaces.Space[Any], normalize: bool = False
 class PoisonedEnv(SampledEnv):
     """One bad number in a ``"reward"``, ``"observation"``, ``"first observation"`` or ``"terminal observation"``."""
 
-    def __init__(self, where: str, value: float, observation_space: spaces.Space[Any] = VECTOR) -> None:
+    def __init__(self, where: str, value: float, observation_space: Space = VECTOR) -> None:
         super().__init__(observation_space, length=7)
         self.where, self.value = where, value
 
@@ -93,3 +94,50 @@ class TMaze(gym.Env):
 
     def _observe(self) -> np.ndarray:
         return np.array([0.0, self.x == self.length], np.float32)
+
+
+class ToyFamily(gym.Env):
+    """The three methods; tasks are numbers from 0 to 1."""
+
+    task: Any = None
+
+    def sample_tasks(self, n: int) -> list[Any]:
+        return [*self.np_random.uniform(size=n).tolist()]
+
+    def set_task(self, task: Any) -> None:
+        self.task = task
+
+    def get_task(self) -> Any:
+        return self.task
+
+
+class EarlyEnd(ToyFamily):
+    """
+    Two actions; the reward of step t is ``task + action + t / 10``. An episode terminates with success at the third
+    action 1, and is truncated after ten steps.
+    """
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def _observe(self) -> np.ndarray:
+        return self.np_random.normal(size=2).astype(np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.ones, self.time = 0, 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        reward = self.task + float(action) + self.time / 10
+        self.ones += int(action)
+        self.time += 1
+        ended = self.ones == 3
+        return self._observe(), reward, ended, self.time == 10, {"is_success": ended, "ones": self.ones}
+
+
+def early_end(episodes_per_trial: int = 2, **kwargs: Any) -> gym.Env:
+    """Return the family, ready for training."""
+    return PreviousTransitionObservation(MultiEpisodeTrial(EarlyEnd(), episodes_per_trial=episodes_per_trial, **kwargs))

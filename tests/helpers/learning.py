@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from tests.helpers.agents import assert_trained, parameters_of
+from tests.helpers.resuming import Hooks
 
 
 class Step(NamedTuple):
@@ -46,33 +46,25 @@ def assert_learns(model: Any, n_steps: int = 32) -> dict[str, th.Tensor]:
     return before
 
 
-class _OnPolicyCheck(BaseCallback):
+def _assert_on_policy(callback: Hooks) -> None:
     """Before the first gradient step, the update computes the probabilities and values of acting."""
-
-    n_rollouts = 0
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.n_rollouts += 1
-        model: Any = self.model
-        random_state = np.random.get_state()
-        n_transitions = 0
-        for batch in copy(model.rollout_buffer).get(batch_size=17):
-            is_discrete = isinstance(model.action_space, spaces.Discrete)
-            actions = batch.actions.long().flatten() if is_discrete else batch.actions
-            with th.no_grad():
-                values, log_prob, _ = model.policy.evaluate_actions(batch.observations, actions)
-            th.testing.assert_close(log_prob, batch.old_log_prob, atol=1e-5, rtol=0)
-            th.testing.assert_close(values.flatten(), batch.old_values, atol=1e-5, rtol=0)
-            n_transitions += len(values)
-        assert n_transitions == model.n_steps * model.n_envs
-        np.random.set_state(random_state)
+    model: Any = callback.model
+    random_state = np.random.get_state()
+    n_transitions = 0
+    for batch in copy(model.rollout_buffer).get(batch_size=17):
+        is_discrete = isinstance(model.action_space, spaces.Discrete)
+        actions = batch.actions.long().flatten() if is_discrete else batch.actions
+        with th.no_grad():
+            values, log_prob, _ = model.policy.evaluate_actions(batch.observations, actions)
+        th.testing.assert_close(log_prob, batch.old_log_prob, atol=1e-5, rtol=0)
+        th.testing.assert_close(values.flatten(), batch.old_values, atol=1e-5, rtol=0)
+        n_transitions += len(values)
+    assert n_transitions == model.n_steps * model.n_envs
+    np.random.set_state(random_state)
 
 
 def assert_learns_on_policy(model: Any, n_rollouts: int, **kwargs: Any) -> None:
     """Train for a number of rollouts. In each, training must see the memories that acting saw."""
-    check = _OnPolicyCheck()
+    check = Hooks(end=_assert_on_policy)
     model.learn(n_rollouts * model.n_steps * model.n_envs, check, **kwargs)
-    assert check.n_rollouts == n_rollouts
+    assert check.rollouts == n_rollouts

@@ -80,11 +80,11 @@ RULES = {
 }
 
 
-def exact_value(rule, n_arms, n_pulls, history=()):
+def exact_value(rule: Any, n_arms: int, n_pulls: int, history: Any = ()) -> float:
     """Expected sum of rewards of a rule, over all histories."""
     if n_pulls == 0:
         return 0.0
-    value = 0.0
+    value: float = 0.0
     for arm, chosen in enumerate(rule(history, n_arms)):
         if chosen > 0:
             wins, losses = counts(history, n_arms)[arm]

@@ -1,7 +1,5 @@
 """Runs to be interrupted and resumed, and what is compared of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
+from tests.helpers.agents import TINY
 
 ENV = "sb3_trmrl:SparsePointRobot-v0"
-SMALL: dict[str, Any] = dict(context_length=3, d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
 
 
 def make_env(env_id: str = ENV, n_envs: int = 2, kind: type[VecEnv] = DummyVecEnv, seed: int = 0) -> VecEnv:
@@ -25,7 +23,7 @@ def make_env(env_id: str = ENV, n_envs: int = 2, kind: type[VecEnv] = DummyVecEn
 
 def new_model(env: VecEnv | None = None, **kwargs: Any) -> TransformerPPO:
     """A tiny model with rollouts of 64 steps in two environments."""
-    settings = dict(n_steps=32, batch_size=64, n_epochs=1, seed=0, policy_kwargs=SMALL) | kwargs
+    settings: dict[str, Any] = dict(n_steps=32, batch_size=64, n_epochs=1, seed=0, policy_kwargs=TINY) | kwargs
     return TransformerPPO("TrMRLPolicy", make_env() if env is None else env, **settings)
 
 
@@ -33,14 +31,10 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return [steps_of(path) for path in checkpoints_in(folder)]
 
 
-def _nothing(callback: BaseCallback) -> None:
-    pass
-
-
 class Hooks(BaseCallback):
     """Calls functions with itself: at each step, and where a rollout begins and ends. Counts rollouts."""
 
-    def __init__(self, step: Any = _nothing, start: Any = _nothing, end: Any = _nothing) -> None:
+    def __init__(self, step: Any = lambda _: None, start: Any = lambda _: None, end: Any = lambda _: None) -> None:
         super().__init__()
         self.step, self.start, self.end = step, start, end
         self.rollouts = 0

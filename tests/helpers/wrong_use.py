@@ -5,7 +5,9 @@ message with the name of the argument, the value and the allowed values.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import pytest
@@ -28,11 +30,22 @@ class Wrong(NamedTuple):
     given: dict[str, Any] = {}  # noqa: RUF012
 
     def check(self, function: Callable[..., Any], arguments: dict[str, Any] | None = None) -> None:
-        """Call the function with its other arguments, which are right, and check the error."""
-        with pytest.raises(self.error) as caught:
-            function(**{**(arguments or {}), **self.given, self.argument: self.value})
+        """Call the function with its other arguments, which are right, and check the error of it or of its iterator."""
         quoted = repr(self.value) if self.quoted is None else self.quoted
-        assert_says(str(caught.value), self.argument, quoted, self.allowed)
+        with refused(self.error, self.argument, quoted, self.allowed):
+            found = function(**{**(arguments or {}), **self.given, self.argument: self.value})
+            if isinstance(found, Iterator):
+                list(found)
+
+
+@contextmanager
+def refused(
+    error: type[Exception] | tuple[type[Exception], ...], *parts: str
+) -> Iterator[pytest.ExceptionInfo[Exception]]:
+    """The block raises an error, whose message has these parts."""
+    with pytest.raises(error) as caught:
+        yield caught
+    assert_says(str(caught.value), *parts)
 
 
 def assert_says(message: str, *parts: str) -> None:
@@ -89,6 +102,13 @@ def assert_covered(function: Callable[..., Any], table: Iterable[Wrong], without
     assert set(without) <= named, f"exceptions that {function} does not have"
 
 
+def saved(save: Callable[..., None], *arrays: Any, **named: Any) -> bytes:
+    """Return the content of a file that one of NumPy's functions saves."""
+    file = BytesIO()
+    save(file, *arrays, **named)
+    return file.getvalue()
+
+
 def name_of(value: Any) -> str | None:
     """Return the name of a row for pytest's ``ids``, the same in each process."""
     return (
@@ -96,3 +116,24 @@ def name_of(value: Any) -> str | None:
         if isinstance(value, Wrong)
         else getattr(value, "__name__", None)
     )
+
+
+class Table(NamedTuple):
+    """A function, its arguments, which are right, its wrong uses, and the arguments that need none with the reason."""
+
+    function: Callable[..., Any]
+    right: dict[str, Any]
+    rows: list[Wrong]
+    without: dict[str, str] = {}  # noqa: RUF012
+
+
+def each_row(tables: Iterable[Table]) -> pytest.MarkDecorator:
+    """Parametrise a test with ``function``, ``right`` and ``row``."""
+    cases = [(table.function, table.right, row) for table in tables for row in table.rows]
+    return pytest.mark.parametrize(("function", "right", "row"), cases, ids=name_of)
+
+
+def assert_all_covered(tables: Iterable[Table]) -> None:
+    """Every argument of every function has a row or a reason."""
+    for table in tables:
+        assert_covered(table.function, table.rows, table.without)

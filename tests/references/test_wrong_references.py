@@ -7,93 +7,80 @@ import numpy as np
 import pytest
 
 from sb3_trmrl import references
-from tests.helpers.wrong_use import (
-    INF,
-    NAN,
-    Wrong,
-    assert_covered,
-    assert_says,
-    name_of,
-    rows,
-    wrong_bool,
-    wrong_integer,
-    wrong_number,
-)
+from tests.helpers import wrong_use as w
 
-SIZES = [*wrong_integer("n_arms"), *wrong_integer("n_pulls")]
+SIZES = [*w.wrong_integer("n_arms"), *w.wrong_integer("n_pulls")]
 TOO_LARGE = [
-    Wrong("n_pulls", 100, ValueError, "too many"),
-    Wrong("n_pulls", 10**9, ValueError, "too many", given={"n_arms": 1}),
-    Wrong("n_arms", 1000, ValueError, "too many", given={"n_pulls": 1000}),
-    Wrong("n_arms", 40, ValueError, "too many", given={"n_pulls": 40}),
+    w.Wrong("n_pulls", 100, ValueError, "too many"),
+    w.Wrong("n_pulls", 10**9, ValueError, "too many", given={"n_arms": 1}),
+    w.Wrong("n_arms", 1000, ValueError, "too many", given={"n_pulls": 1000}),
+    w.Wrong("n_arms", 40, ValueError, "too many", given={"n_pulls": 40}),
 ]
-SEED = wrong_integer("seed", low=0, or_none=True)
-HORIZON = wrong_integer("horizon")
-SIZE = wrong_integer("size", low=3)
-REFERENCES: dict[Callable[..., Any], list[Wrong]] = {
+SEED = w.wrong_integer("seed", low=0, or_none=True)
+HORIZON = w.wrong_integer("horizon")
+SIZE = w.wrong_integer("size", low=3)
+REFERENCES: dict[Callable[..., Any], list[w.Wrong]] = {
     references.bayes_optimal_value: [*SIZES, *TOO_LARGE],
     references.BayesOptimal: [*SIZES, *TOO_LARGE],
-    references.GittinsIndex: wrong_integer("n_pulls", high=200),
+    references.GittinsIndex: w.wrong_integer("n_pulls", high=200),
     references.PosteriorMeanGreedy: SEED,
     references.ThompsonSampling: SEED,
     references.RandomArm: SEED,
-    references.UCB1: wrong_number("exploration", (-1.0, NAN, INF), "not negative"),
+    references.UCB1: w.wrong_number("exploration", (-1.0, w.NAN, w.INF), "not negative"),
     references.StayOrNext: [],
     references.GridNaviOracle: [],
     references.DarkKeyToDoorOracle: [],
     references.SparsePointRobotOracle: [],
     references.simulate_bandits: [
-        *rows("agent", (5, None, references.RandomArm), TypeError, "predict"),
-        *wrong_integer("n_tasks"),
+        *w.rows("agent", (5, None, references.RandomArm), TypeError, "predict"),
+        *w.wrong_integer("n_tasks"),
         *SIZES,
-        *wrong_bool("deterministic"),
-        *wrong_integer("seed", low=0),
+        *w.wrong_bool("deterministic"),
+        *w.wrong_integer("seed", low=0),
     ],
     references.grid_navi_optimum: [
-        Wrong("goals", 5, TypeError, "a sequence of tasks"),
-        Wrong("goals", [], ValueError, "at least one", quoted="none"),
-        *(Wrong("goals", [goal], ValueError, "goal", quoted=repr(goal)) for goal in ((0, 0), (5, 5))),
-        *(Wrong("goals", [goal], TypeError, "(x, y)", quoted=repr(goal)) for goal in ("ab", 3, None)),
+        w.Wrong("goals", 5, TypeError, "a sequence of tasks"),
+        w.Wrong("goals", [], ValueError, "at least one", quoted="none"),
+        *(w.Wrong("goals", [goal], ValueError, "goal", quoted=repr(goal)) for goal in ((0, 0), (5, 5))),
+        *(w.Wrong("goals", [goal], TypeError, "(x, y)", quoted=repr(goal)) for goal in ("ab", 3, None)),
         *SIZE,
         *HORIZON,
     ],
     references.dark_key_to_door_optimum: [
-        Wrong("tasks", 5, TypeError, "a sequence of tasks"),
-        Wrong("tasks", [], ValueError, "at least one", quoted="none"),
-        Wrong("tasks", [(1, 2)], TypeError, "(x, y)", quoted="1"),
-        Wrong("tasks", [5], TypeError, "(key, door)", quoted="5"),
-        Wrong("tasks", [((0, 0), (9, 9))], ValueError, "9 x 9", quoted="(9, 9)"),
+        w.Wrong("tasks", 5, TypeError, "a sequence of tasks"),
+        w.Wrong("tasks", [], ValueError, "at least one", quoted="none"),
+        w.Wrong("tasks", [(1, 2)], TypeError, "(x, y)", quoted="1"),
+        w.Wrong("tasks", [5], TypeError, "(key, door)", quoted="5"),
+        w.Wrong("tasks", [((0, 0), (9, 9))], ValueError, "9 x 9", quoted="(9, 9)"),
         *SIZE,
         *HORIZON,
     ],
     references.sparse_point_robot_optimum: [
-        Wrong("angles", 5, TypeError, "a sequence of tasks"),
-        Wrong("angles", [], ValueError, "at least one", quoted="none"),
-        Wrong("angles", ["up"], TypeError, "number", quoted="'up'"),
-        Wrong("angles", [NAN], ValueError, "finite", quoted="nan"),
-        *wrong_number("goal_radius", (0.0, 1.5), "(0, 1]"),
-        *rows("angle_range", (1.0, "ab"), TypeError, "(low, high)"),
-        *rows("angle_range", ((1.0, 0.0), (0.0, 4.0)), ValueError, "low <= high"),
+        w.Wrong("angles", 5, TypeError, "a sequence of tasks"),
+        w.Wrong("angles", [], ValueError, "at least one", quoted="none"),
+        w.Wrong("angles", ["up"], TypeError, "number", quoted="'up'"),
+        w.Wrong("angles", [w.NAN], ValueError, "finite", quoted="nan"),
+        *w.wrong_number("goal_radius", (0.0, 1.5), "(0, 1]"),
+        *w.rows("angle_range", (1.0, "ab"), TypeError, "(low, high)"),
+        *w.rows("angle_range", ((1.0, 0.0), (0.0, 4.0)), ValueError, "low <= high"),
         *HORIZON,
     ],
 }
-RIGHT_REFERENCES: dict[Callable[..., Any], dict[str, Any]] = {
+RIGHT: dict[Callable[..., Any], dict[str, Any]] = {
     references.bayes_optimal_value: {"n_arms": 5, "n_pulls": 10},
     references.simulate_bandits: {"agent": references.RandomArm(0), "n_tasks": 2},
 }
+TABLES = [w.Table(function, RIGHT.get(function, {}), table) for function, table in REFERENCES.items()]
 
 
-@pytest.mark.parametrize(
-    ("function", "row"), [(function, row) for function, table in REFERENCES.items() for row in table], ids=name_of
-)
-def test_reference(function: Callable[..., Any], row: Wrong) -> None:
-    row.check(function, RIGHT_REFERENCES.get(function))
+@w.each_row(TABLES)
+def test_reference(function: Callable[..., Any], right: dict[str, Any], row: w.Wrong) -> None:
+    row.check(function, right)
 
 
 def test_every_argument_of_the_references_is_in_the_table() -> None:
     assert {function.__name__ for function in REFERENCES} == set(references.__all__)
-    for function, table in REFERENCES.items():
-        assert_covered(function, table)
+    w.assert_all_covered(TABLES)
 
 
 def bandit(**changed: Any) -> dict[str, Any]:
@@ -103,22 +90,22 @@ def bandit(**changed: Any) -> dict[str, Any]:
 
 
 SCRIPTED = [
-    Wrong("observation", np.zeros(3), TypeError, "'prev_action'", quoted="ndarray"),
-    Wrong("observation", {"observation": np.zeros(1)}, ValueError, "prev_action", quoted="['observation']"),
-    Wrong("observation", bandit(prev_reward=np.full((2, 1), 0.3)), ValueError, "normalised", quoted="0.3"),
-    Wrong("state", np.zeros((3, 3, 2)), ValueError, "(2, 3, 2)", quoted="(3, 3, 2)"),
-    Wrong("state", 5, ValueError, "(2, 3, 2)", quoted="()"),
-    Wrong("episode_start", [True] * 3, ValueError, "(2,)", "(3,)", {"state": np.zeros((2, 3, 2))}),
+    w.Wrong("observation", np.zeros(3), TypeError, "'prev_action'", quoted="ndarray"),
+    w.Wrong("observation", {"observation": np.zeros(1)}, ValueError, "prev_action", quoted="['observation']"),
+    w.Wrong("observation", bandit(prev_reward=np.full((2, 1), 0.3)), ValueError, "normalised", quoted="0.3"),
+    w.Wrong("state", np.zeros((3, 3, 2)), ValueError, "(2, 3, 2)", quoted="(3, 3, 2)"),
+    w.Wrong("state", 5, ValueError, "(2, 3, 2)", quoted="()"),
+    w.Wrong("episode_start", [True] * 3, ValueError, "(2,)", "(3,)", {"state": np.zeros((2, 3, 2))}),
 ]
 
 
-@pytest.mark.parametrize("row", SCRIPTED, ids=name_of)
-def test_predict_of_a_reference(row: Wrong) -> None:
+@pytest.mark.parametrize("row", SCRIPTED, ids=w.name_of)
+def test_predict_of_a_reference(row: w.Wrong) -> None:
     row.check(references.UCB1().predict, {"observation": bandit()})
 
 
 def test_every_argument_of_a_references_predict_is_in_the_table() -> None:
-    assert_covered(references.UCB1.predict, SCRIPTED, {"deterministic": "has no effect"})
+    w.assert_covered(references.UCB1.predict, SCRIPTED, {"deterministic": "has no effect"})
 
 
 @pytest.mark.parametrize(
@@ -130,7 +117,7 @@ def test_every_argument_of_a_references_predict_is_in_the_table() -> None:
     ],
 )
 def test_observations_of_another_problem(agent: Any, observation: Any, quoted: str, allowed: str) -> None:
-    Wrong("observation", observation, ValueError, allowed, quoted).check(agent.predict)
+    w.Wrong("observation", observation, ValueError, allowed, quoted).check(agent.predict)
 
 
 @pytest.mark.parametrize("agent", [references.BayesOptimal(3, 2), references.GittinsIndex(2)])
@@ -138,6 +125,5 @@ def test_more_pulls_than_planned(agent: Any) -> None:
     pulled = bandit(prev_action=np.eye(3)[[0, 1]])
     _, state = agent.predict(bandit())
     _, state = agent.predict(pulled, state)
-    with pytest.raises(ValueError) as caught:
+    with w.refused(ValueError, "n_pulls", "2 pulls", "all episodes"):
         agent.predict(pulled, state)
-    assert_says(str(caught.value), "n_pulls", "2 pulls", "all episodes")

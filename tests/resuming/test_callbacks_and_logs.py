@@ -1,7 +1,5 @@
 """What a resumed run restores besides the model and its environment: callbacks, logs and folders."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import warnings

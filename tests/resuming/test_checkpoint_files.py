@@ -1,7 +1,5 @@
 """Checkpoints on disk: complete or not there, the newest ones kept, damage and misuse noticed."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import zipfile
@@ -140,11 +138,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (lambda: VecNormalize(make_env(n_envs=3)), "", ValueError, r"must have 2 environments, as .*; it has 3"),
         (make_env, "", ValueError, r"`env` must be VecNormalize around DummyVecEnv.*it is DummyVecEnv"),
         (lambda: VecNormalize(make_env("GridNavi-v0")), "", ValueError, "Observation spaces do not match"),
-        (make_env, "nowhere", FileNotFoundError, r"`path` .*nowhere.* is neither a checkpoint nor a folder"),
         (make_env, "..", FileNotFoundError, "holds no intact checkpoint"),
-        (lambda: 5, "", TypeError, "`env` must be an environment or its registered id"),
     ],
-    ids=["number", "wrappers", "spaces", "nowhere", "no checkpoints", "no environment"],
+    ids=["number", "wrappers", "spaces", "no checkpoints"],
 )
 def test_resume_checks_path_and_env(
     checkpoints: Path, env: Callable[[], Any], path: str, error: type[Exception], message: str
@@ -167,14 +163,6 @@ def test_checkpoints_of_sb3_are_refused(tmp_path: Path) -> None:
 
 
 def test_misuse_of_the_callback_is_refused(checkpoints: Path, tmp_path: Path) -> None:
-    for name in ("save_freq", "keep"):
-        with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
-            TrainingCheckpoint(tmp_path, **{name: 0})
-    with pytest.raises(TypeError, match=r"`log_files` must be a list of patterns, got 'a.csv' of type str"):
-        TrainingCheckpoint(tmp_path, log_files="a.csv")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"`folder` .*file/inside.* cannot be written to"):
-        TrainingCheckpoint(tmp_path / "file" / "inside")
     with pytest.raises(TypeError, match="TrainingCheckpoint is for TransformerPPO, got PPO"):
         PPO("MlpPolicy", "CartPole-v1", n_steps=64).learn(64, callback=TrainingCheckpoint(tmp_path))
     with pytest.raises(ValueError, match=r"`folder` already holds .*checkpoint_128_steps.zip of another run"):

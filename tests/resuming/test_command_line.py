@@ -1,7 +1,5 @@
 """``train --resume``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import pytest
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
 from tests.helpers.resuming import assert_same, assert_same_files, checkpoint_steps
-from tests.helpers.zoo import TINY, train
+from tests.helpers.zoo import TINY, error_of, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,21 +46,11 @@ def test_train_resume_continues_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(list((tmp_path / "dead" / "trmrl").iterdir())) == 1
 
 
-def test_resume_refuses_other_folders_and_options(tmp_path: Path, capsys: Any) -> None:
+def test_resume_refuses_another_environment_or_algorithm(tmp_path: Path, capsys: Any) -> None:
     run = train(tmp_path, *OPTIONS)
-    without = train(tmp_path, *EVALUATED, "--checkpoint-freq", "0")
-    assert not (without / "checkpoints").exists()
-    for arguments, message in (
-        (["--resume", str(tmp_path / "nothing")], "nothing is not the folder of a run"),
-        (["--resume", str(without)], "is neither a checkpoint nor a folder of checkpoints"),
-        (["--resume", str(run), "--env", "GridNavi-v0"], "trains trmrl on BernoulliBandit-v0, got --env GridNavi-v0"),
-        (["--resume", str(run), "--algo", "ppo"], "trains trmrl on BernoulliBandit-v0, got --algo ppo"),
-        (["--checkpoint-freq", "-1"], "argument --checkpoint-freq: must be an integer, 0 or more, got '-1'"),
-    ):
-        capsys.readouterr()
-        with pytest.raises(SystemExit, match="2"):
-            main(["train", *arguments])
-        assert message in capsys.readouterr().err
+    for option, value in (("--env", "GridNavi-v0"), ("--algo", "ppo")):
+        error = error_of(["train", "--resume", run, option, value], capsys)
+        assert f"trains trmrl on BernoulliBandit-v0, got {option} {value}" in error
 
 
 def test_finished_run_continues_to_more_steps(tmp_path: Path) -> None:
@@ -87,6 +75,4 @@ def test_resuming_leaves_the_settings_of_the_run_alone(tmp_path: Path, capsys: A
     assert main(["train", "--resume", str(run), "-n", "80"]) == 0
     assert (config.read_bytes(), config.stat().st_mtime_ns) == before
     (run / "BernoulliBandit-v0" / "args.yml").write_text("")
-    with pytest.raises(SystemExit, match="2"):
-        main(["train", "--resume", str(run)])
-    assert "args.yml" in capsys.readouterr().err
+    assert "args.yml" in error_of(["train", "--resume", run], capsys)

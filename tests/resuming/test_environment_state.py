@@ -1,7 +1,5 @@
 """An environment that continues from the state of another one behaves in exactly the same way."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 from sb3_trmrl.envs.bandit import BernoulliBanditEnv
 from sb3_trmrl.resuming.vec_env_state import set_vec_env_state, vec_env_state
-from tests.helpers.families import EarlyEnd, early_end
+from tests.helpers.environments import EarlyEnd, early_end
 from tests.helpers.resuming import ENV, assert_same, make_env
 
 SHORT = {"HalfCheetahVel-v0": 30, "HalfCheetahDir-v0": 30, "AntDir-v0": 30, "MetaWorldML10-v0": 30}

@@ -1,7 +1,5 @@
 """Runs that fail name the cause and leave their last checkpoint intact."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

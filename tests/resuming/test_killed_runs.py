@@ -1,7 +1,5 @@
 """Runs killed with signal 9 while collecting, updating and writing, resumed, and compared with one that was not."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

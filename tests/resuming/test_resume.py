@@ -1,7 +1,5 @@
 """A run that was interrupted and resumed is bit for bit the same as an uninterrupted one."""
 
-from __future__ import annotations
-
 import doctest
 import random
 import warnings

@@ -20,6 +20,7 @@ from sb3_trmrl import InvalidAgentFile, load_agent
 from sb3_trmrl.sharing.agent import SUFFIX
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_NOISE
 from tests.helpers import agent_mutations, agents_near_limits
+from tests.helpers.agent_mutations import Parts
 from tests.helpers.agents import BOX_ACTION, TRANSITION, VECTOR, sampled_vec_env, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,11 +91,11 @@ def test_a_pickle_inside_is_refused_and_not_run(kind: str, agent_file: Path, tmp
         import numpy as np
 
         tensors = {**load_file(agent_file), "payload": np.frombuffer(payload, np.uint8)}
-        parts = agent_mutations.Parts(agent_file.read_bytes())
+        parts = Parts(agent_file.read_bytes())
         save_file(tensors, path, {agent_mutations.KEY: json.dumps(parts.agent)})
         message = "'payload'.dtype: Invalid enum value 'U8'"
     else:
-        parts = agent_mutations.Parts(agent_file.read_bytes())
+        parts = Parts(agent_file.read_bytes())
         parts.agent["policy"]["activation_fn"] = payload.decode("latin1")
         path.write_bytes(parts.pack())
         message = "policy: activation_fn must be one of Tanh"
@@ -122,16 +123,20 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         load_agent(tmp_path / "agent.safetensors")
 
 
-def _changed(agent_file: Path, folder: Path, *places: Any, value: Any) -> Path:
-    """Return a copy of the file with one value of its description replaced."""
-    parts = agent_mutations.Parts(agent_file.read_bytes())
-    part: Any = parts.agent
-    for place in places[:-1]:
-        part = part[place]
-    part[places[-1]] = value
-    path = folder / "changed.safetensors"
-    path.write_bytes(parts.pack())
-    return path
+@pytest.fixture
+def assert_refused(agent_file: Path, tmp_path: Path) -> Callable[[Callable[[Parts], object], str], None]:
+    """Check that a changed file is refused with a message that names it."""
+    path = tmp_path / "changed.safetensors"
+
+    def check(change: Callable[[Parts], object], message: str) -> None:
+        parts = Parts(agent_file.read_bytes())
+        change(parts)
+        path.write_bytes(parts.pack())
+        with pytest.raises(InvalidAgentFile, match=message) as error:
+            load_agent(path)
+        assert str(error.value).startswith(f"`path` {path} cannot be loaded as an agent: ")
+
+    return check
 
 
 @pytest.mark.parametrize(
@@ -156,12 +161,10 @@ def _changed(agent_file: Path, folder: Path, *places: Any, value: Any) -> Path:
     ],
 )
 def test_messages_name_the_place_and_the_value(
-    places: list[str], value: Any, message: str, agent_file: Path, tmp_path: Path
+    places: list[str], value: Any, message: str, assert_refused: Any
 ) -> None:
-    path = _changed(agent_file, tmp_path, *places, value=value)
-    with pytest.raises(InvalidAgentFile, match=message) as error:
-        load_agent(path)
-    assert str(error.value).startswith(f"`path` {path} cannot be loaded as an agent: ")
+    *outer, last = places
+    assert_refused(lambda parts: reduce(getitem, outer, parts.agent).update({last: value}), message)
 
 
 @pytest.mark.parametrize(
@@ -169,47 +172,41 @@ def test_messages_name_the_place_and_the_value(
     [[], ["policy"], ["policy", "net_arch"], ["observation_space"], ["action_space"], ["normalization"]],
     ids=".".join,
 )
-def test_every_field_is_required_and_no_other_allowed(section: list[str], agent_file: Path, tmp_path: Path) -> None:
-    path = tmp_path / "agent.safetensors"
+def test_every_field_is_required_and_no_other_allowed(
+    section: list[str], agent_file: Path, assert_refused: Any
+) -> None:
+    def record(parts: Parts) -> dict[str, Any]:
+        return reduce(getitem, section, parts.agent)
 
-    def refused(change: Callable[[dict[str, Any]], object], field: str) -> None:
-        parts = agent_mutations.Parts(agent_file.read_bytes())
-        change(reduce(getitem, section, parts.agent))
-        path.write_bytes(parts.pack())
-        with pytest.raises(InvalidAgentFile, match=field):
-            load_agent(path)
-
-    fields = list(reduce(getitem, section, agent_mutations.Parts(agent_file.read_bytes()).agent))
-    for field in fields:
-        refused(lambda record, field=field: record.pop(field), field)
-    refused(lambda record: record.update(more=1), "more")
+    for field in record(Parts(agent_file.read_bytes())):
+        assert_refused(lambda parts, field=field: record(parts).pop(field), field)
+    assert_refused(lambda parts: record(parts).update(more=1), "more")
 
 
 @pytest.mark.parametrize("shift", [-8, 8])
-def test_tensors_fill_the_file_exactly(shift: int, agent_file: Path, tmp_path: Path) -> None:
+def test_tensors_fill_the_file_exactly(shift: int, assert_refused: Any) -> None:
     """The last tensor overlaps the one before it, or leaves a gap; the file has the right size for it."""
-    parts = agent_mutations.Parts(agent_file.read_bytes())
-    last = max(parts.header.values(), key=lambda entry: entry["data_offsets"])
-    last["data_offsets"] = [offset + shift for offset in last["data_offsets"]]
-    parts.body = parts.body[:shift] if shift < 0 else parts.body + bytes(shift)
-    path = tmp_path / "agent.safetensors"
-    path.write_bytes(parts.pack())
-    with pytest.raises(InvalidAgentFile, match="safetensors cannot read it"):
-        load_agent(path)
+
+    def change(parts: Parts) -> None:
+        last = max(parts.header.values(), key=lambda entry: entry["data_offsets"])
+        last["data_offsets"] = [offset + shift for offset in last["data_offsets"]]
+        parts.body = parts.body[:shift] if shift < 0 else parts.body + bytes(shift)
+
+    assert_refused(change, "safetensors cannot read it")
 
 
-def test_the_noise_of_gsde_has_a_limit(agent_file: Path, tmp_path: Path) -> None:
+def test_the_noise_of_gsde_has_a_limit(assert_refused: Any) -> None:
     """The noise matrix has few parameters but would be 900 times as large."""
-    parts = agent_mutations.Parts(agent_file.read_bytes())
-    parts.agent["action_space"] = {"type": "Box", "shape": [900], "dtype": "float32", "low": -1.0, "high": 1.0}
-    parts.agent["policy"] |= {"use_sde": True, "full_std": False, "net_arch": {"pi": [2**16], "vf": [1]}}
-    path = tmp_path / "agent.safetensors"
-    path.write_bytes(parts.pack())
-    with pytest.raises(InvalidAgentFile, match=f"the noise of gSDE has 65536 times 900 numbers, more than {MAX_NOISE}"):
-        load_agent(path)
+
+    def change(parts: Parts) -> None:
+        parts.agent["action_space"] = {**agents_near_limits.BOX, "shape": [900]}
+        parts.agent["policy"] |= {"use_sde": True, "full_std": False, "net_arch": {"pi": [2**16], "vf": [1]}}
+
+    assert_refused(change, f"the noise of gSDE has 65536 times 900 numbers, more than {MAX_NOISE}")
 
 
 def test_the_mutations_start_from_a_valid_file(agent_file: Path, tmp_path: Path) -> None:
     """A file that was unpacked and packed again loads, so refusals are due to the mutations."""
-    path = _changed(agent_file, tmp_path, "env_id", value="BernoulliBandit-v0")
+    path = tmp_path / "agent.safetensors"
+    path.write_bytes(Parts(agent_file.read_bytes()).pack())
     assert load_agent(path).env_kwargs == {"n_arms": 3}

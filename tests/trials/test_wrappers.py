@@ -16,7 +16,7 @@ from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 from sb3_trmrl.envs import tasks
 from sb3_trmrl.trials import multi_episode_trial, previous_transition
 from tests.helpers.agents import SampledEnv
-from tests.helpers.families import EarlyEnd
+from tests.helpers.environments import EarlyEnd
 
 BOX = spaces.Box(-2.0, 3.0, shape=(2, 2), dtype=np.float32)
 

@@ -1,5 +1,7 @@
 """Wrong uses of the wrappers."""
 
+from typing import Any
+
 import gymnasium as gym
 import pytest
 from gymnasium import spaces
@@ -7,21 +9,21 @@ from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 from sb3_trmrl.envs.tasks import TaskObservation
+from tests.helpers import wrong_use as w
 from tests.helpers.agents import SampledEnv
-from tests.helpers.families import EarlyEnd
-from tests.helpers.wrong_use import Wrong, assert_covered, name_of, rows, wrong_integer, wrong_option
+from tests.helpers.environments import EarlyEnd
 
 
 def test_action_of_another_space_reaches_no_observation() -> None:
     env = PreviousTransitionObservation(SampledEnv(action_space=spaces.Discrete(4)))
     env.reset(seed=0)
     for value in (-1, 4, [0, 1], 1.5, "up", None):
-        Wrong("action", value, ValueError, "Discrete(4)").check(env.step)
+        w.Wrong("action", value, ValueError, "Discrete(4)").check(env.step)
 
 
 def test_a_family_without_actions_that_can_be_told() -> None:
     env = SampledEnv(action_space=spaces.Tuple([spaces.Discrete(2)]))
-    Wrong("env", env, TypeError, "MultiDiscrete", quoted="Tuple").check(PreviousTransitionObservation)
+    w.Wrong("env", env, TypeError, "MultiDiscrete", quoted="Tuple").check(PreviousTransitionObservation)
 
 
 class Incomplete(EarlyEnd):
@@ -34,13 +36,13 @@ def two_tasks(n: int) -> list[float]:
     return [0.5, 0.5]
 
 
-NO_ENVIRONMENT = rows("env", (5, "GridNavi-v0", None, EarlyEnd), TypeError, "a Gymnasium environment")
+NO_ENVIRONMENT = w.rows("env", (5, "GridNavi-v0", None, EarlyEnd), TypeError, "a Gymnasium environment")
 TRIAL = [
     *NO_ENVIRONMENT,
-    Wrong("env", gym.make("CartPole-v1"), TypeError, "lacks sample_tasks, set_task, get_task", quoted="CartPole-v1"),
-    Wrong("env", Incomplete(), TypeError, "lacks set_task", quoted="Incomplete"),
+    w.Wrong("env", gym.make("CartPole-v1"), TypeError, "lacks sample_tasks, set_task, get_task", quoted="CartPole-v1"),
+    w.Wrong("env", Incomplete(), TypeError, "lacks set_task", quoted="Incomplete"),
     *(
-        Wrong("env", env, ValueError, "PreviousTransitionObservation(MultiEpisodeTrial(env))", quoted=quoted)
+        w.Wrong("env", env, ValueError, "PreviousTransitionObservation(MultiEpisodeTrial(env))", quoted=quoted)
         for env, quoted in (
             (PreviousTransitionObservation(EarlyEnd()), "already contains PreviousTransitionObservation"),
             (
@@ -51,43 +53,46 @@ TRIAL = [
             (gym.make("GridNavi-v0"), "registers contain both"),
         )
     ),
-    *wrong_integer("episodes_per_trial"),
-    *wrong_option("trial_end", "terminated", or_none=True),
-    *rows("tasks", (3, "abc", b"abc"), TypeError, "a sequence of tasks"),
-    Wrong("tasks", [], ValueError, "at least one task", quoted="()"),
+    *w.wrong_integer("episodes_per_trial"),
+    *w.wrong_option("trial_end", "terminated", or_none=True),
+    *w.rows("tasks", (3, "abc", b"abc"), TypeError, "a sequence of tasks"),
+    w.Wrong("tasks", [], ValueError, "at least one task", quoted="()"),
 ]
+PREVIOUS_KEYS = ("prev_action", "prev_reward", "prev_done")
 PREVIOUS = [
     *NO_ENVIRONMENT,
-    Wrong("env", PreviousTransitionObservation(EarlyEnd()), ValueError, "none of the new keys", quoted="'prev_action'"),
     *(
-        Wrong("env", SampledEnv(spaces.Dict({key: spaces.Discrete(2)})), ValueError, "none of the new keys", repr(key))
-        for key in ("prev_action", "prev_reward", "prev_done")
+        w.Wrong("env", env, ValueError, "none of the new keys", quoted=repr(key))
+        for env, key in (
+            (PreviousTransitionObservation(EarlyEnd()), "prev_action"),
+            *((SampledEnv(spaces.Dict({key: spaces.Discrete(2)})), key) for key in PREVIOUS_KEYS),
+        )
     ),
-    *wrong_option("across_episodes", "zero"),
+    *w.wrong_option("across_episodes", "zero"),
 ]
 TASK_OBSERVATION = [
     *NO_ENVIRONMENT,
-    Wrong("env", gym.make("CartPole-v1"), TypeError, "a TaskEnv", quoted="CartPoleEnv"),
+    w.Wrong("env", gym.make("CartPole-v1"), TypeError, "a TaskEnv", quoted="CartPoleEnv"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("wrapper", "row"),
-    [
-        *((MultiEpisodeTrial, row) for row in TRIAL),
-        *((PreviousTransitionObservation, row) for row in PREVIOUS),
-        *((TaskObservation, row) for row in TASK_OBSERVATION),
-    ],
-    ids=name_of,
-)
-def test_wrapper(wrapper: type[gym.Wrapper], row: Wrong) -> None:
-    row.check(wrapper, {"env": EarlyEnd()})
+WRAPPERS = [
+    w.Table(wrapper, {"env": EarlyEnd()}, table)
+    for wrapper, table in (
+        (MultiEpisodeTrial, TRIAL),
+        (PreviousTransitionObservation, PREVIOUS),
+        (TaskObservation, TASK_OBSERVATION),
+    )
+]
+
+
+@w.each_row(WRAPPERS)
+def test_wrapper(function: type[gym.Wrapper], right: dict[str, Any], row: w.Wrong) -> None:
+    row.check(function, right)
 
 
 def test_every_argument_of_the_wrappers_is_in_the_table() -> None:
-    assert_covered(MultiEpisodeTrial, TRIAL)
-    assert_covered(PreviousTransitionObservation, PREVIOUS)
-    assert_covered(TaskObservation, TASK_OBSERVATION)
+    w.assert_all_covered(WRAPPERS)
 
 
 def test_a_family_that_draws_two_tasks_at_once() -> None:

@@ -12,7 +12,7 @@ import pytest
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.analysis.ablations import plot_ablations
 from sb3_trmrl.zoo.ablations import ablation_runs, read_ablations, train_ablations
-from tests.helpers.wrong_use import Wrong, assert_covered, name_of, wrong_integer
+from tests.helpers import wrong_use as w
 from tests.helpers.zoo import ENV, assert_picture
 
 GRID = {"n_layers": (1, 2), "initialization": ("tfixup", "default")}
@@ -91,39 +91,35 @@ def test_the_ablation_command_trains_what_is_missing(tmp_path: Path) -> None:
         main(["analyze", "ablations", *arguments, "--no-such-option", "--output", str(tmp_path / "other")])
 
 
-#: Function, its other arguments, its rows, and the arguments that need none with the reason
-TABLE: list[tuple[Callable[..., Any], dict[str, Any], list[Wrong], dict[str, str]]] = [
-    (
+TABLES = [
+    w.Table(
         train_ablations,
         {"runs": [], "env_id": ENV, "n_timesteps": 10},
-        [*wrong_integer("n_timesteps"), *wrong_integer("n_evaluations")],
+        [*w.wrong_integer("n_timesteps"), *w.wrong_integer("n_evaluations")],
         dict.fromkeys(("runs", "env_id"), "result and argument of ablation_runs")
         | {"arguments": "checked by `trmrl train`"},
     ),
-    (
+    w.Table(
         ablation_runs,
         {"env_id": ENV, "folder": "runs", "seeds": [0]},
         [
-            Wrong("env_id", "Mistyped-v0", ValueError, "registered"),
-            Wrong("grid", {}, ValueError, "not be empty"),
-            Wrong("grid", {"depth": (1,)}, ValueError, "TrMRLPolicy", quoted="'depth'"),
-            Wrong("grid", {"n_layers": 2}, TypeError, "a list of values", quoted="2"),
-            Wrong("seeds", [], ValueError, "not be empty"),
-            Wrong("seeds", [-1], ValueError, "at least 0", quoted="-1"),
-            Wrong("seeds", ["a"], TypeError, "integer", quoted="'a'"),
+            w.Wrong("env_id", "Mistyped-v0", ValueError, "registered"),
+            w.Wrong("grid", {}, ValueError, "not be empty"),
+            w.Wrong("grid", {"depth": (1,)}, ValueError, "TrMRLPolicy", quoted="'depth'"),
+            w.Wrong("grid", {"n_layers": 2}, TypeError, "a list of values", quoted="2"),
+            w.Wrong("seeds", [], ValueError, "not be empty"),
+            w.Wrong("seeds", [-1], ValueError, "at least 0", quoted="-1"),
+            w.Wrong("seeds", ["a"], TypeError, "integer", quoted="'a'"),
         ],
         {"folder": "made when the runs are"},
     ),
 ]
 
 
-@pytest.mark.parametrize(
-    ("function", "right", "row"), [(each, right, row) for each, right, rows, _ in TABLE for row in rows], ids=name_of
-)
-def test_wrong_use(function: Callable[..., Any], right: dict[str, Any], row: Wrong) -> None:
-    row.check(lambda **arguments: list(function(**arguments)), right)
+@w.each_row(TABLES)
+def test_wrong_use(function: Callable[..., Any], right: dict[str, Any], row: w.Wrong) -> None:
+    row.check(function, right)
 
 
 def test_every_argument_is_in_the_table() -> None:
-    for function, _, rows, without in TABLE:
-        assert_covered(function, rows, without)
+    w.assert_all_covered(TABLES)

@@ -15,6 +15,7 @@ from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.envs.tasks import TaskEnv, in_trials
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS
+from tests.helpers.environments import ToyFamily
 from tests.helpers.zoo import TINY, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,32 +90,23 @@ def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, 
     assert loaded == [run, run / env_id]
 
 
-class KnownSuccess(TaskEnv):
+class KnownSuccess(ToyFamily, TaskEnv):
     """Episodes of three steps with success at the second one for tasks below 7"""
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def draw_tasks(self, n: int, rng: np.random.Generator) -> list[int]:
-        return rng.integers(20, size=n).tolist()
-
     def held_out_tasks(self, split: str, n: int = N_HELD_OUT_TASKS) -> list[int]:
         return list(range(n))
 
-    def set_task(self, task: Any) -> None:
-        self._task = task
-
-    def get_task(self) -> int:
-        return self._task
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self._time = 0
         return np.zeros(1, np.float32), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._time += 1
-        success = self._task < 7 and self._time == 2
+        success = self.task < 7 and self._time == 2
         return np.zeros(1, np.float32), 1.0, False, self._time == 3, {"is_success": success}
 
 

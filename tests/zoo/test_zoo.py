@@ -44,9 +44,12 @@ def make_manager(folder: Path, algo: str, env_id: str, **kwargs: Any) -> TrMRLEx
     return TrMRLExperimentManager(args, algo, env_id, str(folder), env_kwargs=env_kwargs, **{**defaults, **kwargs})
 
 
-def evaluation_env(manager: TrMRLExperimentManager) -> Any:
+def set_up(folder: Path, algo: str, env_id: str, **kwargs: Any) -> tuple[TrMRLExperimentManager, Any, Any, Any]:
+    """Return the manager, the saved hyperparameters, the model and the environment for evaluation."""
+    manager = make_manager(folder, algo, env_id, **kwargs)
+    model, saved = manager.setup_experiment()  # type: ignore[misc]
     (callback,) = [callback for callback in manager.callbacks if isinstance(callback, EvalCallback)]
-    return callback.eval_env
+    return manager, saved, model, callback.eval_env
 
 
 # Schedules
@@ -174,9 +177,7 @@ def test_vf_learning_rate_strings_reach_the_optimiser(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_eval_envs", [1, 3, 20, 25])
 def test_every_validation_task_is_visited_once(n_eval_envs: int, tmp_path: Path) -> None:
-    manager = make_manager(tmp_path, "trmrl", ENV, n_eval_envs=n_eval_envs, n_eval_episodes=20)
-    model, _ = manager.setup_experiment()  # type: ignore[misc]
-    env = evaluation_env(manager)
+    *_, model, env = set_up(tmp_path, "trmrl", ENV, n_eval_envs=n_eval_envs, n_eval_episodes=20)
     expected = gym.make(ENV, split="validation").get_wrapper_attr("tasks")
     for _ in range(2):
         visited: list[Any] = []
@@ -193,19 +194,15 @@ def test_every_validation_task_is_visited_once(n_eval_envs: int, tmp_path: Path)
 
 def test_env_kwargs_are_merged_and_reach_evaluation_and_args(tmp_path: Path) -> None:
     hyperparams = dict(SMALL, env_kwargs=dict(n_arms=3, n_pulls=4))
-    manager = make_manager(tmp_path, "ppo", ENV, hyperparams=hyperparams, env_kwargs=dict(n_pulls=6))
-    model, saved = manager.setup_experiment()  # type: ignore[misc]
+    manager, saved, model, env = set_up(tmp_path, "ppo", ENV, hyperparams=hyperparams, env_kwargs=dict(n_pulls=6))
     assert saved["env_kwargs"] == manager.args.env_kwargs == dict(n_arms=3, n_pulls=6)
-    env = evaluation_env(manager)
     for vec_env in (model.env, env):
         assert vec_env.action_space.n == 3
         assert vec_env.get_attr("n_pulls")[0] == 6
     assert env.get_attr("tasks")[0] is not None and model.env.get_attr("tasks") == [None, None]
     env.close()
 
-    manager = make_manager(tmp_path, "ppo", ENV, eval_env_kwargs=dict(split="test", n_arms=2))
-    manager.setup_experiment()
-    env = evaluation_env(manager)
+    *_, env = set_up(tmp_path, "ppo", ENV, eval_env_kwargs=dict(split="test", n_arms=2))
     expected = gym.make(ENV, split="test", n_arms=2).get_wrapper_attr("tasks")
     assert env.get_attr("tasks")[0] == expected
     env.close()
@@ -218,9 +215,7 @@ def test_evaluation_has_a_seed_of_its_own(tmp_path: Path) -> None:
     assert len(evaluation) == 20 * len(first)
     assert not training & evaluation
 
-    manager = make_manager(tmp_path, "trmrl", "CartPole-v1")
-    model, _ = manager.setup_experiment()  # type: ignore[misc]
-    env = evaluation_env(manager)
+    manager, _, model, env = set_up(tmp_path, "trmrl", "CartPole-v1")
     assert not np.allclose(env.reset()[0], model.env.reset()[0])
     assert manager.seed == 0
     env.close()
@@ -286,9 +281,8 @@ def test_stock_algorithms_elsewhere_use_the_zoos_settings(tmp_path: Path, capfd:
 def test_vec_normalize_leaves_flags_and_actions_alone(tmp_path: Path) -> None:
     hyperparams = dict(SMALL, normalize=True)
     for env_id, keys in (("HalfCheetahVel-v0", ["observation", "prev_reward"]), ("TabularMDP-v0", ["prev_reward"])):
-        manager = make_manager(tmp_path, "trmrl", env_id, hyperparams=dict(hyperparams))
-        model, _ = manager.setup_experiment()  # type: ignore[misc]
-        for env in (model.env, evaluation_env(manager)):
+        *_, model, eval_env = set_up(tmp_path, "trmrl", env_id, hyperparams=dict(hyperparams))
+        for env in (model.env, eval_env):
             assert isinstance(env, VecNormalize)
             assert env.norm_obs_keys == keys
             env.close()
