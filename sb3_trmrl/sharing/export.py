@@ -69,7 +69,7 @@ def export_agent(
     statistics = ObservationStatistics.from_vec_normalize(normalizer)
     policy: Any = model.policy
     if statistics is not None:
-        _check_shapes(statistics, policy.observation_space, model.get_env())
+        check_shapes(statistics, policy.observation_space, model.get_env())
     try:
         description = Description(
             format=FORMAT,
@@ -109,7 +109,7 @@ def write_agent(target: Path, data: bytes) -> None:
         raise ValueError(f"cannot write the agent to `path` {str(target)!r}: {error}") from error
 
 
-def _check_shapes(statistics: ObservationStatistics, space: spaces.Space[Any], env: VecEnv | None) -> None:
+def check_shapes(statistics: ObservationStatistics, space: spaces.Space[Any], env: VecEnv | None) -> None:
     """Raise a ValueError if a wrapper around VecNormalize changes observations, as VecFrameStack does."""
     parts: Any = space.spaces if isinstance(space, spaces.Dict) else {None: space}
     if all(key not in parts or mean.shape == parts[key].shape for key, (mean, _) in statistics.key_stats.items()):

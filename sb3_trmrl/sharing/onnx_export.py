@@ -28,7 +28,7 @@ from torch import nn
 from sb3_trmrl.common.checks import check_instance, check_positive_int
 from sb3_trmrl.memory.extractor import TransformerExtractor, encode_positions, sinusoidal_frequencies
 from sb3_trmrl.memory.tokens import Tokens
-from sb3_trmrl.sharing.export import agent_path, write_agent
+from sb3_trmrl.sharing.export import agent_path, check_shapes, write_agent
 from sb3_trmrl.sharing.statistics import ObservationStatistics
 from sb3_trmrl.transformer_ppo.policies import PREV_DONE, TrMRLPolicy
 
@@ -56,7 +56,10 @@ def export_onnx(
             raise ValueError(f"`max_steps` must be None with memory='window', got {max_steps}")
     _check_packages()
     normalizer = model.get_vec_normalize_env() if vec_normalize is None else vec_normalize
-    agent = AgentStep(policy, ObservationStatistics.from_vec_normalize(normalizer), max_steps)
+    statistics = ObservationStatistics.from_vec_normalize(normalizer)
+    if statistics is not None:
+        check_shapes(statistics, policy.observation_space, model.get_env())
+    agent = AgentStep(policy, statistics, max_steps)
     for name, tensor in agent.state_dict().items():
         if not bool(th.isfinite(tensor).all()) and not name.startswith("actions."):  # bounds may be infinite
             raise ValueError(f"the agent cannot be exported: {name!r} has numbers that are not finite")
@@ -123,7 +126,7 @@ class AgentStep(nn.Module):
                 f"the agent cannot be exported: VecNormalize has statistics of the keys {unknown}, and the policy "
                 f"reads {list(self.spaces) if self.is_dict else 'arrays'}"
             )
-        self.normalizers = nn.ModuleList(_normalizer(statistics, space, key) for key, space in self.spaces.items())
+        self.normalizers = nn.ModuleList(_normalizer(statistics, key) for key in self.spaces)
         # The critic is left out, and the model keeps its device and mode
         parts = nn.ModuleList([policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net])
         transformer, self.policy_net, self.action_net = deepcopy(parts).to("cpu")
@@ -154,10 +157,10 @@ class AgentStep(nn.Module):
         return self.actions(self.action_net(self.policy_net(episodic))), *memory
 
 
-def _normalizer(statistics: ObservationStatistics | None, space: spaces.Space[Any], key: str) -> nn.Module:
+def _normalizer(statistics: ObservationStatistics | None, key: str) -> nn.Module:
     """Return the normalisation of a key of the observation, "" for observations other than a Dict."""
     stats = None if statistics is None else statistics.key_stats.get(key or None)
-    return nn.Identity() if statistics is None or stats is None else _Normalizer(statistics, stats, space)
+    return nn.Identity() if statistics is None or stats is None else _Normalizer(statistics, stats)
 
 
 class _Normalizer(nn.Module):
@@ -166,14 +169,9 @@ class _Normalizer(nn.Module):
     mean: th.Tensor
     std: th.Tensor
 
-    def __init__(self, statistics: ObservationStatistics, stats: tuple[Any, Any], space: spaces.Space[Any]) -> None:
+    def __init__(self, statistics: ObservationStatistics, stats: tuple[Any, Any]) -> None:
         super().__init__()
         mean, var = stats
-        if mean.shape != space.shape:
-            raise ValueError(
-                f"the agent cannot be exported: VecNormalize has statistics of shape {mean.shape}, and the policy "
-                f"reads observations of shape {space.shape}. Stack frames before VecNormalize"
-            )
         self.clip_obs = statistics.clip_obs
         self.register_buffer("mean", th.as_tensor(np.array(mean, dtype=np.float64)))
         self.register_buffer("std", th.as_tensor(np.sqrt(np.array(var, dtype=np.float64) + statistics.epsilon)))

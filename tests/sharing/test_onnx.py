@@ -261,7 +261,7 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"PyTorch cannot trace its policy: .*data-dependent"):
         tiny_model(sampled_vec_env(), dict(features_extractor_class=_Branching)).export_onnx(tmp_path / "agent")
     stacked = tiny_model(VecFrameStack(VecNormalize(sampled_vec_env()), 2))
-    with pytest.raises(ValueError, match=r"statistics of shape \(3,\), and the policy reads .* shape \(6,\)"):
+    with pytest.raises(ValueError, match="VecFrameStack outside VecNormalize changes the observations"):
         stacked.export_onnx(tmp_path / "agent")
     broken = tiny_model(sampled_vec_env())
     with th.no_grad():
