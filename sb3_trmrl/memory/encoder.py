@@ -178,7 +178,7 @@ class TransformerEncoder(nn.Module):
             memories = layer(memories, memories, attend_to_visible(causal))
         # Only the newest slot of the last layer is read
         newest = lengths - 1
-        rows = th.arange(len(lengths), device=lengths.device)
+        rows = th.arange(lengths.shape[0], device=lengths.device)
         attend = attend_to_visible(causal[newest, None, None])
         last = self.layers[-1](memories[rows, newest, None], memories, attend)
         episodic: th.Tensor = self.final_norm(last[:, 0])

@@ -52,7 +52,16 @@ def sinusoidal_positions(positions: th.Tensor, d_model: int) -> th.Tensor:
     :param d_model: Width D, even
     :return: (N, D)
     """
-    frequencies = 10_000.0 ** (-th.arange(0, d_model, 2, device=positions.device) / d_model)
+    return encode_positions(positions, sinusoidal_frequencies(d_model, positions.device))
+
+
+def sinusoidal_frequencies(d_model: int, device: th.device) -> th.Tensor:
+    """Return the frequencies of :func:`sinusoidal_positions`, (D / 2,)."""
+    return 10_000.0 ** (-th.arange(0, d_model, 2, device=device) / d_model)
+
+
+def encode_positions(positions: th.Tensor, frequencies: th.Tensor) -> th.Tensor:
+    """Return sine and cosine of positions (N,) at frequencies (D / 2,), interleaved, (N, D)."""
     angles = positions[:, None] * frequencies
     return th.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
 

@@ -60,10 +60,7 @@ def export_agent(
     summary: dict[str, Any] | None = None,
 ) -> Path:
     """Write a trained agent, see :meth:`sb3_trmrl.TransformerPPO.export`."""
-    target = check_path("path", path)
-    target = target if target.suffix else target.with_name(f"{target.name}{SUFFIX}")
-    if target.suffix != SUFFIX:
-        raise ValueError(f"`path` must end with {SUFFIX}, got {str(path)!r}")
+    target = agent_path(path, SUFFIX)
     check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
     known_id, known_kwargs = _known_environment(model.get_env())
     if env_id is None or env_id == known_id:
@@ -72,7 +69,7 @@ def export_agent(
     statistics = ObservationStatistics.from_vec_normalize(normalizer)
     policy: Any = model.policy
     if statistics is not None:
-        _check_shapes(statistics, policy.observation_space, model.get_env())
+        check_shapes(statistics, policy.observation_space, model.get_env())
     try:
         description = Description(
             format=FORMAT,
@@ -90,15 +87,29 @@ def export_agent(
         read_agent(data, th.device("cpu"))  # never write a file that could not be loaded
     except InvalidAgentFile as error:
         raise ValueError(f"the agent cannot be exported: {error}") from error
+    write_agent(target, data)
+    return target
+
+
+def agent_path(path: str | PathLike[str], suffix: str) -> Path:
+    """Return the file to write, with the suffix added to a name without suffix; another suffix is a ``ValueError``."""
+    target = check_path("path", path)
+    target = target if target.suffix else target.with_name(f"{target.name}{suffix}")
+    if target.suffix != suffix:
+        raise ValueError(f"`path` must end with {suffix}, got {str(path)!r}")
+    return target
+
+
+def write_agent(target: Path, data: bytes) -> None:
+    """Write a file that is complete or not there. A ``ValueError`` names ``path`` if it cannot be written."""
     try:
         with atomic_file(make_place(target)) as file:
             file.write(data)
     except OSError as error:
         raise ValueError(f"cannot write the agent to `path` {str(target)!r}: {error}") from error
-    return target
 
 
-def _check_shapes(statistics: ObservationStatistics, space: spaces.Space[Any], env: VecEnv | None) -> None:
+def check_shapes(statistics: ObservationStatistics, space: spaces.Space[Any], env: VecEnv | None) -> None:
     """Raise a ValueError if a wrapper around VecNormalize changes observations, as VecFrameStack does."""
     parts: Any = space.spaces if isinstance(space, spaces.Dict) else {None: space}
     if all(key not in parts or mean.shape == parts[key].shape for key, (mean, _) in statistics.key_stats.items()):

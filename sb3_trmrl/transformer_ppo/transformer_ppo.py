@@ -117,7 +117,7 @@ class TransformerPPO(PPO):
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
     #: Functions that packages above this one register: they import this class, not vice versa
-    _export: ClassVar[Callable[..., pathlib.Path] | None] = None
+    _exporters: ClassVar[dict[str, Callable[..., pathlib.Path]]] = {}
     _resume: ClassVar[Callable[..., Any] | None] = None
 
     policy: TrMRLPolicy
@@ -469,11 +469,12 @@ class TransformerPPO(PPO):
         cls._resume = classmethod(resume)  # type: ignore[assignment]
 
     @classmethod
-    def register_exporter(cls, export: Callable[..., pathlib.Path]) -> None:
+    def register_exporter(cls, name: str, export: Callable[..., pathlib.Path]) -> None:
         """
-        :param export: Function of a model and the arguments of :meth:`export`, which calls it
+        :param name: Name of the method that calls it, :meth:`export` or :meth:`export_onnx`
+        :param export: Function of a model and the arguments of this method
         """
-        cls._export = export
+        cls._exporters[name] = export
 
     def _environments(self, callback: MaybeCallback) -> list[VecEnv]:
         """Return the training environment and the environments of callbacks."""
@@ -570,9 +571,45 @@ class TransformerPPO(PPO):
             spaces are not among those of PPO, or the agent uses a class that is not part of this package or of SB3
             (policy, features extractor, activation function)
         """
-        export = type(self)._export
-        assert export is not None, "sb3_trmrl.sharing has not been imported"
-        return export(self, path, env_id, env_kwargs, vec_normalize, summary)
+        return self._exporter("export")(self, path, env_id, env_kwargs, vec_normalize, summary)
+
+    def export_onnx(
+        self, path: str | pathlib.Path, vec_normalize: VecNormalize | None = None, max_steps: int | None = None
+    ) -> pathlib.Path:
+        """
+        Write the agent as one ONNX graph, which runs without PyTorch. A run of the graph is one step of any number of
+        environments B. Its actions are those of ``predict(..., deterministic=True)``, except for rounding. An existing
+        file is replaced only once the new one is complete. Needs the extra ``onnx``.
+
+        Inputs are ``observation``, (B, \\*observation), or ``observation.<key>`` for each key of a Dict observation;
+        the memory; and ``reset``, booleans (B,): the memory of these environments is emptied first. Images have their
+        channels first. Outputs are ``action``, (B, \\*action), and ``next_memory.<name>`` for each input
+        ``memory.<name>`` of the next step. A memory of zeros is empty. For L layers, H heads and width D, the inputs of
+        the memory are:
+
+        - with ``memory="window"``: ``memory.window``, (B, ``context_length``, D), and ``memory.length``, integers (B,)
+        - with ``memory="full"``: ``memory.keys`` and ``memory.values``, both (B, L, slots, H, D / H), and
+          ``memory.length``. There are ``context_length`` slots (1,024 by default), 8 L D bytes each, or ``max_steps``
+          slots if that is less
+
+        The graph includes the statistics of VecNormalize and, with ``reset_memory_on="episode"``, resets at
+        ``prev_done``. It does not check observations.
+
+        :param path: File to write; the suffix ``.onnx`` is added to a name without suffix
+        :param vec_normalize: Wrapper with the statistics of observations, by default that of the model's environment
+        :param max_steps: With ``memory="full"``, the largest number of steps between two resets. If there are more, the
+            agent sees only the newest ``max_steps`` observations, and its actions differ from those of ``predict``
+        :return: The file
+        :raises ModuleNotFoundError: without the extra ``onnx``
+        :raises TypeError: if an argument has the wrong type
+        :raises ValueError: if ``path`` cannot be written to, ``max_steps`` is below 1 or is given with
+            ``memory="window"``, the policy is of a subclass, or PyTorch cannot trace its features extractor
+        """
+        return self._exporter("export_onnx")(self, path, vec_normalize, max_steps)
+
+    def _exporter(self, name: str) -> Callable[..., pathlib.Path]:
+        assert name in self._exporters, "sb3_trmrl.sharing has not been imported"
+        return self._exporters[name]
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_last_memory", "_last_resets", "start_from"]

@@ -255,7 +255,7 @@ def test_other_things_that_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="only a TrMRLPolicy can be exported, got a _OwnPolicy"):
         tiny_model(sampled_vec_env(), policy=_OwnPolicy).export(tmp_path / "agent")
     stacked = tiny_model(VecFrameStack(VecNormalize(sampled_vec_env()), 2)).learn(32)
-    with pytest.raises(ValueError, match=r"'observations.mean' must be F64 of shape \(6,\).*\(3,\)"):
+    with pytest.raises(ValueError, match="VecFrameStack outside VecNormalize changes the observations"):
         stacked.export(tmp_path / "agent")
     broken = tiny_model(sampled_vec_env())
     with th.no_grad():
