@@ -116,7 +116,7 @@ class Run:
         path = _existing(self.folder / "evaluations.npz")
         if path is None:
             return None
-        with file_errors(path, "evaluations: timesteps and results"), np.load(path) as data:
+        with file_errors(path, "evaluations: timesteps and results"), path.open("rb") as file, np.load(file) as data:
             return data["timesteps"], data["results"]
 
     def successes(self) -> np.ndarray | None:
@@ -124,6 +124,6 @@ class Run:
         path = _existing(self.folder / HISTORY)
         if path is None:
             return None
-        with file_errors(path, "evaluations by episode"), np.load(path) as data:
+        with file_errors(path, "evaluations by episode"), path.open("rb") as file, np.load(file) as data:
             successes: np.ndarray | None = data.get("successes")
             return successes
