@@ -15,6 +15,9 @@ def watched_workers(environments: Iterable[VecEnv]) -> Iterator[None]:
     # SB3 would wait for ever for a worker whose pipe another one keeps open, or in close()
     found = (env.unwrapped for env in environments)
     vec_envs = [env for env in dict.fromkeys(found) if isinstance(env, SubprocVecEnv) and not env.closed]
+    if not vec_envs:  # most runs have no workers, and need no thread
+        yield
+        return
     dead: dict[int, int] = {}  # exit codes by index
     reader, writer = Pipe(duplex=False)
     thread = Thread(target=_watch, args=(vec_envs, reader, dead), daemon=True)
@@ -33,6 +36,7 @@ def watched_workers(environments: Iterable[VecEnv]) -> Iterator[None]:
     finally:
         writer.close()
         thread.join(timeout=5)
+        reader.close()
 
 
 def _watch(vec_envs: list[SubprocVecEnv], stop: connection.Connection, dead: dict[int, int]) -> None:

@@ -23,10 +23,13 @@ class RunLock:
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
-            raise ValueError(f"the run in {folder} is being trained by {self._owner.read_text()}") from None
+            # The owner writes its name just after it has locked the folder
+            owner = self._owner.read_text() if self._owner.exists() else "another process"
+            raise ValueError(f"the run in {folder} is being trained by {owner}") from None
         self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
 
     def release(self) -> None:
         """Let other processes write to the folder."""
-        self._owner.unlink(missing_ok=True)
-        self._lock.release()
+        if self._lock.is_locked:  # by this process
+            self._owner.unlink(missing_ok=True)
+            self._lock.release()

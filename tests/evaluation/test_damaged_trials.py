@@ -8,16 +8,8 @@ import pytest
 
 from sb3_trmrl import MultiEpisodeTrial, evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+from tests.helpers.agents import Still
 from tests.helpers.environments import EarlyEnd
-
-
-class Still:
-    """An agent that always takes the first action."""
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> Any:
-        return np.zeros(len(episode_start), dtype=int), None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -114,6 +114,13 @@ class SampledEnv(gym.Env):
         return observation
 
 
+class Still:
+    """An agent that always takes the first action."""
+
+    def predict(self, observation: Any, state: Any = None, episode_start: Any = None, **_: Any) -> Any:
+        return np.zeros(len(episode_start), dtype=int), None
+
+
 class LinearFeatures(BaseFeaturesExtractor):
     """A custom features extractor with an argument."""
 

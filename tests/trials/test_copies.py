@@ -4,22 +4,14 @@ import warnings
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_trmrl import AdaptationEvalCallback, evaluate_adaptation, share_tasks
-from tests.helpers.agents import tiny_model
+from tests.helpers.agents import Still, tiny_model
 
 COPIES = "several copies of an environment visit the same tasks"
-
-
-class Still:
-    """An agent that always takes the first action."""
-
-    def predict(self, observation: Any, state: Any = None, episode_start: Any = None, **_: Any) -> Any:
-        return np.zeros(len(episode_start), dtype=int), None
 
 
 def tasks_met(env: Any) -> set[Any]:
