@@ -26,6 +26,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_trmrl.common.checks import check_instance, check_positive_int
+from sb3_trmrl.memory.encoder import attention_mask
 from sb3_trmrl.memory.extractor import TransformerExtractor, encode_positions, sinusoidal_frequencies
 from sb3_trmrl.memory.tokens import Tokens
 from sb3_trmrl.sharing.export import agent_path, check_shapes, write_agent
@@ -234,7 +235,9 @@ class _Cache(nn.Module):
         length = th.where(reset, 1, memory[2] + 1)
         slots = th.arange(self.n_slots)
         is_newest = (slots == ((length - 1) % self.n_slots)[:, None])[:, :, None, None]
-        visible = (slots < length[:, None])[:, None, None]
+        newest = length[:, None] - 1
+        distances = th.where(newest < self.n_slots, newest - slots, (newest - slots) % self.n_slots)
+        mask = attention_mask(self.transformer.encoder.relative_positions, distances[:, None])
         memories = self.transformer.working_memories(tokens)
         if self.transformer.positional_encoding == "sinusoidal":
             memories = memories + encode_positions(length - 1, self.frequencies)
@@ -245,7 +248,7 @@ class _Cache(nn.Module):
             k, v = (th.where(is_newest, new[:, None], old[:, index]) for new, old in ((k, keys), (v, values)))
             written.append((k, v))
             k, v = k.transpose(1, 2), v.transpose(1, 2)
-            return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=visible)[:, :, 0]
+            return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask)[:, :, 0]
 
         for layer in self.transformer.encoder.layers:
             memories = layer(memories, memories, attend)
