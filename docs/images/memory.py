@@ -62,7 +62,8 @@ def draw_trial(axes: Axes) -> None:
         y = 10.8 - 1.2 * row
         box(axes, first + 0.05, y, NOW - first + 0.8, 0.9, str(NOW - first + 1), "#56607a", True)
         axes.text(NOW + 1.2, y + 0.45, text, **CODE)
-    text = f"Number of tokens in memory now\n(context_length={N} for the window,\nlonger than the trial for the\nfull memory)"
+    text = f"Number of tokens in memory now\n(context_length={N} for the window,\n"
+    text += "longer than the trial for the\nfull memory)"
     axes.text(0, 10.1, text, va="center")
     arrow(axes, (0, 6.5), (end - 0.1, 6.5), "<|-|>")
     text = "returns and advantages are computed over the whole trial"

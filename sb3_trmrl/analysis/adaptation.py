@@ -30,6 +30,7 @@ def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -
             axes.plot(episodes, result.returns.T, color=colour, alpha=0.2, linewidth=0.8)
         interval = result.interval().T
         draw_means(axes, episodes, result.mean_returns, *interval, fmt="o-", color=colour, capsize=4, label=name)
+    axes.axhline(0, color="0.5", linewidth=0.8)  # small differences must look small
     axes.set_ylabel("return of the episode")
     count_episodes(axes)
     axes.grid(alpha=0.3)

@@ -175,13 +175,15 @@ def plot_targets(
     values = result.infos[name][:, 0]
     order = np.argsort(result.tasks)
     shown = np.unique(order[np.linspace(0, len(order) - 1, n_shown).round().astype(int)])  # lowest to highest target
-    for index, colour in zip(sorted(shown, key=lambda task: result.tasks[task]), COLOURS, strict=False):
+    from_highest = sorted(shown, key=lambda task: -float(result.tasks[task]))  # the order of the lines in the plot
+    for index, colour in zip(from_highest, COLOURS, strict=False):
         steps = values[index][~np.isnan(values[index])]
         target = float(result.tasks[index])
         label = f"target {task_label(target, _UNITS.get(name, ''))}"
         axes.plot(np.arange(1, len(steps) + 1), smooth(steps, 11), color=colour, label=label)
         axes.axhline(target, color=colour, linestyle=":", linewidth=1)
     axes.set(xlabel="step of the first episode", ylabel=f"{_label(name)}, mean of 11 steps")
+    axes.autoscale_view()  # with a margin below the lowest target too
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     finish(figure, path, title)
