@@ -55,7 +55,6 @@ def plot_ablations(result: Ablations, path: str | Path) -> None:
             interval = bootstrap_interval(curves, 0.95, 0).T
             draw_band(axes, result.timesteps, curves.mean(axis=0), interval, colour, label=str(value))
         axes.set_title(_TITLES.get(setting, setting), fontsize="medium")
-        axes.axhline(0, color="0.5", linewidth=0.8)  # small differences must look small
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     for axes in panels[-1]:
