@@ -298,8 +298,8 @@ class TransformerPPO(PPO):
                 # Convert to pytorch tensor or to TensorDict
                 obs_tensor = obs_as_tensor(self._last_obs, self.device)
                 memory = self.policy.remember(self._last_memory, obs_tensor, self._last_episode_starts)  # type: ignore[arg-type]
-                masks = get_action_masks(env) if self.uses_action_masks else None
-                actions, values, log_probs = self.policy(self.policy.masked(memory, masks))
+                action_masks = get_action_masks(env) if self.uses_action_masks else None
+                actions, values, log_probs = self.policy(self.policy.masked(memory, action_masks))
             actions = actions.cpu().numpy()
 
             # Rescale and perform action
@@ -337,7 +337,7 @@ class TransformerPPO(PPO):
                 values,
                 log_probs,
                 memory.lengths,
-                masks,
+                action_masks,
             )
             self._last_obs = new_obs
             self._last_episode_starts = dones

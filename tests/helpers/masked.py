@@ -1,12 +1,14 @@
 """Environments with action masks, which refuse invalid actions."""
 
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from tests.helpers.agents import SampledEnv, Space
+from tests.helpers.agents import VECTOR, SampledEnv, Space
 
 
 def choices(action: Any, space: Space) -> list[tuple[int, int]]:
@@ -52,6 +54,11 @@ class MaskedEnv(SampledEnv):
 
     def action_masks(self) -> np.ndarray:
         return self.masks
+
+
+def masked_vec_env(space: Space, n_envs: int = 2) -> DummyVecEnv:
+    """Return environments with masks, whose episodes have different lengths."""
+    return DummyVecEnv([partial(MaskedEnv, VECTOR, space, 5 + i) for i in range(n_envs)])
 
 
 class MaskedRecall(gym.Env):
