@@ -120,7 +120,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         :param value: Estimated value of the memory that ends with ``obs``
         :param log_prob: Log probability of the action
         :param lengths: Number of tokens in the memory that ends with ``obs``, (n_envs,)
-        :param action_masks: Mask of valid actions, (n_envs, M), in every step of a rollout or in none
+        :param action_masks: Masks of valid actions, (n_envs, M), at every step of a rollout or at none
         """
         step = self.pos
 

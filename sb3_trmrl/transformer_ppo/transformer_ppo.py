@@ -19,7 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_trmrl.common.action_masks import get_action_masks, is_masking_supported
+from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_non_negative, check_number, check_option
@@ -29,6 +29,7 @@ from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.memory.tokens import map_tokens
+from sb3_trmrl.transformer_ppo.action_masks import check_action_masks
 from sb3_trmrl.transformer_ppo.arguments import (
     LEARN_CHECKS,
     LOAD_CHECKS,
@@ -298,7 +299,7 @@ class TransformerPPO(PPO):
                 # Convert to pytorch tensor or to TensorDict
                 obs_tensor = obs_as_tensor(self._last_obs, self.device)
                 memory = self.policy.remember(self._last_memory, obs_tensor, self._last_episode_starts)  # type: ignore[arg-type]
-                action_masks = get_action_masks(env) if self.uses_action_masks else None
+                action_masks = self._read_action_masks(env)
                 actions, values, log_probs = self.policy(self.policy.masked(memory, action_masks))
             actions = actions.cpu().numpy()
 
@@ -355,6 +356,12 @@ class TransformerPPO(PPO):
         callback.on_rollout_end()
 
         return True
+
+    def _read_action_masks(self, env: VecEnv) -> np.ndarray | None:
+        """Return a copy of the masks of the next action, (n_envs, M), or None if training does not use masks."""
+        if not self.uses_action_masks:
+            return None
+        return check_action_masks(env.env_method("action_masks"), self.action_space, env.num_envs)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         before = self._last_obs

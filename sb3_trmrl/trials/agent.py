@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sb3_trmrl.common.action_masks import get_action_masks, is_masking_supported
+import numpy as np
+
+from sb3_trmrl.common.action_masks import is_masking_supported
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -45,5 +47,6 @@ class _MaskedAgent:
 
     def predict(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """As in Stable-Baselines3"""
-        action, state = self.agent.predict(*args, **kwargs, action_masks=get_action_masks(self.env))
+        masks = np.stack(self.env.env_method("action_masks"))
+        action, state = self.agent.predict(*args, **kwargs, action_masks=masks)
         return action, state

@@ -184,9 +184,13 @@ def test_masks_of_wrong_environments() -> None:
     assert "(2, 5)" in error(MASKABLE["multi-discrete"], np.ones(4), np.ones(4))
     assert "component 1, got none in environment 1" in error(MASKABLE["multi-discrete"], np.ones(5), [1, 1, 0, 0, 0])
     assert "component 2" in error(MASKABLE["multi-binary"], [1, 1, 0, 1, 0, 0])
-    assert "(2,), (3,)" in error(MASKABLE["discrete"], np.ones(2), np.ones(3))
+    assert "array([1., 1.]), array([1., 1., 1.])" in error(MASKABLE["discrete"], np.ones(2), np.ones(3))
     assert "None" in error(MASKABLE["discrete"], None)
     assert "use_masking=False" in error(ACTION_SPACES["box"], np.ones(2))
+    by_bit = Bad(VECTOR, MASKABLE["multi-binary"])
+    by_bit.masks = [[1, 0], [1, 1], [0, 1]]  # the shape of each environment's masks is free
+    tiny_model(by_bit).learn(16)
+    assert {(int(action[0]), int(action[2])) for action in by_bit.actions} == {(0, 1)}
     tiny_model(Bad(VECTOR, ACTION_SPACES["box"])).learn(16, use_masking=False)
 
 
