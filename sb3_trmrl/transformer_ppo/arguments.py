@@ -246,6 +246,7 @@ LEARN_CHECKS: dict[str, Check] = {
     "tb_log_name": lambda name, value: check_instance(name, value, str, "a name"),
     "reset_num_timesteps": check_bool,
     "progress_bar": check_bool,
+    "use_masking": check_bool,
 }
 LOAD_CHECKS: dict[str, Check] = {
     "device": check_device,
