@@ -276,8 +276,8 @@ def check_zip(path: Any) -> None:
             if problem is None:
                 data = json.loads(file.read("data"))
                 problem = None if isinstance(data, dict) else "data"
-                if problem is None and data.get("zip_format", ZIP_FORMAT) != ZIP_FORMAT:
-                    problem = f"it has format {data['zip_format']}, this version of sb3_trmrl reads {ZIP_FORMAT}"
+                if problem is None and (found := data.get("zip_format", 1)) != ZIP_FORMAT:  # the first files had no number
+                    problem = f"it has format {found}, this version of sb3_trmrl reads {ZIP_FORMAT}"
     except (zipfile.BadZipFile, EOFError, ValueError, zlib.error) as error:
         problem = str(error)
     if problem is not None:
