@@ -44,9 +44,9 @@ from sb3_trmrl.common.checks import (
 
 Check = Callable[[str, Any], Any]
 
-#: Format of the zip of a model. It changes when this version could not load the zip of an earlier one, or vice versa.
-#: A zip without a number has format 1
-ZIP_FORMAT = 1
+#: Format of the zip of a model. It changes when an earlier version could not load the zip, or would load it with other
+#: defaults. A zip without a number has format 1
+ZIP_FORMAT = 2
 
 #: Largest observation: networks compute products of observations and weights, and their squares, in 32 bits
 MAX_OBSERVATION = 1e18
@@ -278,12 +278,19 @@ def check_zip(path: Any) -> None:
             if problem is None:
                 data = json.loads(file.read("data"))
                 problem = None if isinstance(data, dict) else "data"
-                if problem is None and (found := data.get("zip_format", 1)) != ZIP_FORMAT:
-                    problem = f"it has format {found}, this version of sb3_trmrl reads {ZIP_FORMAT}"
+                if problem is None and (found := data.get("zip_format", 1)) not in range(1, ZIP_FORMAT + 1):
+                    problem = f"it has format {found}, this version of sb3_trmrl reads 1 to {ZIP_FORMAT}"
     except (zipfile.BadZipFile, EOFError, ValueError, zlib.error) as error:
         problem = str(error)
     if problem is not None:
         raise ValueError(f"`path` must be a zip that TransformerPPO.save wrote, got {str(target)!r}: {problem}")
+
+
+def explicit_defaults(policy_kwargs: dict[str, Any], zip_format: int) -> dict[str, Any]:
+    """Return arguments of a policy that was saved in a zip of this format, with defaults that have changed since."""
+    if zip_format < 2 and policy_kwargs.get("memory") == "full" and policy_kwargs.get("positional_encoding") is None:
+        return {**policy_kwargs, "positional_encoding": "none"}
+    return policy_kwargs
 
 
 def check_arguments(arguments: Mapping[str, Any], checks: Mapping[str, Check] = CHECKS) -> None:

@@ -40,6 +40,7 @@ from sb3_trmrl.transformer_ppo.arguments import (
     check_batch_size,
     check_env,
     check_zip,
+    explicit_defaults,
 )
 from sb3_trmrl.transformer_ppo.gradients import GradientGuard
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
@@ -130,6 +131,8 @@ class TransformerPPO(PPO):
     start_from: Resumption | None = None
     #: Whether the last training used action masks
     uses_action_masks: bool = False
+    # Of the zip that is being loaded: a zip without a number has format 1
+    zip_format: int = 1
     # Infos of the newest reset of each environment at the last step. Every reset replaces them
     _last_resets: tuple[Any, ...] | None = None
 
@@ -198,6 +201,7 @@ class TransformerPPO(PPO):
         )
         self.vf_learning_rate = vf_learning_rate
         if _init_setup_model:
+            self.zip_format = ZIP_FORMAT
             self._setup_model()
 
     def _check_policy_and_env(self, policy: Any, env: Any) -> None:
@@ -222,6 +226,7 @@ class TransformerPPO(PPO):
             check_batch_size(self.batch_size, self.n_steps * self.n_envs)
         passed = ("observation_space", "action_space", "lr_schedule", "use_sde")
         check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=passed)
+        self.policy_kwargs = explicit_defaults(self.policy_kwargs, self.zip_format)
         memory = check_option("memory", self.policy_kwargs.get("memory", "window"), MEMORY_KINDS)
         expected = MEMORY_KINDS[memory].buffer
         if self.rollout_buffer_class is None:

@@ -22,6 +22,7 @@ from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 from tests.helpers.agents import (
     BOX_ACTION,
+    TINY,
     TRANSITION,
     VECTOR,
     SampledEnv,
@@ -230,7 +231,7 @@ def test_zip_names_its_classes(tmp_path: Path) -> None:
     assert data["vf_learning_rate"] == 1e-3
 
 
-def with_format(saved: Path, number: int | None) -> Path:
+def with_format(saved: Path, number: int | None, **policy_kwargs: Any) -> Path:
     """Return a copy of the zip of a model with another number of its format, or without one."""
     other = saved.with_name("other.zip")
     with zipfile.ZipFile(saved) as old, zipfile.ZipFile(other, "w") as new:
@@ -238,23 +239,32 @@ def with_format(saved: Path, number: int | None) -> Path:
             content = old.read(name)
             if name == "data":
                 data = json.loads(content)
-                assert data.pop("zip_format") == 1
+                assert data.pop("zip_format") == 2
+                data["policy_kwargs"] = policy_kwargs or data["policy_kwargs"]
                 content = json.dumps(data if number is None else {**data, "zip_format": number}).encode()
             new.writestr(name, content)
     return other
 
 
 def test_zip_of_another_format_is_refused(saved: Path) -> None:
-    """A model that another version saved in another format is not loaded half."""
-    with pytest.raises(ValueError, match=r"has format 2, this version of sb3_trmrl reads 1"):
-        TransformerPPO.load(with_format(saved, 2))
+    """A model that a later version saved in another format is not loaded half."""
+    with pytest.raises(ValueError, match=r"has format 3, this version of sb3_trmrl reads 1 to 2"):
+        TransformerPPO.load(with_format(saved, 3))
 
 
-def test_zip_without_a_number_has_format_1(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    TransformerPPO.load(with_format(saved, None))
-    monkeypatch.setattr("sb3_trmrl.transformer_ppo.arguments.ZIP_FORMAT", 2)
-    with pytest.raises(ValueError, match=r"has format 1, this version of sb3_trmrl reads 2"):
-        TransformerPPO.load(with_format(saved, None))
+@pytest.mark.parametrize("number", [1, None])
+@pytest.mark.parametrize("memory", ["full", "window"])
+def test_zips_of_format_1_keep_their_defaults(memory: str, number: int | None, tmp_path: Path) -> None:
+    """Then, the full memory had no positions by default, and the window sinusoidal ones."""
+    positions = {"full": "none", "window": "sinusoidal"}[memory]
+    model = tiny_model("CartPole-v1", dict(memory=memory, positional_encoding=positions))
+    model.save(tmp_path / "model")
+    old = with_format(tmp_path / "model.zip", number, **{**TINY, "memory": memory})
+    loaded = TransformerPPO.load(old)
+    assert loaded.policy.transformers[0].positional_encoding == positions
+    assert_equal_weights(loaded, model)
+    loaded.save(tmp_path / "again")  # has the present format
+    assert_equal_weights(TransformerPPO.load(tmp_path / "again"), model)
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin"])
