@@ -6,9 +6,10 @@ import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 from rl_zoo3 import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 from sb3_trmrl.common.checks import check_instance, check_keywords
 from sb3_trmrl.sharing.agent import SUFFIX, ExportedAgent, load_agent
@@ -61,6 +62,8 @@ def open_agent(
     vec_normalize = _load_statistics(run.statistics_file(model_path) if run else model_path.with_name(STATISTICS))
     model = load_model(algo, model_path)
     kwargs = {**(run.env_kwargs if run and _same_id(env, run.env_id) else {}), **(env_kwargs or {})}
+    if run is not None and run.frame_stack is not None:
+        model.env = _stacked_env(env, kwargs, vec_normalize, run.frame_stack)
     return LoadedAgent(model, env, kwargs, vec_normalize, run.folder if run else model_path.parent)
 
 
@@ -103,6 +106,16 @@ def _find_model(run: Run, last: bool) -> Path:
             raise FileNotFoundError(f"{last_path}, the model at the end of training, is missing")
         raise FileNotFoundError(f"there is no model: neither {run.folder / BEST_MODEL} nor {last_path} exists")
     return found
+
+
+def _stacked_env(env: str, env_kwargs: dict[str, Any], statistics: VecNormalize | None, n_stack: int) -> VecEnv:
+    """Make the environment that tells evaluation and export how observations were normalised and stacked."""
+    # Not with `set_env`, which needs as many copies as training had
+    venv: VecEnv = DummyVecEnv([lambda: gym.make(env, **env_kwargs)])
+    if statistics is not None:
+        statistics.set_venv(venv)
+        venv = statistics
+    return VecFrameStack(venv, n_stack)
 
 
 def _load_statistics(path: Path | None) -> VecNormalize | None:
