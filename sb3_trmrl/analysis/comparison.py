@@ -231,8 +231,9 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
         returns = group.returns()
         episodes = np.arange(1, returns.shape[2] + 1)
         label = f"{name} ({len(group.curves)} seed{'s' if len(group.curves) > 1 else ''})"
-        curve = interquartile_mean(group.curves) if len(group.timesteps) else (np.zeros(0), np.zeros((2, 0)))
-        draw_band(learning, group.timesteps, *curve, colour, label=label)
+        has_curve = len(group.timesteps) > 0
+        middle, interval = interquartile_mean(group.curves) if has_curve else (np.zeros(0), np.zeros((2, 0)))
+        draw_band(learning, group.timesteps, middle, interval, colour, label=label)
         adapted = interquartile_mean(returns.mean(axis=1))
         draw_band(adaptation, episodes, *adapted, colour, marker="o", markersize=4)
         draw_band(profile, thresholds, *share_above(returns[:, :, -1], thresholds), colour)

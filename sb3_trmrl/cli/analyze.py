@@ -127,8 +127,9 @@ def _refinement(job: _Job) -> _Found:
     found = refinement(job.steps(job.trials()), n_train_tasks)
     plot_refinement(found, job.picture, f"{job.agent.env_id}: refinement of the episodic memory")
     constant = found.constant_error.mean()
-    text = f"Regression on the actions: {n_train_tasks} training {job.unit}s, {n_tasks - n_train_tasks} test "
-    text += f"{job.unit}s. Always predicting the mean action of the training {job.unit}s has an error of {constant:.4g}."
+    units = f"{job.unit}s"
+    text = f"Regression on the actions: {n_train_tasks} training {units}, {n_tasks - n_train_tasks} test {units}. "
+    text += f"Always predicting the mean action of the training {units} has an error of {constant:.4g}."
     return _Found(found.to_frame(), found.to_frame(), text)
 
 

@@ -131,7 +131,12 @@ def _print_adaptation(result: AdaptationResult) -> None:
     header = ["episode" if in_trials else "", "mean return", f"95 % interval over {result.unit}", "mean length"]
     means, lengths = result.mean_returns, result.lengths.mean(axis=0)
     rows = [
-        [f"{index + 1}" if in_trials else "per episode", f"{means[index]:.2f}", f"{low:.2f} to {high:.2f}", f"{lengths[index]:.0f}"]
+        [
+            f"{index + 1}" if in_trials else "per episode",
+            f"{means[index]:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{lengths[index]:.0f}",
+        ]
         for index, (low, high) in enumerate(result.interval())
     ]
     if result.success_rates is not None:

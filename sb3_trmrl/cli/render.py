@@ -39,7 +39,9 @@ def render(arguments: Sequence[str]) -> None:
     """Write a video of one trial."""
     parser = agent_parser("render", "Record a video of one trial on a test task.", f"{DEMO} --output trial.mp4")
     last_task = N_HELD_OUT_TASKS - 1
-    parser.add_argument("--task", type=int, default=0, help=f"index of the test task or episode, 0 to {last_task} (default: 0)")
+    parser.add_argument(
+        "--task", type=int, default=0, help=f"index of the test task or episode, 0 to {last_task} (default: 0)"
+    )
     parser.add_argument(
         "--n-episodes", type=positive_int, help="number of episodes in the trial (default: 2); 1 without tasks"
     )

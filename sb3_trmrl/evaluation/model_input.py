@@ -43,8 +43,8 @@ class ModelInput:
         """Return the model's input at the first step of ``n_envs`` environments."""
         for index, layer in enumerate(self._layers):
             if isinstance(layer, VecFrameStack):
-                space, own = layer.venv.observation_space, layer.stacked_obs
-                stack: StackedObservations[Any] = StackedObservations(n_envs, own.n_stack, space, _channels_order(own))
+                own: StackedObservations[Any] = layer.stacked_obs
+                stack = StackedObservations(n_envs, own.n_stack, own.observation_space, _channels_order(own))
                 self._stacks[index] = stack
                 observation = stack.reset(observation)
             else:

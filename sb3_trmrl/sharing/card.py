@@ -91,14 +91,15 @@ def _metadata(agent: ExportedAgent, title: str, result: AdaptationResult | None)
     tags = [*_TAGS, agent.env_id] if agent.env_id else list(_TAGS)
     more: dict[str, Any] = {}
     if result is not None:
-        last, in_trials = len(result.mean_returns), result.unit == "tasks"
+        last, on_tasks = len(result.mean_returns), f"{len(result.tasks)} tasks ({result.split})"
+        name = f"mean return of episode {last} on {on_tasks}" if result.unit == "tasks" else "mean return"
         evaluated = EvalResult(
             task_type="reinforcement-learning",
             task_name="reinforcement-learning",
             dataset_type=result.env_id,
             dataset_name=result.env_id,
             metric_type="mean_reward",
-            metric_name=f"mean return of episode {last} on {len(result.tasks)} tasks ({result.split})" if in_trials else "mean return",
+            metric_name=name,
             metric_value=round(float(result.mean_returns[-1]), 4),
         )
         more = {"model_name": title, "eval_results": [evaluated]}
@@ -110,11 +111,12 @@ def _results(result: AdaptationResult, picture: str | None) -> str:
     """Return the section about the evaluation."""
     kind = "deterministic" if result.deterministic else "stochastic"
     in_trials = result.unit == "tasks"
+    subject = f"tasks of `{result.env_id}` ({result.split})" if in_trials else f"episodes of `{result.env_id}`"
     lines = [
         "",
         "## Adaptation" if in_trials else "## Evaluation",
         "",
-        f"{len(result.tasks)} {result.unit} of `{result.env_id}`{f' ({result.split})' if in_trials else ''}, frozen weights, {kind} actions, "
+        f"{len(result.tasks)} {subject}, frozen weights, {kind} actions, "
         f"seed {result.seed}. {result.tasks_seen_in_training()}",
         "",
         f"| episode | mean return | 95 % interval over {result.unit} |",

@@ -43,8 +43,9 @@ def test_report_compares_before_and_after_on_the_test_tasks(tmp_path: Path, caps
     printed = capsys.readouterr().out
     figures = json.loads((run / "report.json").read_text())
     returns = figures["returns"]
-    assert set(returns) == {"before training", "best on validation"}
-    for name, path in (("before training", "initial_model.zip"), ("best on validation", "best_model.zip")):
+    names = ("before training", "best on validation", "at the end of training")
+    assert tuple(returns) == names
+    for name, path in zip(names, ("initial_model.zip", "best_model.zip", "HalfCheetahVel-v0.zip"), strict=True):
         model = TransformerPPO.load(run / path)
         for row, n_episodes in (("first episode", 1), ("mean of all 2 episodes of a trial", 2)):
             by_hand = _returns_by_hand(model, n_episodes, horizon=10)
@@ -66,7 +67,7 @@ def test_report_on_a_plain_environment_with_normalisation(tmp_path: Path) -> Non
     params = [*TINY, "normalize:True"]
     run = train(tmp_path, "-n", "80", "--eval-freq", "40", "--report", params=params, env="CartPoleNoVel-v1")
     returns = json.loads((run / "report.json").read_text())["returns"]
-    assert set(returns) == {"before training", "best on validation"}
+    assert set(returns) == {"before training", "best on validation", "at the end of training"}
     assert all(set(rows) == {"episode"} and len(rows["episode"]["each"]) == 20 for rows in returns.values())
     # Not normalised: the reward of CartPole is 1 at each step
     assert all(value == int(value) >= 1 for rows in returns.values() for value in rows["episode"]["each"])
@@ -84,10 +85,10 @@ def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, 
     loaded, load = [], VecNormalize.load
     monkeypatch.setattr(VecNormalize, "load", lambda path, env: loaded.append(Path(path).parent) or load(path, env))
     assert main(["report", str(run)]) == 0
-    assert loaded == [run]  # without --report, there is no model from before training
+    assert loaded == [run, run / env_id]  # without --report, there is no model from before training
     (run / "best_model.zip").unlink()
     assert main(["report", str(run)]) == 0
-    assert loaded == [run, run / env_id]
+    assert loaded[2:] == [run / env_id]
 
 
 class KnownSuccess(ToyFamily, TaskEnv):
