@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.envs.tasks import TaskEnv, in_trials
-from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS
-from tests.helpers.environments import ToyFamily
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed
+from tests.helpers.environments import ToyFamily, early_end
 from tests.helpers.zoo import TINY, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,6 +89,39 @@ def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, 
     (run / "best_model.zip").unlink()
     assert main(["report", str(run)]) == 0
     assert loaded[2:] == [run / env_id]
+
+
+def test_report_on_a_family_without_splits(tmp_path: Path, capsys: Any) -> None:
+    """Its trials have several episodes; their tasks are drawn with seeds that training does not use."""
+    gym.register("EarlyEnd-v0", early_end)
+    try:
+        run = train(tmp_path, "-n", "80", "--eval-freq", "40", "--eval-episodes", "2", "--report", env="EarlyEnd-v0")
+        figures = json.loads((run / "report.json").read_text())
+        model, seed = TransformerPPO.load(run / "EarlyEnd-v0.zip"), evaluation_seed(3, "test")
+        returns = []
+        for index in range(20):
+            env = gym.make("EarlyEnd-v0")
+            observation, _ = env.reset(seed=seed + index)
+            state, start, done = None, np.array([True]), False
+            while not done:
+                action, state = model.predict(observation, state, start, deterministic=True)
+                observation, _, terminated, truncated, info = env.step(action)
+                done, start = terminated or truncated, np.array([False])
+            returns.append(info["episode_returns"])
+    finally:
+        gym.registry.pop("EarlyEnd-v0")
+    found = figures["returns"]["at the end of training"]
+    for row, by_hand in (
+        ("first episode", [first for first, _ in returns]),
+        ("mean of all 2 episodes of a trial", [(first + second) / 2 for first, second in returns]),
+    ):
+        assert sorted(found[row]["each"]) == pytest.approx(sorted(by_hand))
+    evaluations = np.load(run / "evaluations.npz")
+    best = [40, 80][int(evaluations["results"].mean(axis=1).argmax())]
+    assert figures["validation"] == {"evaluations": 2, "first": 40, "last": 80, "best": best}
+    printed = capsys.readouterr().out
+    assert "Returns on 20 trials with separate seeds" in printed
+    assert f"Validation: measured 2 times, from step 40 to step 80; best at step {best}" in printed
 
 
 class KnownSuccess(ToyFamily, TaskEnv):
