@@ -92,10 +92,10 @@ class Run:
         )
 
     @cached_property
-    def frame_stack(self) -> int | None:
-        """Number of frames that the agent reads at once; None if they are not stacked"""
-        n_stack: int | None = get_saved_hyperparams(str(self.stats_path))[0].get("frame_stack")
-        return n_stack
+    def hyperparams(self) -> dict[str, Any]:
+        """Hyperparameters of the run, as rl-zoo3 saved them"""
+        found: dict[str, Any] = get_saved_hyperparams(str(self.stats_path))[0]
+        return found
 
     @property
     def initial_model(self) -> Path | None:
