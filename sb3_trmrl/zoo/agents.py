@@ -115,7 +115,7 @@ def _warn_of_wrappers(run: Run) -> None:
     for name in ("env_wrapper", "vec_env_wrapper"):
         if run.hyperparams.get(name):
             warnings.warn(
-                f"`{name}` of {run.folder} is applied only by rl-zoo3's scripts and the report. To evaluate, analyse or "
+                f"`{name}` of {run.folder} is applied only in training, enjoy and the report. To evaluate, analyse or "
                 "render the agent, train it on a registered environment that contains the wrapper",
                 UserWarning,
                 stacklevel=2,
