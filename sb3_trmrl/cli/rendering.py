@@ -35,7 +35,7 @@ def check_render_mode(env_id: str, env_kwargs: dict[str, Any], mode: str) -> Non
         raise ValueError(
             f"{env_id} cannot be rendered: it must take the argument `render_mode`, and {_MODES[mode]} for {mode!r}"
         )
-    env = gym.make(env_id, **{**env_kwargs, "render_mode": None})
+    env = gym.make(env_id, **{name: value for name, value in env_kwargs.items() if name != "render_mode"})
     modes = env.metadata.get("render_modes") or []
     is_simulated = hasattr(env.unwrapped, "mujoco_renderer")
     env.close()

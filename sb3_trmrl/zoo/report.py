@@ -150,10 +150,10 @@ def _validation(run: Run) -> dict[str, int] | None:
 
 def _in_words(validation: dict[str, int] | None) -> str:
     if validation is None:
-        return "Validation: never measured, so there is no best model (the first is after --eval-freq steps)"
+        return "Validation: no evaluation, so there is no best model (the first one is after --eval-freq steps)"
     return (
-        f"Validation: measured {validation['evaluations']} times, from step {validation['first']:,} to step "
-        f"{validation['last']:,}; best at step {validation['best']:,}"
+        f"Validation: {validation['evaluations']} evaluation(s), first at step {validation['first']:,}, last at step "
+        f"{validation['last']:,}, best at step {validation['best']:,}"
     )
 
 

@@ -121,7 +121,7 @@ def test_report_on_a_family_without_splits(tmp_path: Path, capsys: Any) -> None:
     assert figures["validation"] == {"evaluations": 2, "first": 40, "last": 80, "best": best}
     printed = capsys.readouterr().out
     assert "Returns on 20 trials with separate seeds" in printed
-    assert f"Validation: measured 2 times, from step 40 to step 80; best at step {best}" in printed
+    assert f"Validation: 2 evaluation(s), first at step 40, last at step 80, best at step {best}" in printed
 
 
 class KnownSuccess(ToyFamily, TaskEnv):
