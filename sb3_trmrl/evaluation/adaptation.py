@@ -32,8 +32,9 @@ def evaluate_adaptation(
 ) -> AdaptationResult:
     """
     Play a trial of several episodes on each of a number of tasks, and return every reward. Weights and PyTorch's random
-    generators do not change. In an environment without tasks, play ``n_eval_tasks`` independent episodes with
-    ``n_eval_episodes=1``.
+    generators do not change. If the environment has the method ``action_masks()`` and the agent's ``predict`` takes
+    masks, the agent chooses among valid actions. In an environment without tasks, play ``n_eval_tasks`` independent
+    episodes with ``n_eval_episodes=1``.
 
     :param model: Agent; its ``predict`` gets the observations of ``n_envs`` tasks at once
     :param env: Registered id of a family of tasks in a ``MultiEpisodeTrial``, or of an environment without tasks; or a
