@@ -128,9 +128,9 @@ def _refinement(job: _Job) -> _Found:
     n_tasks = job.options.n_tasks
     n_train_tasks = max(1, n_tasks * 2 // 3)
     found = refinement(job.steps(job.trials()), n_train_tasks)
-    plot_refinement(found, job.picture, f"{job.agent.env_id}: refinement of the episodic memory")
-    constant = found.constant_error.mean()
     units = f"{job.unit}s"
+    plot_refinement(found, job.picture, f"{job.agent.env_id}: refinement of the episodic memory", units)
+    constant = found.constant_error.mean()
     text = f"Regression on the actions: {n_train_tasks} training {units}, {n_tasks - n_train_tasks} test {units}. "
     text += f"Always predicting the mean action of the training {units} has an error of {constant:.4g}."
     return _Found(found.to_frame(), found.to_frame(), text)
@@ -138,14 +138,15 @@ def _refinement(job: _Job) -> _Found:
 
 def _memories(job: _Job) -> _Found:
     trials = job.trials()
-    tasks = trials.tasks if has_tasks(trials.tasks) else [f"episode {i + 1}" for i in range(len(trials.tasks))]
+    tasks = trials.tasks if has_tasks(trials.tasks) else [str(i + 1) for i in range(len(trials.tasks))]
     found = working_memories(job.steps(trials), tasks)
-    plot_working_memories(found, job.picture, f"{job.agent.env_id}: working memories", task_unit=trials.task_unit)
+    title = f"{job.agent.env_id}: working memories"
+    plot_working_memories(found, job.picture, title, task_unit=trials.task_unit, unit=f"{job.unit}s")
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.explained)
     text = f"The three components explain {shares} of the variance. {100 * found.share_between_tasks:.1f} % of the "
     text += f"variance that they explain together lies between the means of the {job.unit}s, which the table shows."
-    frame = found.to_frame()
-    return _Found(frame, frame.drop(columns="step").groupby("task", sort=False).mean().reset_index(), text)
+    frame = found.to_frame().rename(columns={"task": job.unit})
+    return _Found(frame, frame.drop(columns="step").groupby(job.unit, sort=False).mean().reset_index(), text)
 
 
 def _attention(job: _Job) -> _Found:
@@ -162,7 +163,7 @@ def _attention(job: _Job) -> _Found:
 
 def _consensus(job: _Job) -> _Found:
     found = consensus(job.steps(job.trials()))
-    plot_consensus(found, job.picture, f"{job.agent.env_id}: Bayes risk (theorem 4.1)")
+    plot_consensus(found, job.picture, f"{job.agent.env_id}: Bayes risk (theorem 4.1)", f"{job.unit}s")
     text = "`holds` is the share of steps and heads where the Bayes risk of the attention output is at most that of "
     text += "the best candidate. This is guaranteed only for the cosine of unit memories."
     frame = found.to_frame()
