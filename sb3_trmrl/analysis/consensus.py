@@ -147,7 +147,10 @@ def _newest_risks(step: TracedSteps, layer: int) -> np.ndarray:
 
 
 def plot_consensus(
-    result: Consensus, path: str | Path, title: str = "Bayes risk of the attention output (theorem 4.1)"
+    result: Consensus,
+    path: str | Path,
+    title: str = "Bayes risk of the attention output (theorem 4.1)",
+    unit: str = "tasks",
 ) -> None:
     """
     Draw a panel for each form. The numbers above each layer are the shares of steps and heads where the claim holds.
@@ -155,6 +158,7 @@ def plot_consensus(
     :param result: Result of :func:`consensus`
     :param path: Image file to write
     :param title: Its title
+    :param unit: What was averaged over, ``"episodes"`` in an environment without tasks
     :raises TypeError: if ``result`` or ``path`` has the wrong type
     :raises ValueError: if no image can be written to ``path``
     """
@@ -180,6 +184,6 @@ def plot_consensus(
     for axes in panels[2:]:
         axes.set_xlabel("layer")
     panels[0].legend(fontsize="small")
-    about = f"means of {len(result.holds)} tasks, 95 % intervals\n"
+    about = f"means of {len(result.holds)} {unit}, 95 % intervals\n"
     about += "%: share of steps and heads where the risk of the output is at most that of the best candidate"
     finish(figure, path, f"{title}: {about}", fontsize="medium")

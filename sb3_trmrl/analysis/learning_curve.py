@@ -39,7 +39,7 @@ def plot_learning_curve(curve: LearningCurve, levels: Mapping[str, float], path:
     panels = figure.subplots(1, n_panels, squeeze=False)[0]
     _draw_returns(panels[0], curve, levels)
     if curve.successes is not None:
-        _draw_successes(panels[1], curve.timesteps, curve.successes)
+        _draw_successes(panels[1], curve.timesteps, curve.successes, _unit(curve))
     for axes in panels:
         count_steps(axes)
         axes.grid(alpha=0.3)
@@ -56,7 +56,7 @@ def _draw_returns(axes: Axes, curve: LearningCurve, levels: Mapping[str, float])
         axes.plot(curve.training[0, window - 1 :], smooth, color="0.65", label=label)
     if len(curve.timesteps):
         n_tasks = curve.returns.shape[1]
-        subject = f"{n_tasks} validation tasks" if curve.held_out else f"evaluation, {n_tasks} episodes"
+        subject = f"{n_tasks} validation tasks" if curve.held_out else f"evaluation, {n_tasks} {_unit(curve)}"
         _draw_with_interval(axes, curve.timesteps, curve.returns, f"{subject}, deterministic actions", COLOURS[0])
     for (label, level), colour in zip(levels.items(), COLOURS[1:], strict=False):
         axes.axhline(level, linestyle="--", color=colour, label=label)
@@ -65,12 +65,19 @@ def _draw_returns(axes: Axes, curve: LearningCurve, levels: Mapping[str, float])
     )
 
 
-def _draw_successes(axes: Axes, timesteps: np.ndarray, successes: np.ndarray) -> None:
+def _unit(curve: LearningCurve) -> str:
+    """Return what is evaluated."""
+    if curve.held_out:
+        return "validation tasks"
+    return "trials" if curve.episodes > 1 else "episodes"
+
+
+def _draw_successes(axes: Axes, timesteps: np.ndarray, successes: np.ndarray, unit: str) -> None:
     n_episodes = successes.shape[2]
     for index, colour, style in zip(sorted({0, n_episodes - 1}), COLOURS, ("-", "--"), strict=False):
         label = f"episode {index + 1} of the trial"
         _draw_with_interval(axes, timesteps, successes[:, :, index], label, colour, linestyle=style)
-    axes.set(ylabel=f"share of {successes.shape[1]} validation tasks with success", ylim=(-0.02, 1.02))
+    axes.set(ylabel=f"share of {successes.shape[1]} {unit} with success", ylim=(-0.02, 1.02))
 
 
 def _draw_with_interval(

@@ -34,6 +34,7 @@ class OnlineAdaptation:
     :param adapted_at: First step, counted from 1, from which the smoothed reward never again falls below the final
         level by more than 5 % of the difference between first and final level; None if the reward did not increase, or
         if it is below this level at the last step
+    :param unit: ``"tasks"``, or ``"episodes"`` of an environment without tasks
     """
 
     means: dict[str, np.ndarray]
@@ -44,6 +45,7 @@ class OnlineAdaptation:
     first_level: float
     final_level: float
     adapted_at: int | None
+    unit: str = "tasks"
 
     def to_frame(self) -> pd.DataFrame:
         """
@@ -90,6 +92,7 @@ def online_adaptation(result: AdaptationResult, window: int = 11) -> OnlineAdapt
         first_level=first_level,
         final_level=final_level,
         adapted_at=adaptation_step(smoothed, first_level, final_level),
+        unit=result.unit,
     )
 
 
@@ -133,7 +136,7 @@ def plot_online_adaptation(
     rows = figure.subplots(len(result.means), 1, sharex=True, squeeze=False)[:, 0]
     steps = np.arange(1, len(result.smoothed) + 1)
     for axes, (name, mean) in zip(rows, result.means.items(), strict=True):
-        label, band = f"mean of {result.n_tasks} tasks", "95 % interval over tasks"
+        label, band = f"mean of {result.n_tasks} {result.unit}", f"95 % interval over {result.unit}"
         draw_band(axes, steps, mean, result.intervals[name], COLOURS[0], band, label=label)
         if targets is not None and name in targets:
             label = f"mean target, {task_label(targets[name], _UNITS.get(name, ''))}"

@@ -91,7 +91,10 @@ def measure_refinement(
 
 
 def plot_refinement(
-    result: Refinement, path: str | Path, title: str = "Refinement of the episodic memory through the layers"
+    result: Refinement,
+    path: str | Path,
+    title: str = "Refinement of the episodic memory through the layers",
+    unit: str = "tasks",
 ) -> None:
     """
     Draw both distances for each layer.
@@ -99,6 +102,7 @@ def plot_refinement(
     :param result: Result of :func:`refinement`
     :param path: Image file to write
     :param title: Its title
+    :param unit: What was averaged over, ``"episodes"`` in an environment without tasks
     :raises TypeError: if ``result`` or ``path`` has the wrong type
     :raises ValueError: if no image can be written to ``path``
     """
@@ -108,7 +112,7 @@ def plot_refinement(
     frame = result.to_frame()
     for axes, (name, rows) in zip(figure.subplots(1, 2), frame.groupby("measure", sort=False), strict=True):
         numbers = (rows[column] for column in ("layer", "mean", "low", "high"))
-        label = f"mean of {len(getattr(result, str(name)))} tasks, 95 % interval"
+        label = f"mean of {len(getattr(result, str(name)))} {unit}, 95 % interval"
         draw_means(axes, *numbers, fmt="o-", color=COLOURS[0], capsize=4, label=label)
         axes.set_xlabel("layer (0: working memories)")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -118,8 +122,8 @@ def plot_refinement(
     constant = result.constant_error.mean()
     # The error is 0 for an agent with constant actions
     scale = "log" if constant > 0 and result.action_error.mean(axis=0).min() > 0 else "linear"
-    right.set(title="linear regression on the actions", ylabel="mean squared error, test tasks", yscale=scale)
-    right.axhline(constant, color=COLOURS[1], linestyle="--", label=f"mean action, training tasks, {constant:.3g}")
+    right.set(title="linear regression on the actions", ylabel=f"mean squared error, test {unit}", yscale=scale)
+    right.axhline(constant, color=COLOURS[1], linestyle="--", label=f"mean action, training {unit}, {constant:.3g}")
     right.margins(y=0.35)  # room for the legend
     for axes in figure.axes:
         axes.legend(fontsize="small", loc="upper right")

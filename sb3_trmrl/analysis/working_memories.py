@@ -97,6 +97,7 @@ def plot_working_memories(
     title: str = "Working memories",
     max_points: int = 4_000,
     task_unit: str = "",
+    unit: str = "tasks",
 ) -> None:
     """
     Draw the working memories in three and in two dimensions.
@@ -106,6 +107,7 @@ def plot_working_memories(
     :param title: Its title
     :param max_points: Number of steps to draw, evenly spaced if there are more
     :param task_unit: Unit of the tasks, ``trials.task_unit``
+    :param unit: What the labels are, ``"episodes"`` in an environment without tasks
     :raises TypeError: if ``result`` or ``path`` has the wrong type
     :raises ValueError: if no image can be written to ``path``
     """
@@ -120,27 +122,27 @@ def plot_working_memories(
     # In random order, so that no task covers the others
     shown = np.random.default_rng(0).permutation(shown)
     points = result.coordinates[shown].T
-    colours = np.array(_colours(result.labels, flat, task_unit))[result.tasks[shown]]
+    colours = np.array(_colours(result.labels, flat, unit.removesuffix("s"), task_unit))[result.tasks[shown]]
     solid.scatter(points[0], points[1], zs=points[2], s=5, c=colours, linewidths=0)
     flat.scatter(points[0], points[1], s=5, c=colours, linewidths=0)
     names = [f"component {i + 1} ({100 * share:.0f} %)" for i, share in enumerate(result.explained)]
     solid.set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=True)))
     flat.set(xlabel=names[0], ylabel=names[1])
     flat.grid(alpha=0.3)
-    finish(figure, path, f"{title} of {len(result.labels)} tasks")
+    finish(figure, path, f"{title} of {len(result.labels)} {unit}")
 
 
-def _colours(labels: Sequence[Any], axes: Axes, unit: str) -> list[Any]:
+def _colours(labels: Sequence[Any], axes: Axes, name: str, unit: str) -> list[Any]:
     """Return a colour for each task, and draw their legend or colour bar to the right of the axes."""
-    name = f"task ({unit})" if unit else "task"
+    title = f"{name} ({unit})" if unit else name
     are_numbers = len(labels) > 2 and all(isinstance(label, (int, float)) for label in labels)
     if are_numbers or len(labels) > len(COLOURS):
         values = np.array(labels if are_numbers else np.arange(len(labels)), dtype=float)
         scale = ScalarMappable(Normalize(values.min(), values.max()), cmap="viridis")
         place = axes.inset_axes((1.05, 0.0, 0.05, 1.0))
-        axes.figure.colorbar(scale, cax=place, label=name if are_numbers else "index of the task")
+        axes.figure.colorbar(scale, cax=place, label=title if are_numbers else f"index of the {name}")
         return list(scale.to_rgba(values))
     for label, colour in zip(labels, COLOURS, strict=False):
         axes.scatter([], [], color=colour, label=task_label(label))
-    axes.legend(title=name, fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)
+    axes.legend(title=title, fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)
     return [to_rgba(colour) for colour in COLOURS[: len(labels)]]

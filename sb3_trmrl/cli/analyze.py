@@ -28,10 +28,13 @@ from sb3_trmrl.cli.options import (
     agent_parser,
     argument_errors,
     evaluate_agent,
+    fill_in_counts,
     load_agent_from,
+    plays_trials,
 )
 from sb3_trmrl.cli.output import print_frame, progress
 from sb3_trmrl.common.threads import one_thread
+from sb3_trmrl.evaluation.adaptation_result import has_tasks
 from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
 from sb3_trmrl.zoo.agents import LoadedAgent
@@ -45,6 +48,7 @@ class _Job:
     options: argparse.Namespace
     stem: Path
     after_task: Callable[[int], None]
+    unit: str  # "task", or "episode" without tasks
 
     @property
     def picture(self) -> Path:
@@ -124,22 +128,25 @@ def _refinement(job: _Job) -> _Found:
     n_tasks = job.options.n_tasks
     n_train_tasks = max(1, n_tasks * 2 // 3)
     found = refinement(job.steps(job.trials()), n_train_tasks)
-    plot_refinement(found, job.picture, f"{job.agent.env_id}: refinement of the episodic memory")
+    units = f"{job.unit}s"
+    plot_refinement(found, job.picture, f"{job.agent.env_id}: refinement of the episodic memory", units)
     constant = found.constant_error.mean()
-    text = f"Regression on the actions: {n_train_tasks} training tasks, {n_tasks - n_train_tasks} test tasks. "
-    text += f"Always predicting the mean action of the training tasks has an error of {constant:.4g}."
+    text = f"Regression on the actions: {n_train_tasks} training {units}, {n_tasks - n_train_tasks} test {units}. "
+    text += f"Always predicting the mean action of the training {units} has an error of {constant:.4g}."
     return _Found(found.to_frame(), found.to_frame(), text)
 
 
 def _memories(job: _Job) -> _Found:
     trials = job.trials()
-    found = working_memories(job.steps(trials), trials.tasks)
-    plot_working_memories(found, job.picture, f"{job.agent.env_id}: working memories", task_unit=trials.task_unit)
+    tasks = trials.tasks if has_tasks(trials.tasks) else [str(i + 1) for i in range(len(trials.tasks))]
+    found = working_memories(job.steps(trials), tasks)
+    title = f"{job.agent.env_id}: working memories"
+    plot_working_memories(found, job.picture, title, task_unit=trials.task_unit, unit=f"{job.unit}s")
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.explained)
     text = f"The three components explain {shares} of the variance. {100 * found.share_between_tasks:.1f} % of the "
-    text += "variance that they explain together lies between the means of the tasks, which the table shows."
-    frame = found.to_frame()
-    return _Found(frame, frame.drop(columns="step").groupby("task", sort=False).mean().reset_index(), text)
+    text += f"variance that they explain together lies between the means of the {job.unit}s, which the table shows."
+    frame = found.to_frame().rename(columns={"task": job.unit})
+    return _Found(frame, frame.drop(columns="step").groupby(job.unit, sort=False).mean().reset_index(), text)
 
 
 def _attention(job: _Job) -> _Found:
@@ -156,7 +163,7 @@ def _attention(job: _Job) -> _Found:
 
 def _consensus(job: _Job) -> _Found:
     found = consensus(job.steps(job.trials()))
-    plot_consensus(found, job.picture, f"{job.agent.env_id}: Bayes risk (theorem 4.1)")
+    plot_consensus(found, job.picture, f"{job.agent.env_id}: Bayes risk (theorem 4.1)", f"{job.unit}s")
     text = "`holds` is the share of steps and heads where the Bayes risk of the attention output is at most that of "
     text += "the best candidate. This is guaranteed only for the cosine of unit memories."
     frame = found.to_frame()
@@ -197,8 +204,7 @@ def analyze(arguments: Sequence[str]) -> None:
 
 def _analyze(kind: str, arguments: Sequence[str]) -> None:
     kinds = list(KINDS) if kind == "all" else [kind]
-    counts = {name: dict(zip(("n_tasks", "n_episodes"), KINDS[name][1:3], strict=True)) for name in kinds}
-    parser = _parser(kind, kinds, counts)
+    parser = _parser(kind, kinds)
     options = parser.parse_args(arguments)
     if "refinement" in kinds and options.n_tasks == 1:
         parser.error("--n-tasks must be 2 or more for refinement, which fits and tests on different tasks, got 1")
@@ -206,35 +212,49 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
         parser.error(f"--window must be odd and 1 or more, got {options.window}")
     with argument_errors(parser):
         agent = load_agent_from(options)
+        in_trials = plays_trials(agent)
+    if kind == "attention" and not in_trials and options.n_episodes not in (None, 1):
+        parser.error(f"--n-episodes must be 1 for an environment without tasks, got {options.n_episodes}")
     if kind != "online" and not isinstance(agent.model.policy, TrMRLPolicy):
         parser.error(f"{kind} needs a TransformerPPO, got a {type(agent.model).__name__}; online takes any agent")
     folder: Path = options.output or agent.folder / "analysis"
     folder.mkdir(parents=True, exist_ok=True)
     for name in kinds:
-        given = {key: value for key, value in vars(options).items() if value is not None}
-        fixed = {"online": {"n_episodes": 1}, "attention": {"n_tasks": 1}}.get(name, {})
-        own = argparse.Namespace(**{**counts[name], **given, **fixed})
-        with argument_errors(parser), progress(f"{name}: tasks", own.n_tasks) as after_task:
-            found = KINDS[name][0](_Job(agent, own, folder / name, after_task))
+        unit = "task" if in_trials else "episode"
+        with argument_errors(parser):
+            own = _with_counts(name, options, in_trials)
+        with argument_errors(parser), progress(f"{name}: {unit}s", own.n_tasks) as after_task:
+            found = KINDS[name][0](_Job(agent, own, folder / name, after_task, unit))
         found.frame.to_csv(folder / f"{name}.csv", index=False)
-        tasks = f"{own.n_tasks} {options.split} task{'s' if own.n_tasks > 1 else ''}"
-        print_frame(found.table, f"{agent.env_id}: {name}, {tasks}", found.text, "tasks")
+        subject = f"{own.n_tasks} {f'{options.split} ' if in_trials else ''}{unit}{'s' if own.n_tasks > 1 else ''}"
+        print_frame(found.table, f"{agent.env_id}: {name}, {subject}", found.text, f"{unit}s")
         print("Wrote " + ", ".join(str(folder / file) for file in (f"{name}.csv", f"{name}.png", *found.further)))
 
 
-def _parser(kind: str, kinds: Sequence[str], counts: dict[str, dict[str, int]]) -> argparse.ArgumentParser:
+def _with_counts(name: str, options: argparse.Namespace, in_trials: bool) -> argparse.Namespace:
+    """Return the options of one analysis, with its numbers of tasks and episodes."""
+    own = argparse.Namespace(**{"n_tasks": None, "n_episodes": None, **vars(options)})
+    if name == "online":
+        own.n_episodes = 1 if in_trials else None
+    if name == "attention":  # of one trial, or of one episode
+        own.n_tasks, own.n_episodes = (1, own.n_episodes) if in_trials else (1, None)
+    fill_in_counts(own, in_trials, *KINDS[name][1:3])
+    return own
+
+
+def _parser(kind: str, kinds: Sequence[str]) -> argparse.ArgumentParser:
     text = "all analyses of an agent" if kind == "all" else KINDS[kind][3]
     example = f"{DEMO}{'' if kind == 'attention' else ' --n-tasks 6'} --output analysis"
     parser = agent_parser(f"analyze {kind}", f"{text[0].upper()}{text[1:]}.", example)
-    defaults = ["that of each analysis"] * 2 if kind == "all" else [str(count) for count in counts[kind].values()]
+    defaults = ["that of each analysis"] * 2 if kind == "all" else [str(count) for count in KINDS[kind][1:3]]
     if kind != "attention":
-        add_n_tasks(parser, None, defaults[0])
+        add_n_tasks(parser, defaults[0])
     if "online" in kinds:
         parser.add_argument(
             "--window", type=int, default=11, help="number of steps to smooth rewards over, odd (default: 11)"
         )
     if kind != "online":
-        add_n_episodes(parser, None, defaults[1])
+        add_n_episodes(parser, defaults[1])
     add_split(parser)
     add_output(parser, None, "`analysis` in the folder of the agent")
     return parser

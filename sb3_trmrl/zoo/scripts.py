@@ -87,20 +87,21 @@ def check_options(options: argparse.Namespace) -> None:
         check_device("--device", options.device)
 
 
-def check_saved_agent(command: str, arguments: Sequence[str]) -> None:
-    """Check that the agent to watch exists."""
+def check_saved_agent(command: str, arguments: Sequence[str]) -> str | None:
+    """Check that the agent to watch exists, and return the folder of its run, or None if that is left to rl-zoo3."""
     options = script_options(command, arguments)
     if {"-h", "--help"} & set(arguments) or options.algo not in rl_zoo3.ALGOS:
-        return  # rl-zoo3's parser prints the help, or the names of the algorithms
+        return None  # rl-zoo3's parser prints the help, or the names of the algorithms
     check_options(options)
     if "rl-trained-agents" in options.folder:
-        return  # rl-zoo3 downloads missing agents
+        return None  # rl-zoo3 downloads missing agents
     env = EnvironmentName(options.env or "CartPole-v1")
     which = (options.load_best, options.load_checkpoint, options.load_last_checkpoint)
     try:
-        get_model_path(options.exp_id, options.folder, options.algo, env, *which)
+        folder: str = get_model_path(options.exp_id, options.folder, options.algo, env, *which)[2]
     except (AssertionError, ValueError) as error:
         raise ValueError(f"--folder must hold a run of --env {env.gym_id}, got {options.folder!r}: {error}") from error
+    return folder
 
 
 def resumed_run(folder: Path, given: Sequence[str]) -> tuple[Path, list[str]]:

@@ -114,18 +114,18 @@ ANALYSES = [
         {"title": TEXT, "levels": TEXT},
     ),
     *(
-        w.Table(function, {"result": result}, wrong_result("result", allowed), {"title": TEXT})
-        for function, result, allowed in (
-            (refinement.plot_refinement, refinement.Refinement(SOME, SOME, SOME), "a Refinement"),
-            (consensus.plot_consensus, consensus.Consensus(SOME, SOME, SOME), "a Consensus"),
-            (attention.plot_attention, attention.AttentionMap(SOME, SOME), "an AttentionMap"),
+        w.Table(function, {"result": result}, wrong_result("result", allowed), dict.fromkeys(texts, TEXT))
+        for function, result, allowed, texts in (
+            (refinement.plot_refinement, refinement.Refinement(SOME, SOME, SOME), "a Refinement", ("title", "unit")),
+            (consensus.plot_consensus, consensus.Consensus(SOME, SOME, SOME), "a Consensus", ("title", "unit")),
+            (attention.plot_attention, attention.AttentionMap(SOME, SOME), "an AttentionMap", ("title",)),
         )
     ),
     w.Table(
         working_memories.plot_working_memories,
         {"result": working_memories.WorkingMemories(SOME, SOME, SOME, SOME, [])},
         [*wrong_result("result", "the result of working_memories"), *w.wrong_integer("max_points")],
-        {"title": TEXT, "task_unit": TEXT},
+        {"title": TEXT, "task_unit": TEXT, "unit": TEXT},
     ),
     w.Table(
         ablations.plot_ablations,
