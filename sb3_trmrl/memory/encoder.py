@@ -108,7 +108,8 @@ class RelativePositions(nn.Module):
         :return: Biases of the scores, (..., H, Q, N)
         """
         ranges = self.ranges[distances.clamp(max=_LAST_RANGE)]
-        return self.scale * F.embedding(ranges, self.biases).movedim(-1, -3)
+        biases: th.Tensor = self.scale * F.embedding(ranges, self.biases)
+        return biases.movedim(-1, -3)
 
 
 def attention_mask(
