@@ -1,8 +1,8 @@
 """
 Transformer memory and meta-reinforcement learning for Stable-Baselines3.
 
-Importing the package registers its environments with Gymnasium. Its names are imported when they are first used, because
-most of them need PyTorch, which takes seconds to import.
+Importing the package registers its environments with Gymnasium. Its names are imported when they are first used,
+because most of them need PyTorch, which takes seconds to import.
 """
 
 import importlib

@@ -20,17 +20,7 @@ from sb3_trmrl.analysis.comparison import (
     plot_comparison,
     share_of_gap,
 )
-from sb3_trmrl.cli.options import (
-    add_env_kwargs,
-    add_n_episodes,
-    add_n_tasks,
-    add_output,
-    add_seed,
-    add_split,
-    argument_errors,
-    command_parser,
-    evaluate_agent,
-)
+from sb3_trmrl.cli.options import argument_errors, evaluate_agent
 from sb3_trmrl.cli.output import print_table, print_text, progress
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
@@ -45,27 +35,8 @@ _SHARE = "share of gap"
 
 
 @one_thread()
-def compare(arguments: Sequence[str]) -> None:
+def compare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print a table of agents with intervals over seeds. Write it as CSV, with a plot."""
-    parser = command_parser(
-        "compare",
-        "Compare agents on the same test tasks, with intervals over training seeds.",
-        "'TrMRL=logs/trmrl/HalfCheetahVel-v0_*' 'RL2=logs/ppo_lstm/HalfCheetahVel-v0_*' --output comparison",
-    )
-    parser.add_argument(
-        "agents", nargs="+", metavar="NAME=FOLDERS", help="name of an agent and the folders of its runs"
-    )
-    add_n_tasks(parser, 20)
-    add_n_episodes(parser, 3)
-    add_split(parser)
-    add_env_kwargs(
-        parser, "arguments of the environment, added to those of each run, for example 'velocity_range:(3, 4)'"
-    )
-    add_seed(parser)
-    parser.add_argument("--lower", metavar="NAME", help="name of the agent without task information")
-    parser.add_argument("--oracle", metavar="NAME", help="name of the task-conditioned oracle")
-    add_output(parser, "comparison")
-    options = parser.parse_args(arguments)
     folders = _folders(parser, options.agents)
     _check_references(parser, options, folders)
     register()

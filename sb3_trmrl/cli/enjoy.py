@@ -12,8 +12,10 @@ from functools import partial
 import rl_zoo3.enjoy
 
 from sb3_trmrl.cli.options import argument_errors
+from sb3_trmrl.common.threads import one_thread
+from sb3_trmrl.zoo.defaults import ALGO, LOG_FOLDER
 from sb3_trmrl.zoo.registration import register
-from sb3_trmrl.zoo.scripts import check_saved_agent, run_script, with_playing_defaults
+from sb3_trmrl.zoo.scripts import check_saved_agent, run_script
 
 
 def render_without_display() -> None:
@@ -22,21 +24,30 @@ def render_without_display() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def enjoy(arguments: Sequence[str]) -> None:
+def enjoy(parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Run ``rl_zoo3.enjoy``: watch a trained agent."""
-    _play("enjoy", rl_zoo3.enjoy.enjoy, arguments)
+    arguments = ["--num-threads", str(options.num_threads), *arguments]
+    _play("enjoy", rl_zoo3.enjoy.enjoy, parser, options, arguments)
 
 
-def record_video(arguments: Sequence[str]) -> None:
+@one_thread()
+def record_video(parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Run ``rl_zoo3.record_video``: record a video of a trained agent, with EGL if there is no display."""
     render_without_display()
     # This script has no function to call
-    _play("record_video", partial(runpy.run_module, "rl_zoo3.record_video", run_name="__main__"), arguments)
+    script = partial(runpy.run_module, "rl_zoo3.record_video", run_name="__main__")
+    _play("record_video", script, parser, options, arguments)
 
 
-def _play(command: str, script: Callable[[], object], arguments: Sequence[str]) -> None:
+def _play(
+    command: str,
+    script: Callable[[], object],
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    arguments: Sequence[str],
+) -> None:
     register()
-    arguments = with_playing_defaults(command, arguments)
-    with argument_errors(argparse.ArgumentParser(prog=f"trmrl {command}", usage=argparse.SUPPRESS)):
-        check_saved_agent(command, arguments)
-    run_script(command, script, arguments)
+    with argument_errors(parser):
+        check_saved_agent(options)
+    # Our defaults come first, so that the arguments take precedence
+    run_script(command, script, ["--algo", ALGO, "--folder", LOG_FOLDER, *arguments])

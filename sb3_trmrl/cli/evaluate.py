@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from sb3_trmrl.analysis.adaptation import plot_adaptation
-from sb3_trmrl.cli.options import (
-    DEMO,
-    N_ENVS,
-    add_n_episodes,
-    add_n_tasks,
-    add_output,
-    add_split,
-    agent_parser,
-    argument_errors,
-    evaluate_agent,
-    evaluation_arguments,
-    load_agent_from,
-)
+from sb3_trmrl.cli.options import N_ENVS, argument_errors, evaluate_agent, evaluation_arguments, load_agent_from
 from sb3_trmrl.cli.output import print_table, print_text, progress
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
@@ -36,19 +23,8 @@ _N_EVALUATED = 3
 
 
 @one_thread()
-def evaluate(arguments: Sequence[str]) -> None:
+def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print the return in each episode with intervals over tasks. Write it as CSV, NPZ and PNG."""
-    parser = agent_parser("evaluate", "Adaptation to new tasks, episode by episode.", f"{DEMO} --n-episodes 3")
-    parser.add_argument(
-        "--protocol",
-        choices=["metaworld"],
-        help=f"metaworld: success rate of each class in the last {_N_EVALUATED} episodes of some of its tasks",
-    )
-    add_n_tasks(parser, None, "20; with --protocol, 10 of each class")
-    add_n_episodes(parser, None, "6; with --protocol, 13")
-    add_split(parser)
-    add_output(parser, None, "the folder of the agent")
-    options = parser.parse_args(arguments)
     in_protocol = options.protocol is not None
     options.n_tasks = options.n_tasks or (10 if in_protocol else 20)
     options.n_episodes = options.n_episodes or (10 + _N_EVALUATED if in_protocol else 6)

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from sb3_trmrl.cli.parsers import PLOTS
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.scripts import run_script
 
 
-def plot(arguments: Sequence[str]) -> None:
+def plot(parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Run one of rl-zoo3's plots: of training returns, of evaluations of several runs, or of saved results."""
-    parser = argparse.ArgumentParser(
-        prog="trmrl plot", description="The plots of rl-zoo3. `trmrl plot train --help` shows the options of one plot."
-    )
-    parser.add_argument("kind", choices=["train", "all", "from_file"])
-    parser.add_argument("--save", metavar="FILE", help="write the plot to a file instead of showing it")
-    kind = parser.parse_known_args(arguments[:1])[0].kind  # --help after the kind is for rl-zoo3
-    saver = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    saver.add_argument("--save", type=Path)
-    options, rest = saver.parse_known_args(arguments[1:])
-
     import matplotlib
 
     if options.save is not None:
@@ -30,8 +20,7 @@ def plot(arguments: Sequence[str]) -> None:
     from rl_zoo3 import plots
 
     register()
-    scripts = {"train": plots.plot_train, "all": plots.all_plots, "from_file": plots.plot_from_file}
-    run_script(f"plot {kind}", scripts[kind], rest)
+    run_script(f"plot {options.kind}", getattr(plots, PLOTS[options.kind]), arguments)
     if options.save is not None:
         numbers = plt.get_fignums()
         for number in numbers:

@@ -8,16 +8,16 @@ import rl_zoo3.utils
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.zoo.defaults import ALGO
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
 from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
 from sb3_trmrl.zoo.named_values import StoreValues
-
-#: Name of the algorithm on the command line
-ALGO = "trmrl"
+from sb3_trmrl.zoo.runs import search_current_folder
 
 
 def register(**manager_kwargs: Any) -> None:
     """Register TransformerPPO as ``--algo trmrl``, with further arguments of :class:`TrMRLExperimentManager`."""
+    search_current_folder()  # files of runs may name classes of the user
     rl_zoo3.ALGOS[ALGO] = TransformerPPO
     HYPERPARAMS_SAMPLER[ALGO] = sample_trmrl_params
     HYPERPARAMS_CONVERTER[ALGO] = convert_trmrl_params
