@@ -49,5 +49,5 @@ def _play(
     register()
     with argument_errors(parser):
         check_saved_agent(options)
-    # Our defaults come first, so that the arguments take precedence
-    run_script(command, script, ["--algo", ALGO, "--folder", LOG_FOLDER, *arguments])
+        # Our defaults come first, so that the arguments take precedence
+        run_script(command, script, ["--algo", ALGO, "--folder", LOG_FOLDER, *arguments])

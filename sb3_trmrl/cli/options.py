@@ -125,9 +125,11 @@ def add_output(parser: argparse.ArgumentParser, default: str | None, text: str =
 def load_agent_from(options: argparse.Namespace) -> LoadedAgent:
     """Load the agent of a command whose options were parsed by :func:`agent_parser`."""
     from sb3_trmrl.zoo.agents import open_agent
-    from sb3_trmrl.zoo.runs import import_packages
+    from sb3_trmrl.zoo.runs import import_packages, search_current_folder
 
     import_packages(options.gym_packages)
+    if options.env is not None and ":" in options.env:  # a module to import, and the id
+        search_current_folder()
     return open_agent(options.model, options.env, options.env_kwargs, options.algo, options.last)
 
 
