@@ -18,7 +18,8 @@ def script_parser(script: str, prog: str, **kwargs: Any) -> argparse.ArgumentPar
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("No module named 'rl_zoo3'")
     folder = Path(spec.submodule_search_locations[0])
-    parser = argparse.ArgumentParser(prog=prog, **kwargs)
+    # Without a list of all options above every error
+    parser = argparse.ArgumentParser(prog=prog, usage="%(prog)s [options]", **kwargs)
     names = {
         "parser": parser,
         "ALGOS": dict.fromkeys([*_algorithms(folder / "utils.py"), ALGO]),
