@@ -34,7 +34,8 @@ class Group:
     """
     Runs of one agent that differ only in their seed.
 
-    :param timesteps: Environment steps of the evaluations during training, (K,)
+    :param timesteps: Environment steps of the evaluations during training, (K,); none if the learning curves are
+        unknown, as for exported agents
     :param curves: Mean return per episode on validation tasks at each of ``timesteps``, (runs, K)
     :param results: Evaluations of the runs after training, by model: ``"selected"`` and ``"last"`` with deterministic
         actions, ``"selected, sampled"`` and ``"last, sampled"`` with stochastic ones. Runs without such a model are
@@ -96,11 +97,14 @@ class Group:
         success = None if self.success_curves is None else interpolated(self.success_curves)
         return replace(self, timesteps=steps, curves=interpolated(self.curves), success_curves=success)
 
-    def areas(self) -> np.ndarray:
+    def areas(self) -> np.ndarray | None:
         """
-        :return: Area under each run's learning curve divided by its length, which is a mean return, (runs,)
+        :return: Area under each run's learning curve divided by its length, which is a mean return, (runs,); None if
+            the learning curves are unknown
         """
         steps = self.timesteps
+        if not len(steps):
+            return None
         if len(steps) < 2:
             means: np.ndarray = self.curves.mean(axis=1)
             return means
@@ -227,7 +231,9 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
         returns = group.returns()
         episodes = np.arange(1, returns.shape[2] + 1)
         label = f"{name} ({len(group.curves)} seed{'s' if len(group.curves) > 1 else ''})"
-        draw_band(learning, group.timesteps, *interquartile_mean(group.curves), colour, label=label)
+        has_curve = len(group.timesteps) > 0
+        middle, interval = interquartile_mean(group.curves) if has_curve else (np.zeros(0), np.zeros((2, 0)))
+        draw_band(learning, group.timesteps, middle, interval, colour, label=label)
         adapted = interquartile_mean(returns.mean(axis=1))
         draw_band(adaptation, episodes, *adapted, colour, marker="o", markersize=4)
         draw_band(profile, thresholds, *share_above(returns[:, :, -1], thresholds), colour)

@@ -18,10 +18,18 @@ from sb3_trmrl.analysis.refinement import plot_refinement, refinement
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
 from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories
 from sb3_trmrl.cli.ablations import ablations
-from sb3_trmrl.cli.options import N_ENVS, argument_errors, evaluate_agent, load_agent_from
+from sb3_trmrl.cli.options import (
+    N_ENVS,
+    argument_errors,
+    evaluate_agent,
+    fill_in_counts,
+    load_agent_from,
+    plays_trials,
+)
 from sb3_trmrl.cli.output import print_frame, progress
 from sb3_trmrl.cli.parsers import ANALYSES
 from sb3_trmrl.common.threads import one_thread
+from sb3_trmrl.evaluation.adaptation_result import has_tasks
 from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
 from sb3_trmrl.zoo.agents import LoadedAgent
@@ -35,6 +43,7 @@ class _Job:
     options: argparse.Namespace
     stem: Path
     after_task: Callable[[int], None]
+    unit: str  # "task", or "episode" without tasks
 
     @property
     def picture(self) -> Path:
@@ -113,18 +122,20 @@ def _refinement(job: _Job) -> _Found:
     found = refinement(job.steps(job.trials()), n_train_tasks)
     plot_refinement(found, job.picture, f"{job.agent.env_id}: refinement of the episodic memory")
     constant = found.constant_error.mean()
-    text = f"Regression on the actions: {n_train_tasks} training tasks, {n_tasks - n_train_tasks} test tasks. "
-    text += f"Always predicting the mean action of the training tasks has an error of {constant:.4g}."
+    units = f"{job.unit}s"
+    text = f"Regression on the actions: {n_train_tasks} training {units}, {n_tasks - n_train_tasks} test {units}. "
+    text += f"Always predicting the mean action of the training {units} has an error of {constant:.4g}."
     return _Found(found.to_frame(), found.to_frame(), text)
 
 
 def _memories(job: _Job) -> _Found:
     trials = job.trials()
-    found = working_memories(job.steps(trials), trials.tasks)
+    tasks = trials.tasks if has_tasks(trials.tasks) else [f"episode {i + 1}" for i in range(len(trials.tasks))]
+    found = working_memories(job.steps(trials), tasks)
     plot_working_memories(found, job.picture, f"{job.agent.env_id}: working memories", task_unit=trials.task_unit)
     shares = ", ".join(f"{100 * share:.1f} %" for share in found.explained)
     text = f"The three components explain {shares} of the variance. {100 * found.share_between_tasks:.1f} % of the "
-    text += "variance that they explain together lies between the means of the tasks, which the table shows."
+    text += f"variance that they explain together lies between the means of the {job.unit}s, which the table shows."
     frame = found.to_frame()
     return _Found(frame, frame.drop(columns="step").groupby("task", sort=False).mean().reset_index(), text)
 
@@ -173,18 +184,31 @@ def _analyze(kind: str, parser: argparse.ArgumentParser, options: argparse.Names
     kinds = list(KINDS) if kind == "all" else [kind]
     with argument_errors(parser):
         agent = load_agent_from(options)
+        in_trials = plays_trials(agent)
+    if kind == "attention" and not in_trials and options.n_episodes not in (None, 1):
+        parser.error(f"--n-episodes must be 1 for an environment without tasks, got {options.n_episodes}")
     if kind != "online" and not isinstance(agent.model.policy, TrMRLPolicy):
         parser.error(f"{kind} needs a TransformerPPO, got a {type(agent.model).__name__}; online takes any agent")
     folder: Path = options.output or agent.folder / "analysis"
     folder.mkdir(parents=True, exist_ok=True)
     for name in kinds:
-        given = {key: value for key, value in vars(options).items() if value is not None}
-        fixed = {"online": {"n_episodes": 1}, "attention": {"n_tasks": 1}}.get(name, {})
-        counts = dict(zip(("n_tasks", "n_episodes"), ANALYSES[name][:2], strict=True))
-        own = argparse.Namespace(**{**counts, **given, **fixed})
-        with argument_errors(parser), progress(f"{name}: tasks", own.n_tasks) as after_task:
-            found = KINDS[name](_Job(agent, own, folder / name, after_task))
+        unit = "task" if in_trials else "episode"
+        with argument_errors(parser):
+            own = _with_counts(name, options, in_trials)
+        with argument_errors(parser), progress(f"{name}: {unit}s", own.n_tasks) as after_task:
+            found = KINDS[name](_Job(agent, own, folder / name, after_task, unit))
         found.frame.to_csv(folder / f"{name}.csv", index=False)
-        tasks = f"{own.n_tasks} {options.split} task{'s' if own.n_tasks > 1 else ''}"
-        print_frame(found.table, f"{agent.env_id}: {name}, {tasks}", found.text, "tasks")
+        subject = f"{own.n_tasks} {f'{options.split} ' if in_trials else ''}{unit}{'s' if own.n_tasks > 1 else ''}"
+        print_frame(found.table, f"{agent.env_id}: {name}, {subject}", found.text, f"{unit}s")
         print("Wrote " + ", ".join(str(folder / file) for file in (f"{name}.csv", f"{name}.png", *found.further)))
+
+
+def _with_counts(name: str, options: argparse.Namespace, in_trials: bool) -> argparse.Namespace:
+    """Return the options of one analysis, with its numbers of tasks and episodes."""
+    own = argparse.Namespace(**{"n_tasks": None, "n_episodes": None, **vars(options)})
+    if name == "online":
+        own.n_episodes = 1 if in_trials else None
+    if name == "attention":  # of one trial, or of one episode
+        own.n_tasks, own.n_episodes = (1, own.n_episodes) if in_trials else (1, None)
+    fill_in_counts(own, in_trials, *ANALYSES[name][:2])
+    return own

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pandas as pd
 
@@ -20,15 +19,15 @@ from sb3_trmrl.analysis.comparison import (
     plot_comparison,
     share_of_gap,
 )
-from sb3_trmrl.cli.options import argument_errors, evaluate_agent
+from sb3_trmrl.cli.options import argument_errors, evaluate_agent, fill_in_counts
 from sb3_trmrl.cli.output import print_table, print_text, progress
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
-from sb3_trmrl.evaluation.trials import Trials
-from sb3_trmrl.trials.multi_episode_trial import trials_of
+from sb3_trmrl.evaluation.trials import Trials, episodes_per_trial
+from sb3_trmrl.sharing.agent import SUFFIX, load_agent
 from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.registration import register
-from sb3_trmrl.zoo.runs import Run
+from sb3_trmrl.zoo.runs import Run, import_packages
 
 #: Heading for the share of the gap between both references
 _SHARE = "share of gap"
@@ -37,35 +36,57 @@ _SHARE = "share of gap"
 @one_thread()
 def compare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print a table of agents with intervals over seeds. Write it as CSV, with a plot."""
-    folders = _folders(parser, options.agents)
-    _check_references(parser, options, folders)
+    paths = _paths(parser, options.agents)
+    _check_references(parser, options, paths)
     register()
     with argument_errors(parser):
-        runs = {name: [Run(folder) for folder in found] for name, found in folders.items()}
-        env_id = _check_same_tasks([run for found in runs.values() for run in found], options)
-        groups = _groups(runs, options)
-        first, last = common_steps(groups.values())
-    frame = _frame({name: group.between(first, last) for name, group in groups.items()}, options.lower, options.oracle)
+        import_packages(options.gym_packages)
+        sources = {name: [_Source(path) for path in found] for name, found in paths.items()}
+        env_id = _check_same_tasks([source for found in sources.values() for source in found], options)
+        groups = _groups(sources, options)
+        curves = [group for group in groups.values() if len(group.timesteps)]
+        first, last = common_steps(curves) if curves else (0, 0)
+    cut = {name: group.between(first, last) if len(group.timesteps) else group for name, group in groups.items()}
+    frame = _frame(cut, options.lower, options.oracle)
     _print(frame, options)
-    print(f"Area: mean return on validation tasks from step {first:.0f} to step {last:.0f}.")
+    if curves:
+        print(f"Area: mean return on validation {options.unit} from step {first:.0f} to step {last:.0f}.")
     options.output.mkdir(parents=True, exist_ok=True)
     frame.to_csv(options.output / "comparison.csv", index_label="agent")
     plot_comparison(groups, options.output / "comparison.png", env_id, options.split)
     print(f"Wrote {options.output}/comparison.csv and .png")
 
 
-def _folders(parser: argparse.ArgumentParser, agents: Sequence[str]) -> dict[str, list[str]]:
-    """Return the folders of runs by the name of the agent."""
-    folders: dict[str, list[str]] = {}
+class _Source:
+    """A run or an exported agent."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.run = Run(path) if self.path.is_dir() else None
+        agent = self.run or load_agent(path)
+        if agent.env_id is None:
+            raise ValueError(f"{path} does not name its environment: export it with `env_id`")
+        self.env_id: str = agent.env_id
+        self.env_kwargs = agent.env_kwargs
+
+
+def _paths(parser: argparse.ArgumentParser, agents: Sequence[str]) -> dict[str, list[str]]:
+    """Return folders of runs, or files of exported agents, by the name of the agent."""
+    paths: dict[str, list[str]] = {}
     for agent in agents:
         name, separator, pattern = agent.partition("=")
-        found = sorted(path for path in glob.glob(pattern) if Path(path).is_dir())
+        found = sorted(path for path in glob.glob(pattern) if Path(path).is_dir() or path.endswith(SUFFIX))
         if not separator or not found:
-            parser.error(f"an agent must be given as NAME=FOLDERS with at least one folder, got {agent!r}")
-        if name in folders:
+            parser.error(
+                f"an agent must be given as NAME=PATHS, with at least one folder of a run or exported agent "
+                f"({SUFFIX}), got {agent!r}"
+            )
+        if len({Path(path).is_dir() for path in found}) > 1:
+            parser.error(f"the paths of an agent must be all runs or all exported agents, got both for {agent!r}")
+        if name in paths:
             parser.error(f"each agent needs a different name, got {name!r} twice")
-        folders[name] = found
-    return folders
+        paths[name] = found
+    return paths
 
 
 def _check_references(
@@ -80,43 +101,51 @@ def _check_references(
         parser.error(f"--lower and --oracle must be two agents, got {options.lower!r} for both")
 
 
-def _check_same_tasks(runs: Sequence[Run], options: argparse.Namespace) -> str:
-    """Return the environment of all runs; raise ``ValueError`` if the runs do not have the same tasks."""
-    first = runs[0]
+def _check_same_tasks(sources: Sequence[_Source], options: argparse.Namespace) -> str:
+    """Return the environment of all agents, after checking that they have the same tasks. Set the numbers of tasks."""
+    first = sources[0]
     tasks: list[Any] = []
-    for run in runs:
-        if run.env_id != first.env_id:
+    for source in sources:
+        if source.env_id != first.env_id:
             raise ValueError(
-                f"all runs need the same environment: {first.folder} has {first.env_id}, {run.folder} has {run.env_id}"
+                f"all agents need the same environment: {first.path} has {first.env_id}, {source.path} has "
+                f"{source.env_id}"
             )
-        kwargs = {**run.env_kwargs, **options.env_kwargs}
-        own_tasks = Trials(run.env_id, options.n_tasks, 1, options.split, options.seed, kwargs).tasks
+        kwargs = {**source.env_kwargs, **options.env_kwargs}
+        if source is first:
+            in_trials = episodes_per_trial(source.env_id, kwargs) is not None
+            fill_in_counts(options, in_trials, 20, 3)
+            options.unit = "tasks" if in_trials else "episodes"
+        own_tasks = Trials(source.env_id, options.n_tasks, 1, options.split, options.seed, kwargs).tasks
         tasks = tasks or own_tasks
         if own_tasks != tasks:
             raise ValueError(
-                f"all runs need the same tasks, those of {first.folder} and {run.folder} differ: compare their "
+                f"all agents need the same tasks, those of {first.path} and {source.path} differ: compare their "
                 "env_kwargs"
             )
     return first.env_id
 
 
-def _groups(runs: Mapping[str, Sequence[Run]], options: argparse.Namespace) -> dict[str, Group]:
+def _groups(sources: Mapping[str, Sequence[_Source]], options: argparse.Namespace) -> dict[str, Group]:
     """Return learning curves and evaluations by the name of the agent."""
-    groups = {name: _learning_curves(own) for name, own in runs.items()}
-    pairs = [(name, run) for name, own in runs.items() for run in own]
-    with progress("runs", len(pairs)) as after_run:
-        for done, (name, run) in enumerate(pairs, start=1):
-            for which, result in _evaluations(run, options).items():
+    groups = {}
+    for name, own in sources.items():
+        runs = [source.run for source in own if source.run is not None]
+        groups[name] = _learning_curves(runs) if runs else Group(np.zeros(0), np.zeros((len(own), 0)), {})
+    pairs = [(name, source) for name, own in sources.items() for source in own]
+    with progress("agents", len(pairs)) as after_agent:
+        for done, (name, source) in enumerate(pairs, start=1):
+            for which, result in _evaluations(source, options).items():
                 groups[name].results.setdefault(which, []).append(result)
-            after_run(done)
+            after_agent(done)
     return groups
 
 
-def _evaluations(run: Run, options: argparse.Namespace) -> dict[str, AdaptationResult]:
-    """Evaluate the selected model, and the last one if training finished, with both kinds of actions."""
+def _evaluations(source: _Source, options: argparse.Namespace) -> dict[str, AdaptationResult]:
+    """Evaluate the selected model, and the last one of a finished run, with both kinds of actions."""
     results = {}
-    for which in ("selected", "last") if run.last_model else ("selected",):
-        agent = open_agent(run.folder, env_kwargs=options.env_kwargs, last=which == "last")
+    for which in ("selected", "last") if source.run and source.run.last_model else ("selected",):
+        agent = open_agent(source.path, env_kwargs=options.env_kwargs, last=which == "last")
         for suffix, deterministic in (("", True), (", sampled", False)):
             results[which + suffix] = evaluate_agent(agent, options, deterministic=deterministic)
     return results
@@ -139,11 +168,8 @@ def _learning_curve(run: Run) -> Group:
     evaluations = run.evaluations()
     if evaluations is None:
         raise FileNotFoundError(f"{run.folder} has no evaluations.npz: train with evaluation on")
-    env = gym.make(run.env_id, **run.env_kwargs)
-    trials = trials_of(env)
-    env.close()
     timesteps, returns = evaluations
-    curve = returns.mean(axis=1) / (trials.episodes_per_trial if trials else 1)
+    curve = returns.mean(axis=1) / (episodes_per_trial(run.env_id, run.env_kwargs) or 1)
     successes = run.successes()
     if successes is None or len(successes) != len(timesteps):
         return Group(timesteps, curve[None], {})
@@ -179,7 +205,8 @@ def _headings(estimate: str) -> tuple[str, str, str]:
 
 def _print(frame: pd.DataFrame, options: argparse.Namespace) -> None:
     """Print a column for each agent, so that three agents fit into 80 characters."""
-    title = f"{options.n_tasks} {options.split} tasks, {options.n_episodes} episodes of each: interquartile mean "
+    of_each = f"{options.split} tasks, {options.n_episodes} episodes of each"
+    title = f"{options.n_tasks} {of_each if options.unit == 'tasks' else 'episodes'}: interquartile mean "
     title += "over seeds (95 % bootstrap interval over seeds)"
     rows = [["seeds", *(f"{seeds:.0f}" for seeds in frame["seeds"])]]
     for estimate in frame.columns[1:]:

@@ -9,7 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from sb3_trmrl.analysis.adaptation import plot_adaptation
-from sb3_trmrl.cli.options import N_ENVS, argument_errors, evaluate_agent, evaluation_arguments, load_agent_from
+from sb3_trmrl.cli.options import (
+    N_ENVS,
+    argument_errors,
+    evaluate_agent,
+    evaluation_arguments,
+    fill_in_counts,
+    load_agent_from,
+    plays_trials,
+)
 from sb3_trmrl.cli.output import print_table, print_text, progress
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
@@ -26,12 +34,12 @@ _N_EVALUATED = 3
 def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print the return in each episode with intervals over tasks. Write it as CSV, NPZ and PNG."""
     in_protocol = options.protocol is not None
-    options.n_tasks = options.n_tasks or (10 if in_protocol else 20)
-    options.n_episodes = options.n_episodes or (10 + _N_EVALUATED if in_protocol else 6)
-    if in_protocol and options.n_episodes <= _N_EVALUATED:
-        parser.error(f"--n-episodes must be above {_N_EVALUATED} with --protocol, got {options.n_episodes}")
+    counts = (10, 10 + _N_EVALUATED) if in_protocol else (20, 6)
     with argument_errors(parser):
         agent = load_agent_from(options)
+        fill_in_counts(options, plays_trials(agent), *counts)
+        if in_protocol and options.n_episodes <= _N_EVALUATED:
+            parser.error(f"--n-episodes must be above {_N_EVALUATED} with --protocol, got {options.n_episodes}")
         result = (_play_protocol if in_protocol else _play_trials)(agent, options)
     folder = options.output or agent.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,8 +52,9 @@ def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     stem = folder / _stem("adaptation", agent, options)
     result.save(f"{stem}.npz")
     result.to_frame().to_csv(f"{stem}.csv", index=False)
-    plot_adaptation({agent.env_id: result}, f"{stem}.png")
-    print(f"Wrote {stem}.npz, .csv and .png")
+    if result.unit == "tasks":  # a single mean is not worth a plot
+        plot_adaptation({agent.env_id: result}, f"{stem}.png")
+    print(f"Wrote {stem}.npz{', .csv and .png' if result.unit == 'tasks' else ' and .csv'}")
 
 
 def _stem(name: str, agent: LoadedAgent, options: argparse.Namespace) -> str:
@@ -64,7 +73,7 @@ def _stem(name: str, agent: LoadedAgent, options: argparse.Namespace) -> str:
 
 
 def _play_trials(agent: LoadedAgent, options: argparse.Namespace) -> AdaptationResult:
-    with progress("tasks", options.n_tasks) as after_task:
+    with progress("tasks" if plays_trials(agent) else "episodes", options.n_tasks) as after_task:
         return evaluate_agent(agent, options, deterministic=not options.sampled, n_envs=N_ENVS, after_task=after_task)
 
 
@@ -97,16 +106,23 @@ def _print_protocol(result: ProtocolResult) -> pd.DataFrame:
 
 
 def _print_adaptation(result: AdaptationResult) -> None:
-    """Print a row for each episode."""
+    """Print a row for each episode of a trial, or one row for all episodes of an environment without tasks."""
     kind = "deterministic" if result.deterministic else "stochastic"
-    header = ["episode", "mean return", "95 % interval over tasks", "mean length"]
+    in_trials = result.unit == "tasks"
+    header = ["episode" if in_trials else "", "mean return", f"95 % interval over {result.unit}", "mean length"]
     means, lengths = result.mean_returns, result.lengths.mean(axis=0)
     rows = [
-        [f"{index + 1}", f"{means[index]:.2f}", f"{low:.2f} to {high:.2f}", f"{lengths[index]:.0f}"]
+        [
+            f"{index + 1}" if in_trials else "per episode",
+            f"{means[index]:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{lengths[index]:.0f}",
+        ]
         for index, (low, high) in enumerate(result.interval())
     ]
     if result.success_rates is not None:
         header.append("success")
         rows = [[*row, f"{100 * rate:.0f} %"] for row, rate in zip(rows, result.success_rates, strict=True)]
-    print_table(f"{result.env_id}: {len(result.tasks)} tasks ({result.split}), {kind} actions", header, rows)
+    subject = f"{len(result.tasks)} {result.unit}{f' ({result.split})' if in_trials else ''}"
+    print_table(f"{result.env_id}: {subject}, {kind} actions", header, rows)
     print_text(result.tasks_seen_in_training())

@@ -103,16 +103,33 @@ def add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, default="test", help="split of the tasks (default: test)")
 
 
-def add_n_tasks(parser: argparse.ArgumentParser, default: int | None, text: str = "") -> None:
-    """Add the option ``--n-tasks``, with a description of the default if it is not a number."""
-    text = text or str(default)
-    parser.add_argument("--n-tasks", type=positive_int, default=default, help=f"number of tasks (default: {text})")
+def add_n_tasks(parser: argparse.ArgumentParser, default: object) -> None:
+    """Add the option ``--n-tasks``, whose default :func:`fill_in_counts` sets."""
+    text = f"number of tasks (default: {default}); of episodes, if the environment has no tasks"
+    parser.add_argument("--n-tasks", type=positive_int, help=text)
 
 
-def add_n_episodes(parser: argparse.ArgumentParser, default: int | None, text: str = "") -> None:
-    """Add the option ``--n-episodes``, with a description of the default if it is not a number."""
-    text = f"number of episodes for each task (default: {text or default})"
-    parser.add_argument("--n-episodes", type=positive_int, default=default, help=text)
+def add_n_episodes(parser: argparse.ArgumentParser, default: object) -> None:
+    """Add the option ``--n-episodes``, whose default :func:`fill_in_counts` sets."""
+    text = f"number of episodes for each task (default: {default})"
+    parser.add_argument("--n-episodes", type=positive_int, help=text)
+
+
+def plays_trials(agent: LoadedAgent) -> bool:
+    """Return whether the agent's environment has tasks, and plays trials of several episodes."""
+    from sb3_trmrl.evaluation.trials import episodes_per_trial
+
+    return episodes_per_trial(agent.env_id, agent.env_kwargs) is not None
+
+
+def fill_in_counts(options: argparse.Namespace, in_trials: bool, n_tasks: int, n_episodes: int) -> None:
+    """Set the numbers of tasks and episodes that were not given. Without tasks, either of them counts episodes."""
+    if in_trials:
+        options.n_tasks, options.n_episodes = options.n_tasks or n_tasks, options.n_episodes or n_episodes
+    elif options.n_tasks is not None and options.n_episodes is not None:
+        raise ValueError("only one of --n-tasks and --n-episodes can be given: the environment has no tasks")
+    else:
+        options.n_tasks, options.n_episodes = options.n_tasks or options.n_episodes or n_tasks, 1
 
 
 def add_output(parser: argparse.ArgumentParser, default: str | None, text: str = "") -> None:

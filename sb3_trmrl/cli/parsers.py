@@ -137,14 +137,15 @@ def plot(arguments: Sequence[str]) -> ParsedScript:
 
 def evaluate(arguments: Sequence[str]) -> Parsed:
     """Read the options of ``evaluate``."""
-    parser = agent_parser("evaluate", "Adaptation to new tasks, episode by episode.", f"{DEMO} --n-episodes 3")
+    about = "Adaptation to new tasks, episode by episode; without tasks, the mean return of an episode."
+    parser = agent_parser("evaluate", about, f"{DEMO} --n-episodes 3")
     parser.add_argument(
         "--protocol",
         choices=["metaworld"],
         help="metaworld: success rate of each class in the last 3 episodes of some of its tasks",
     )
-    add_n_tasks(parser, None, "20; with --protocol, 10 of each class")
-    add_n_episodes(parser, None, "6; with --protocol, 13")
+    add_n_tasks(parser, "20; with --protocol, 10 of each class")
+    add_n_episodes(parser, "6; with --protocol, 13")
     add_split(parser)
     add_output(parser, None, "the folder of the agent")
     return parser, parser.parse_args(arguments)
@@ -154,9 +155,11 @@ def render(arguments: Sequence[str]) -> Parsed:
     """Read the options of ``render``."""
     parser = agent_parser("render", "Record a video of one trial on a test task.", f"{DEMO} --output trial.mp4")
     last_task = N_HELD_OUT_TASKS - 1
-    parser.add_argument("--task", type=int, default=0, help=f"index of the test task, 0 to {last_task} (default: 0)")
     parser.add_argument(
-        "--n-episodes", type=positive_int, default=2, help="number of episodes in the trial (default: 2)"
+        "--task", type=int, default=0, help=f"index of the test task or episode, 0 to {last_task} (default: 0)"
+    )
+    parser.add_argument(
+        "--n-episodes", type=positive_int, help="number of episodes in the trial (default: 2); 1 without tasks"
     )
     parser.add_argument("--output", type=Path, default=Path("trial.mp4"), help="file to write (default: trial.mp4)")
     return parser, parser.parse_args(arguments)
@@ -231,13 +234,13 @@ def _analysis_parser(kind: str) -> argparse.ArgumentParser:
     parser = agent_parser(f"analyze {kind}", f"{text[0].upper()}{text[1:]}.", example)
     defaults = ["that of each analysis"] * 2 if kind == "all" else [str(count) for count in ANALYSES[kind][:2]]
     if kind != "attention":
-        add_n_tasks(parser, None, defaults[0])
+        add_n_tasks(parser, defaults[0])
     if kind in ("online", "all"):
         parser.add_argument(
             "--window", type=int, default=11, help="number of steps to smooth rewards over, odd (default: 11)"
         )
     if kind != "online":
-        add_n_episodes(parser, None, defaults[1])
+        add_n_episodes(parser, defaults[1])
     add_split(parser)
     add_output(parser, None, "`analysis` in the folder of the agent")
     return parser
@@ -274,11 +277,12 @@ def compare(arguments: Sequence[str]) -> Parsed:
     """Read the options of ``compare``."""
     parser = command_parser(
         "compare",
-        "Compare agents on the same test tasks, with intervals over training seeds.",
+        "Compare agents on the same test tasks, with intervals over training seeds. An agent is given by its name and "
+        "the folders of its runs, or exported agents (.safetensors), which have no learning curve.",
         "'TrMRL=logs/trmrl/HalfCheetahVel-v0_*' 'RL2=logs/ppo_lstm/HalfCheetahVel-v0_*' --output comparison",
     )
     parser.add_argument(
-        "agents", nargs="+", metavar="NAME=FOLDERS", help="name of an agent and the folders of its runs"
+        "agents", nargs="+", metavar="NAME=PATHS", help="name of an agent, and folders of its runs or exported agents"
     )
     add_n_tasks(parser, 20)
     add_n_episodes(parser, 3)
@@ -286,6 +290,7 @@ def compare(arguments: Sequence[str]) -> Parsed:
     add_env_kwargs(
         parser, "arguments of the environment, added to those of each run, for example 'velocity_range:(3, 4)'"
     )
+    add_gym_packages(parser)
     add_seed(parser)
     parser.add_argument("--lower", metavar="NAME", help="name of the agent without task information")
     parser.add_argument("--oracle", metavar="NAME", help="name of the task-conditioned oracle")

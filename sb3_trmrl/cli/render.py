@@ -13,12 +13,12 @@ import torch as th
 from PIL import Image, ImageDraw, ImageFont
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_trmrl.cli.enjoy import render_without_display
-from sb3_trmrl.cli.options import argument_errors, load_agent_from
+from sb3_trmrl.cli.options import argument_errors, load_agent_from, plays_trials
 from sb3_trmrl.cli.output import progress
+from sb3_trmrl.cli.rendering import check_render_mode, render_without_display
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.trials import Trials, play_trials
-from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS
 from sb3_trmrl.trials.multi_episode_trial import trials_of
 from sb3_trmrl.zoo.agents import LoadedAgent
 
@@ -39,9 +39,11 @@ def render(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     render_without_display()
     with argument_errors(parser):
         agent = load_agent_from(options)
-        env, seed = make_trial(agent, options.task, options.n_episodes, options.seed)
+        check_render_mode(agent.env_id, agent.env_kwargs, "rgb_array")
+        n_episodes = options.n_episodes or (2 if plays_trials(agent) else 1)
+        env, seed = make_trial(agent, options.task, n_episodes, options.seed)
     try:
-        with th.random.fork_rng(), progress("steps", _n_steps(env, options.n_episodes)) as after_step:
+        with argument_errors(parser), th.random.fork_rng(), progress("steps", _n_steps(env, n_episodes)) as after_step:
             th.manual_seed(seed)  # for stochastic actions
             frames = (overlaid(frame, text) for frame, text in film(agent, env, seed, not options.sampled))
             n_frames = _write(frames, options.output, env.metadata.get("render_fps", 30), after_step)
@@ -53,10 +55,6 @@ def render(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 def make_trial(agent: LoadedAgent, task: int, n_episodes: int, seed: int) -> tuple[gym.Env, int]:
     """Return an environment for one trial of the default evaluation, and the seed of its first reset."""
     kwargs = {**agent.env_kwargs, "render_mode": "rgb_array"}
-    plain = gym.make(agent.env_id, **kwargs)
-    if trials_of(plain) is None:
-        return plain, evaluation_seed(seed, "test")
-    plain.close()
     trials = Trials(agent.env_id, N_HELD_OUT_TASKS, n_episodes, "test", seed, kwargs)
     return trials.make(task), trials.seed_of_split + task
 
@@ -92,7 +90,9 @@ class _Camera(gym.Wrapper):
 
     def step(self, action: Any) -> Any:
         picture = self.env.render()
-        assert isinstance(picture, np.ndarray)
+        if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
+            shape = f"an array of shape {picture.shape}" if isinstance(picture, np.ndarray) else repr(picture)
+            raise ValueError(f"`render` of the environment must return a picture, (height, width, 3), got {shape}")
         self.picture = picture
         return self.env.step(action)
 

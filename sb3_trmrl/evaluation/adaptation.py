@@ -32,27 +32,28 @@ def evaluate_adaptation(
 ) -> AdaptationResult:
     """
     Play a trial of several episodes on each of a number of tasks, and return every reward. Weights and PyTorch's random
-    generators do not change.
+    generators do not change. In an environment without tasks, play ``n_eval_tasks`` independent episodes with
+    ``n_eval_episodes=1``.
 
     :param model: Agent; its ``predict`` gets the observations of ``n_envs`` tasks at once
-    :param env: Registered id of a family of tasks, or a function that makes one environment when called with
-        ``env_kwargs``; the environment contains a ``MultiEpisodeTrial``
+    :param env: Registered id of a family of tasks in a ``MultiEpisodeTrial``, or of an environment without tasks; or a
+        function that makes one such environment when called with ``env_kwargs``
     :param n_eval_tasks: Number of tasks T; 45 for ``MetaWorldML45Train-v0``, one of each class
-    :param n_eval_episodes: Episodes of each trial, which replaces the environment's own number
+    :param n_eval_episodes: Episodes of each trial, which replaces the environment's own number; 1 without tasks
     :param deterministic: Whether to use deterministic or stochastic actions
     :param seed: Seed of initial states and stochastic actions, and of the tasks unless they are held out
     :param env_kwargs: Arguments of the environment, for example another range of tasks
     :param split: Split of the tasks, ``"test"``, ``"validation"`` or ``"train"``, see
         :class:`~sb3_trmrl.evaluation.trials.Trials`
     :param vec_normalize: Statistics to normalise observations with, by default those of the model's own environment,
-        if it has any
+        if it has any. Frames are stacked as in that environment
     :param info_keys: Numeric entries of ``info`` to keep for each step, for example ``"x_velocity"``
     :param n_envs: Number of tasks that are played in parallel, by default all
     :param after_task: Called with the number of finished tasks, for a progress bar
     :return: Rewards, successes and the requested numbers
-    :raises TypeError: if the environment is not a family of tasks in trials, or a number is not an integer
-    :raises ValueError: if a number is below 1, the seed is negative, an option is unknown, or the observations do not
-        fit the model
+    :raises TypeError: if the environment is a family of tasks without trials, or a number is not an integer
+    :raises ValueError: if a number is below 1, the seed is negative, an option is unknown, the observations do not fit
+        the model, or an environment without tasks is given several episodes
     """
     check_instance("info_keys", info_keys, (list, tuple), "a list of names")
     n_tasks = check_positive_int("n_eval_tasks", n_eval_tasks)

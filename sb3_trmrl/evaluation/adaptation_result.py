@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ class AdaptationResult:
     Results of trials on T tasks, with E episodes of at most H steps each.
 
     :param env_id: Name of the environment
-    :param tasks: The tasks, T of them
+    :param tasks: The tasks, T of them; all None for T independent episodes of an environment without tasks
     :param rewards: Reward of each step, (T, E, H), NaN after an early end
     :param successes: Whether an episode was a success at any step, (T, E), or None if the environment does not report
         success
@@ -81,8 +82,15 @@ class AdaptationResult:
         """Fraction of tasks with success in each episode, (E,)"""
         return None if self.successes is None else self.successes.mean(axis=0)
 
+    @property
+    def unit(self) -> str:
+        """What the T rows are: ``"tasks"``, or ``"episodes"`` of an environment without tasks"""
+        return "tasks" if has_tasks(self.tasks) else "episodes"
+
     def tasks_seen_in_training(self) -> str:
-        """Return a sentence about whether the tasks are new to the agent."""
+        """Return a sentence about whether the tasks, or the episodes, are new to the agent."""
+        if not has_tasks(self.tasks):
+            return "Initial states are drawn with a random generator that training does not use."
         if self.split == "train":
             return "Tasks are drawn as in training."
         if self.held_out is None:
@@ -95,17 +103,20 @@ class AdaptationResult:
         """
         Return the results as a table.
 
-        :return: One row for each task and episode (counted from 1): task, episode, return, length, success
+        :return: One row for each task and episode (counted from 1): task, episode, return, length, success; without
+            tasks, one row for each episode
         """
         import pandas as pd
 
         n_tasks, n_episodes = self.returns.shape
-        columns: dict[str, Any] = {
-            "task": [str(task) for task in self.tasks for _ in range(n_episodes)],
-            "episode": np.tile(np.arange(1, n_episodes + 1), n_tasks),
-            "return": self.returns.ravel(),
-            "length": self.lengths.ravel(),
-        }
+        if has_tasks(self.tasks):
+            columns: dict[str, Any] = {
+                "task": [str(task) for task in self.tasks for _ in range(n_episodes)],
+                "episode": np.tile(np.arange(1, n_episodes + 1), n_tasks),
+            }
+        else:
+            columns = {"episode": np.arange(1, n_tasks + 1)}
+        columns |= {"return": self.returns.ravel(), "length": self.lengths.ravel()}
         if self.successes is not None:
             columns["success"] = self.successes.ravel()
         return pd.DataFrame(columns)
@@ -154,6 +165,11 @@ class AdaptationResult:
         infos = {key.removeprefix("info_"): values for key, values in arrays.items() if key.startswith("info_")}
         tasks = [_as_tuples(task) for task in json.loads(str(arrays["tasks"]))]
         return cls(tasks=tasks, rewards=arrays["rewards"], successes=arrays.get("successes"), infos=infos, **about)
+
+
+def has_tasks(tasks: Sequence[Any]) -> bool:
+    """Return whether these are the tasks of a family; those of an environment without tasks are all None."""
+    return any(task is not None for task in tasks)
 
 
 def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> np.ndarray:

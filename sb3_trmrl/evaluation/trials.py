@@ -6,7 +6,7 @@ They call only ``predict(observation, state, episode_start, deterministic)`` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,9 +24,19 @@ from sb3_trmrl.common.checks import (
     check_option,
     check_positive_int,
 )
+from sb3_trmrl.evaluation.adaptation_result import has_tasks
+from sb3_trmrl.evaluation.model_input import ModelInput
 from sb3_trmrl.trials.agent import Agent, check_agent
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, SPLITS, evaluation_seed, has_splits
 from sb3_trmrl.trials.multi_episode_trial import trials_of
+
+
+def episodes_per_trial(env_id: str, env_kwargs: Mapping[str, Any]) -> int | None:
+    """Return the number of episodes in a trial of a registered environment, None if it does not play trials."""
+    env = gym.make(env_id, **env_kwargs)
+    trials = trials_of(env)
+    env.close()
+    return trials.episodes_per_trial if trials is not None else None
 
 
 class TrialStep(NamedTuple):
@@ -61,15 +71,18 @@ class Trials:
     split are those: the same ones every time. Otherwise tasks are drawn with ``sample_tasks(n)``, with a random
     generator that is seeded for this split.
 
-    :param env: Registered id of a family of tasks, or a function that makes one environment when called with
-        ``env_kwargs``; the environment contains a ``MultiEpisodeTrial``
+    An environment without tasks plays T independent episodes instead. All ``tasks`` are then None.
+
+    :param env: Registered id of a family of tasks in a ``MultiEpisodeTrial``, or of an environment without tasks; or a
+        function that makes one such environment when called with ``env_kwargs``
     :param n_tasks: Number of tasks T
-    :param n_episodes: Episodes of each trial, which replaces the environment's own number
+    :param n_episodes: Episodes of each trial, which replaces the environment's own number; 1 without tasks
     :param split: ``"test"``, ``"validation"`` or ``"train"``
     :param seed: Seed of initial states and stochastic actions, and of the tasks unless they are held out
     :param env_kwargs: Arguments of the environment, for example another range of tasks
-    :raises TypeError: if the environment is not a family of tasks in trials, or a number is not an integer
-    :raises ValueError: if a number is below 1, the seed is negative or the split is unknown
+    :raises TypeError: if the environment is a family of tasks without trials, or a number is not an integer
+    :raises ValueError: if a number is below 1, the seed is negative, the split is unknown, or an environment without
+        tasks is given several episodes
     """
 
     def __init__(
@@ -108,12 +121,13 @@ class Trials:
         Make one environment.
 
         :param task: Index of the task of its trials, by default those of the environment
-        :return: An environment whose trials have ``n_episodes`` episodes
+        :return: An environment whose trials have ``n_episodes`` episodes, or one without tasks
         """
         env = self._make_env()
         layer = trials_of(env)
         if layer is None:
-            raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {env}")
+            _check_no_tasks(env, self.n_episodes)
+            return env
         layer.episodes_per_trial = self.n_episodes
         if task is not None:
             layer.tasks = (self.tasks[task],)
@@ -133,7 +147,7 @@ class Trials:
         :param model: Agent; its ``predict`` gets the observations of ``n_envs`` tasks at once
         :param deterministic: Whether to use deterministic or stochastic actions
         :param vec_normalize: Statistics to normalise observations with, by default those of the model's own
-            environment, if it has any
+            environment, if it has any. Frames are stacked as in that environment
         :param n_envs: Number of tasks that are played in parallel, by default all
         :param after_task: Called with the number of finished tasks, for a progress bar
         :return: The steps in order
@@ -151,7 +165,8 @@ class Trials:
             vec_normalize = model.get_vec_normalize_env()
         if vec_normalize is not None and getattr(model, "observation_statistics", None) is not None:
             raise ValueError("`vec_normalize` must be None for an exported agent, which normalises observations itself")
-        _check_observations(model, self.observation_space)
+        if not ModelInput(model, vec_normalize).stacks_frames:
+            _check_observations(model, self.observation_space)
         with th.random.fork_rng():
             th.manual_seed(self.seed_of_split)
             for start in range(0, len(self.tasks), n_envs):
@@ -159,15 +174,29 @@ class Trials:
                 venv = DummyVecEnv([partial(self.make, int(task)) for task in tasks])
                 venv.seed(self.seed_of_split + start)
                 try:
-                    yield from play_trials(model, venv, tasks, deterministic, vec_normalize, self.n_episodes)
+                    n_episodes = self.n_episodes if has_tasks(self.tasks) else None
+                    yield from play_trials(model, venv, tasks, deterministic, vec_normalize, n_episodes)
                 finally:
                     venv.close()
                 if after_task is not None:
                     after_task(start + len(tasks))
 
 
+def _check_no_tasks(env: gym.Env, n_episodes: int) -> None:
+    """Check an environment without a ``MultiEpisodeTrial``."""
+    if any(env.has_wrapper_attr(name) for name in ("sample_tasks", "set_task")):
+        raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {env}")
+    if n_episodes != 1:
+        raise ValueError(
+            f"the number of episodes of a trial must be 1, got {n_episodes}: `env` {env} has no tasks, and its "
+            "episodes are independent"
+        )
+
+
 def _choose_tasks(env: gym.Env, split: str, n: int, seed: int) -> tuple[list[Any], bool | None]:
     """Return n tasks of a split, and whether training never uses them (None: unknown)."""
+    if trials_of(env) is None:
+        return [None] * n, None
     if split != "train" and env.has_wrapper_attr("held_out_tasks"):
         tasks = env.get_wrapper_attr("held_out_tasks")(split, n)
         known = env.has_wrapper_attr("holds_tasks_out")
@@ -199,16 +228,16 @@ def play_trials(
     n_episodes: int | None = None,
 ) -> Iterator[TrialStep]:
     """Play one trial in each environment, or one episode where there are no trials; ``tasks`` are indices."""
-    observation: Any = venv.reset()
+    model_input = ModelInput(model, vec_normalize)
+    observation = model_input.reset(venv.reset(), venv.num_envs)
     state, starts = None, np.ones(venv.num_envs, dtype=bool)
     episodes = np.zeros(venv.num_envs, dtype=int)
     running = np.ones(venv.num_envs, dtype=bool)
     number = 0
     while running.any():
-        if vec_normalize is not None:
-            observation = vec_normalize.normalize_obs(observation)
         actions, state = model.predict(observation, state=state, episode_start=starts, deterministic=deterministic)
-        observation, rewards, starts, infos = venv.step(actions)
+        raw, rewards, starts, infos = venv.step(actions)
+        observation = model_input.update(raw, starts)
         envs = np.flatnonzero(running)
         for env in envs[~np.isfinite(rewards[envs])]:
             raise ValueError(f"non-finite reward from environment {env} at step {number} of its trial: {rewards[env]}")

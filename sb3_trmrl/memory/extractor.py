@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, U stored tokens, N slots of the window, D width of th
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,41 @@ INITIALIZATIONS = ("tfixup", "xavier", "default")
 POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "none")
 
 
+#: Smallest side of the images that NatureCNN accepts, in pixels
+_MIN_IMAGE_SIDE = 36
+
+
+class SmallImageCombinedExtractor(CombinedExtractor):
+    """
+    SB3's ``CombinedExtractor`` for Dict observations with images that are too small for its ``NatureCNN``, which are
+    flattened like vectors.
+
+    :param observation_space: Observation space of one token
+    :param cnn_output_dim: Number of features of each larger image
+    :param normalized_image: Whether images are normalised already
+    """
+
+    def __init__(
+        self, observation_space: spaces.Dict, cnn_output_dim: int = 256, normalized_image: bool = False
+    ) -> None:
+        parts = {
+            key: spaces.Box(-np.inf, np.inf, (math.prod(part.shape or ()),))
+            if _is_small_image(part, normalized_image)
+            else part
+            for key, part in observation_space.spaces.items()
+        }
+        super().__init__(spaces.Dict(parts), cnn_output_dim, normalized_image)
+        self._observation_space = observation_space
+
+
+def _is_small_image(space: spaces.Space[Any], normalized_image: bool) -> bool:
+    if not is_image_space(space, normalized_image=normalized_image):
+        return False
+    shape = space.shape or ()
+    sides = shape[1:] if is_image_space_channels_first(space) else shape[:2]  # type: ignore[arg-type]
+    return min(sides) < _MIN_IMAGE_SIDE
+
+
 def default_token_extractor(
     observation_space: spaces.Space[Any], normalize_images: bool
 ) -> type[BaseFeaturesExtractor]:
@@ -32,16 +68,15 @@ def default_token_extractor(
 
     :param observation_space: Observation space of a token
     :param normalize_images: Whether images are integers that are divided by 255
-    :return: The class that MultiInputPolicy (Dict), CnnPolicy (images) or MlpPolicy uses by default
+    :return: The class that MultiInputPolicy (Dict), CnnPolicy (images) or MlpPolicy uses by default, or one that
+        flattens images that are too small for it
     """
     if isinstance(observation_space, spaces.Dict):
-        return CombinedExtractor
-    if is_image_space(observation_space, normalized_image=not normalize_images):
-        shape = observation_space.shape or ()
-        sides = shape[1:] if is_image_space_channels_first(observation_space) else shape[:2]  # type: ignore[arg-type]
-        if min(sides) >= 36:  # NatureCNN accepts no smaller images
-            return NatureCNN
-    return FlattenExtractor
+        parts = observation_space.spaces.values()
+        has_small_images = any(_is_small_image(part, not normalize_images) for part in parts)
+        return SmallImageCombinedExtractor if has_small_images else CombinedExtractor
+    is_image = is_image_space(observation_space, normalized_image=not normalize_images)
+    return NatureCNN if is_image and not _is_small_image(observation_space, not normalize_images) else FlattenExtractor
 
 
 def sinusoidal_positions(positions: th.Tensor, d_model: int) -> th.Tensor:

@@ -91,14 +91,15 @@ def _metadata(agent: ExportedAgent, title: str, result: AdaptationResult | None)
     tags = [*_TAGS, agent.env_id] if agent.env_id else list(_TAGS)
     more: dict[str, Any] = {}
     if result is not None:
-        last = len(result.mean_returns)
+        last, on_tasks = len(result.mean_returns), f"{len(result.tasks)} tasks ({result.split})"
+        name = f"mean return of episode {last} on {on_tasks}" if result.unit == "tasks" else "mean return"
         evaluated = EvalResult(
             task_type="reinforcement-learning",
             task_name="reinforcement-learning",
             dataset_type=result.env_id,
             dataset_name=result.env_id,
             metric_type="mean_reward",
-            metric_name=f"mean return of episode {last} on {len(result.tasks)} tasks ({result.split})",
+            metric_name=name,
             metric_value=round(float(result.mean_returns[-1]), 4),
         )
         more = {"model_name": title, "eval_results": [evaluated]}
@@ -109,17 +110,19 @@ def _metadata(agent: ExportedAgent, title: str, result: AdaptationResult | None)
 def _results(result: AdaptationResult, picture: str | None) -> str:
     """Return the section about the evaluation."""
     kind = "deterministic" if result.deterministic else "stochastic"
+    in_trials = result.unit == "tasks"
+    subject = f"tasks of `{result.env_id}` ({result.split})" if in_trials else f"episodes of `{result.env_id}`"
     lines = [
         "",
-        "## Adaptation",
+        "## Adaptation" if in_trials else "## Evaluation",
         "",
-        f"{len(result.tasks)} tasks of `{result.env_id}` ({result.split}), frozen weights, {kind} actions, "
+        f"{len(result.tasks)} {subject}, frozen weights, {kind} actions, "
         f"seed {result.seed}. {result.tasks_seen_in_training()}",
         "",
-        "| episode | mean return | 95 % interval over tasks |",
+        f"| episode | mean return | 95 % interval over {result.unit} |",
         "|---|---|---|",
         *(
-            f"| {episode} | {mean:.2f} | {low:.2f} to {high:.2f} |"
+            f"| {episode if in_trials else 'each'} | {mean:.2f} | {low:.2f} to {high:.2f} |"
             for episode, (mean, (low, high)) in enumerate(
                 zip(result.mean_returns, result.interval(), strict=True), start=1
             )

@@ -15,6 +15,7 @@ import torch as th
 from sb3_trmrl.common.checks import check_bool, check_instance, check_positive_int
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+from sb3_trmrl.evaluation.trials import episodes_per_trial
 from sb3_trmrl.sharing.agent import ExportedAgent, load_agent
 from sb3_trmrl.sharing.card import model_card
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES
@@ -101,9 +102,9 @@ def push_to_hub(
     :param path: File that ``TransformerPPO.export`` wrote
     :param repo_id: Repository, ``"user/name"``
     :param result: Evaluation for the card and the plot, by default on test tasks of the agent's environment
-    :param evaluate: Whether to evaluate if no ``result`` is given, which needs a family of tasks
-    :param n_eval_tasks: Number of tasks of that evaluation
-    :param n_eval_episodes: Number of episodes of each task
+    :param evaluate: Whether to evaluate if no ``result`` is given
+    :param n_eval_tasks: Number of tasks of that evaluation; without tasks, of episodes
+    :param n_eval_episodes: Number of episodes of each task; ignored without tasks
     :param private: Whether a new repository is private, by default as in the user's settings of the Hub
     :param commit_message: Message of the commit
     :param token: Token for the Hub, by default the one of the login
@@ -112,8 +113,8 @@ def push_to_hub(
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if a number is below 1, the file is not an exported agent, its environment is unknown and it
         is to be evaluated, or the Hub refuses the upload
-    :raises TypeError: if an argument has the wrong type, or the agent is to be evaluated and its environment is not a
-        family of tasks in trials
+    :raises TypeError: if an argument has the wrong type, or the agent is to be evaluated and its environment is a
+        family of tasks without trials
     :raises ConnectionError: if the Hub cannot be reached
     :raises ModuleNotFoundError: without the extra ``hub``; the plot also needs matplotlib
     """
@@ -129,6 +130,8 @@ def push_to_hub(
     if result is None and evaluate:
         if agent.env_id is None:
             raise ValueError(f"{path} does not name its environment: pass `result`, or evaluate=False")
+        has_trials = episodes_per_trial(agent.env_id, agent.env_kwargs) is not None
+        n_eval_episodes = n_eval_episodes if has_trials else 1
         result = evaluate_adaptation(
             agent, agent.env_id, n_eval_tasks, n_eval_episodes, env_kwargs=agent.env_kwargs, n_envs=10
         )
@@ -136,10 +139,12 @@ def push_to_hub(
         folder = Path(temporary)
         files = {AGENT_FILE: Path(path), CARD_FILE: folder / CARD_FILE}
         if result is not None:
-            files |= {file: folder / file for file in (PICTURE_FILE, RESULT_FILE)}
-            _draw(result, files[PICTURE_FILE])
+            files[RESULT_FILE] = folder / RESULT_FILE
             result.save(files[RESULT_FILE])
-        card = model_card(agent, repo_id, result, None if result is None else PICTURE_FILE)
+        if result is not None and result.unit == "tasks":  # a single mean is not worth a plot
+            files[PICTURE_FILE] = folder / PICTURE_FILE
+            _draw(result, files[PICTURE_FILE])
+        card = model_card(agent, repo_id, result, PICTURE_FILE if PICTURE_FILE in files else None)
         files[CARD_FILE].write_text(card, encoding="utf-8")
         api = hub.HfApi(endpoint=endpoint, token=token)
         operations = [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]

@@ -10,7 +10,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from torch import nn
 
 from sb3_trmrl.memory.encoder import LAYER_NORMS
-from sb3_trmrl.memory.extractor import POSITIONAL_ENCODINGS
+from sb3_trmrl.memory.extractor import POSITIONAL_ENCODINGS, SmallImageCombinedExtractor
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.sharing.limits import MAX_POSITIONS, MAX_WINDOW
 from sb3_trmrl.sharing.plain_data import plain
@@ -26,7 +26,9 @@ def _by_name(*classes: type[nn.Module]) -> dict[str, type[nn.Module]]:
 ACTIVATIONS: dict[str, type[nn.Module]] = _by_name(
     nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Softplus, nn.Identity
 )
-EXTRACTORS: dict[str, type[nn.Module]] = _by_name(FlattenExtractor, CombinedExtractor, NatureCNN)
+EXTRACTORS: dict[str, type[nn.Module]] = _by_name(
+    FlattenExtractor, CombinedExtractor, SmallImageCombinedExtractor, NatureCNN
+)
 _OPTIONS: dict[str, Collection[str]] = {
     "activation_fn": ACTIVATIONS,
     "features_extractor": EXTRACTORS,

@@ -60,7 +60,8 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param use_expln: Use ``expln()`` function instead of ``exp()`` to ensure a positive standard deviation
     :param squash_output: Whether to squash the output using a tanh function, when using gSDE
     :param features_extractor_class: Features extractor of one token. By default ``CombinedExtractor`` for Dict
-        observations, ``NatureCNN`` for images of 36 x 36 pixels or more, otherwise ``FlattenExtractor``.
+        observations, ``NatureCNN`` for images of 36 x 36 pixels or more, otherwise ``FlattenExtractor``. Smaller images
+        in Dict observations are flattened.
     :param features_extractor_kwargs: Keyword arguments to pass to the features extractor.
     :param share_features_extractor: If True, actor and critic share the transformer (with ``critic_input="memory"``)
         or the token features (with ``"token"``). By default each has its own, as in RecurrentPPO, because the critic's

@@ -27,6 +27,7 @@ from sb3_trmrl.resuming import TrainingCheckpoint
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, raised_by_user_code
+from sb3_trmrl.zoo.interruption import TERMINATED, InterruptibleModel, Terminated, how_to_resume
 from sb3_trmrl.zoo.report import write_report
 from sb3_trmrl.zoo.run_lock import RunLock
 from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, INITIAL_MODEL
@@ -77,6 +78,7 @@ class TrMRLExperimentManager(ExperimentManager):
     * ``-i`` continues with the run's own hyperparameters and step count
     * a run that another process is training is not resumed
     * TransformerPPO writes checkpoints, from which an interrupted run is resumed exactly
+    * Ctrl-C and SIGTERM print the command that resumes the run
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class TrMRLExperimentManager(ExperimentManager):
         self.resume = resume
         self._made_folder = False
         self._lock: RunLock | None = None
+        self._interruption: KeyboardInterrupt | None = None
         if resume is not None:
             self.save_path = str(resume.parents[1])
             self.params_path = f"{self.save_path}/{self.env_name}"
@@ -302,12 +305,13 @@ class TrMRLExperimentManager(ExperimentManager):
 
     def learn(self, model: BaseAlgorithm) -> None:
         try:
-            if self.resume is not None:
-                super().learn(model)
-                return
-            if self.report:
+            if self.report and self.resume is None:
                 model.save(os.path.join(self.save_path, INITIAL_MODEL))
-            super().learn(_ContinuedRun(model) if self.continue_training else model)  # type: ignore[arg-type]
+            # -i continues the step count and the schedules
+            continued = {"reset_num_timesteps": False} if self.continue_training and self.resume is None else {}
+            interruptible = InterruptibleModel(model, **continued)
+            super().learn(interruptible)  # type: ignore[arg-type]
+            self._interruption = interruptible.interruption
         except BaseException:
             self._release()
             raise
@@ -315,10 +319,23 @@ class TrMRLExperimentManager(ExperimentManager):
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         try:
             super().save_trained_model(model)
+            if self._interruption is not None:
+                print(how_to_resume(self.save_path, model.num_timesteps), flush=True)
+            if isinstance(self._interruption, Terminated):  # there may be only seconds left
+                raise SystemExit(TERMINATED)
             if self.report:
-                write_report(self.save_path)
+                self._write_report()
         finally:
             self._release()
+
+    def _write_report(self) -> None:
+        later = f"`trmrl report {self.save_path}`"
+        if self._interruption is not None:
+            print(f"Writing the report. Ctrl-C skips it; {later} writes it later.", flush=True)
+        try:
+            write_report(self.save_path)
+        except KeyboardInterrupt:
+            print(f"\nThe report is skipped; {later} writes it.")
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -336,17 +353,3 @@ def _evaluated(key: str, value: str) -> Any:
 def _is_vector(space: spaces.Space[Any]) -> bool:
     """Return whether VecNormalize can standardise the observations: real numbers, not images or classes."""
     return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
-
-
-class _ContinuedRun:
-    """Model loaded from a zip, whose ``learn`` continues its step count and its schedules."""
-
-    def __init__(self, model: BaseAlgorithm) -> None:
-        self.model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def learn(self, total_timesteps: int, **kwargs: Any) -> None:
-        """Make this number of further steps."""
-        self.model.learn(total_timesteps, reset_num_timesteps=False, **kwargs)

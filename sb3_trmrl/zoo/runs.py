@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rl_zoo3 import ALGOS
+from rl_zoo3 import ALGOS, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_trmrl.evaluation.callbacks import HISTORY
@@ -101,6 +101,12 @@ class Run:
         return (
             n_tasks_in_turn(self.env_id, {**self.env_kwargs, "split": "test"}) if self.has_splits else N_HELD_OUT_TASKS
         )
+
+    @cached_property
+    def hyperparams(self) -> dict[str, Any]:
+        """Hyperparameters of the run, as rl-zoo3 saved them"""
+        found: dict[str, Any] = get_saved_hyperparams(str(self.stats_path))[0]
+        return found
 
     @property
     def initial_model(self) -> Path | None:

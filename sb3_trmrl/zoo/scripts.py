@@ -67,21 +67,22 @@ def check_options(options: argparse.Namespace) -> None:
         check_device("--device", options.device)
 
 
-def check_saved_agent(options: argparse.Namespace) -> None:
-    """Check that the agent to watch exists, and import the modules that its run needs."""
+def check_saved_agent(options: argparse.Namespace) -> str | None:
+    """Check that the agent to watch exists, and return the folder of its run, or None if that is left to rl-zoo3."""
     import_packages(getattr(options, "gym_packages", ()))  # record_video has no such option
     env = EnvironmentName(options.env)
-    folder = os.path.join(options.folder, options.algo)
-    run_id = options.exp_id or get_latest_run_id(folder, env)
-    _packages_of(Path(folder, f"{env}_{run_id}"))
+    runs = os.path.join(options.folder, options.algo)
+    run_id = options.exp_id or get_latest_run_id(runs, env)
+    _packages_of(Path(runs, f"{env}_{run_id}"))  # imports them
     check_options(options)
     if "rl-trained-agents" in options.folder:
-        return  # rl-zoo3 downloads missing agents
+        return None  # rl-zoo3 downloads missing agents
     which = (options.load_best, options.load_checkpoint, options.load_last_checkpoint)
     try:
-        get_model_path(options.exp_id, options.folder, options.algo, env, *which)
+        folder: str = get_model_path(options.exp_id, options.folder, options.algo, env, *which)[2]
     except (AssertionError, ValueError) as error:
         raise ValueError(f"--folder must hold a run of --env {env.gym_id}, got {options.folder!r}: {error}") from error
+    return folder
 
 
 def resumed_run(folder: Path, given: Sequence[str]) -> tuple[Path, list[str]]:

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib import pyplot as plt
 
 import sb3_trmrl
 from sb3_trmrl.__main__ import COMMANDS, main
-from tests.helpers.zoo import ENV, TINY, train
+from tests.helpers.zoo import ENV, TINY, error_of, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(sb3_trmrl.__file__).parents[1]
@@ -147,3 +148,15 @@ def test_plots(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
         pictures = list(tmp_path.glob(f"{name}*.png"))
         assert pictures, name
         assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_plots_that_nobody_would_see(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    plt.close("all")
+    command = ["plot", "train", "-a", "trmrl", "-e", ENV, "-f", folder]
+    error = error_of(command, capsys)
+    assert "backend agg" in error.lower() and "--save FILE" in error
+    with warnings.catch_warnings():  # a legend without entries
+        warnings.simplefilter("ignore")
+        error = error_of([*command, "-w", "1000", "--save", tmp_path / "train.png"], capsys)
+    assert "--episode-window" in error and not (tmp_path / "train.png").exists()
+    plt.close("all")

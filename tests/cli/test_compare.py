@@ -98,3 +98,26 @@ def test_compare_needs_the_same_tasks(
     assert before in text
     arguments.write_text(text.replace(before, after))
     assert message.format(run=run, changed=changed) in error_of(["compare", f"A={run}", f"B={changed}"], capsys)
+
+
+def test_compare_a_run_with_exported_agents(logs: Path, run: Path, tmp_path: Path, capsys: Any) -> None:
+    """The exported agent of a run has its returns, but no learning curve and no last model."""
+    agents = tmp_path / "agents"
+    agents.mkdir()
+    assert main(["export", str(run), str(agents / "1.safetensors")]) == 0
+    counts = ["--n-tasks", "4", "--n-episodes", "2", "--output", str(tmp_path)]
+    for names in (["run", "file"], ["file"]):
+        paths = {"run": str(run), "file": f"{agents}/*.safetensors"}
+        assert main(["compare", *(f"{name}={paths[name]}" for name in names), *counts]) == 0
+        frame = pd.read_csv(tmp_path / "comparison.csv", index_col="agent")
+        assert list(frame.index) == names
+        of_file = frame.loc["file"]
+        assert of_file[["last episode, last model", "area under learning curve"]].isna().all()
+        assert "from step" in capsys.readouterr().out or names == ["file"]
+        if "run" in names:
+            same = ["first episode", "last episode", "last episode, sampled"]
+            assert of_file[same].tolist() == frame.loc["run", same].tolist()
+            assert_picture(tmp_path / "comparison.png")
+    shutil.copytree(run, agents / "run")
+    error = error_of(["compare", f"both={agents}/*"], capsys)
+    assert "all runs or all exported agents" in error and f"{agents}/*" in error

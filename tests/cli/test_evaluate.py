@@ -1,5 +1,6 @@
 """``evaluate`` and ``analyze``: files and tables."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from sb3_trmrl.__main__ import main
+from sb3_trmrl.cli.analyze import KINDS
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.zoo.agents import open_agent
@@ -82,3 +84,29 @@ def test_analyze_names_its_files_and_intervals(tmp_path: Path, capsys: Any) -> N
     assert "95 % bootstrap interval over tasks" in " ".join(printed.split())
     files = {Path(name) for name in printed.split("Wrote ")[1].strip().split(", ")}
     assert files == set(tmp_path.iterdir()) and len(files) == 3
+
+
+def test_stacked_frames_of_an_environment_without_tasks(tmp_path: Path, capsys: Any) -> None:
+    """Frames are stacked over normalised observations, as rl-zoo3 does in training and report."""
+    env, params = "CartPoleNoVel-v1", [*TINY, NORMALIZE, "frame_stack:3"]
+    run = train(tmp_path, "-n", "80", "--eval-freq", "-1", "--report", params=params, env=env)
+    assert main(["evaluate", str(run), "--seed", "3"]) == 0  # the seed of the run
+    reported = json.loads((run / "report.json").read_text())["returns"]["at the end of training"]["episode"]["each"]
+    result = AdaptationResult.load(run / "adaptation_test_seed=3.npz")
+    assert sorted(result.returns[:, 0]) == sorted(reported) and result.unit == "episodes"
+    printed = capsys.readouterr().out
+    assert "20 episodes, deterministic" in printed and "per episode" in printed and "task" not in printed
+    assert not (run / "adaptation_test_seed=3.png").exists()
+    assert main(["evaluate", str(run), "--n-episodes", "2"]) == 0
+    assert AdaptationResult.load(run / "adaptation_test.npz").returns.shape == (2, 1)
+    error = error_of(["evaluate", run, "--n-episodes", "2", "--n-tasks", "3"], capsys)
+    assert "only one of --n-tasks and --n-episodes" in error and "no tasks" in error
+
+    assert main(["analyze", "all", str(run), "--n-episodes", "4"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "refinement, 4 episodes" in printed and "attention, 1 episode" in printed and "tasks" not in printed
+    assert {path.stem for path in (run / "analysis").glob("*.png")} == set(KINDS)
+    error = error_of(["analyze", "attention", run, "--n-episodes", "2"], capsys)
+    assert "--n-episodes must be 1" in error and "got 2" in error
+    error = error_of(["export", run, tmp_path / "agent"], capsys)
+    assert "VecFrameStack outside VecNormalize" in error

@@ -306,3 +306,26 @@ def test_returns_of_training_by_episode() -> None:
     assert last["rollout/first_episode_rew_mean"] == pytest.approx(first_mean)
     assert last["rollout/last_episode_rew_mean"] == pytest.approx(last_mean)
     assert last["rollout/ep_rew_mean"] == pytest.approx(first_mean + last_mean)
+
+
+def test_an_environment_without_tasks(tmp_path: Path) -> None:
+    """Independent episodes, each of which begins with an empty memory."""
+    env_id = "CartPole-v1"
+    model = make_model("full", env_id, {}).learn(64)
+    result = evaluate_adaptation(model, env_id, n_eval_tasks=4, n_eval_episodes=1, n_envs=3)
+    returns = []
+    for index in range(4):
+        env = gym.make(env_id)
+        observation, _ = env.reset(seed=evaluation_seed(0, "test") + index)
+        state, starts, n_steps, over = None, np.array([True]), 0, False
+        while not over:
+            action, state = model.predict(observation, state, starts, deterministic=True)
+            observation, _, terminated, truncated, _ = env.step(action)
+            starts, n_steps, over = np.array([False]), n_steps + 1, terminated or truncated
+        returns.append(n_steps)  # CartPole rewards each step with 1
+    assert result.returns[:, 0].tolist() == returns and result.unit == "episodes"
+    assert list(result.to_frame()["episode"]) == [1, 2, 3, 4]
+    result.save(tmp_path / "result.npz")
+    assert AdaptationResult.load(tmp_path / "result.npz").unit == "episodes"
+    with pytest.raises(ValueError, match=r"must be 1, got 6: `env` .*CartPole-v1.* has no tasks"):
+        evaluate_adaptation(model, env_id)

@@ -17,19 +17,18 @@ from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeC
 from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.trials.held_out import evaluation_seed
 from tests.helpers import wrong_use as w
-from tests.helpers.environments import early_end
+from tests.helpers.environments import ToyFamily, early_end
 
 ENV = "BernoulliBandit-v0"
 
 
 def no_trials(**kwargs: Any) -> gym.Env:
-    return gym.make("CartPole-v1")
+    return ToyFamily()
 
 
 FAMILY = [
     *w.rows("env", (5, None, ["GridNavi-v0"]), TypeError, "a registered id"),
-    w.Wrong("env", no_trials, TypeError, "a MultiEpisodeTrial", quoted="CartPole-v1"),
-    w.Wrong("env", "CartPole-v1", TypeError, "a MultiEpisodeTrial", quoted="CartPole-v1"),
+    w.Wrong("env", no_trials, TypeError, "a MultiEpisodeTrial", quoted="ToyFamily"),
     *w.wrong_option("split", "validation"),
     *w.wrong_integer("seed", low=0),
     *w.wrong_keywords("env_kwargs"),

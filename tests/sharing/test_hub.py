@@ -122,6 +122,17 @@ def test_the_command(hub: StandInHub, agent_file: Path, capsys: Any) -> None:
     assert "adaptation.png" in hub.files[REPO]
 
 
+def test_an_agent_without_tasks(hub: StandInHub, tmp_path: Path) -> None:
+    """Its card has the mean return of some episodes, and no plot."""
+    path = tiny_model("CartPole-v1").export(tmp_path / "agent")
+    assert main(["push", str(path), REPO, "--n-episodes", "3", "--endpoint", hub.endpoint]) == 0
+    card = hub.files[REPO]["README.md"].decode()
+    assert "3 episodes of `CartPole-v1`, frozen" in card and " tasks" not in card
+    assert "adaptation.png" not in hub.files[REPO]
+    push_to_hub(path, REPO, n_eval_tasks=2, endpoint=hub.endpoint)
+    assert "2 episodes of `CartPole-v1`" in hub.files[REPO]["README.md"].decode()
+
+
 @pytest.fixture
 def nowhere() -> str:
     """Address of a port without a server."""

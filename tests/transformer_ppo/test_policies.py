@@ -1,15 +1,18 @@
 """What the test suites of SB3 and sb3-contrib check for PPO and RecurrentPPO: networks, optimizers, initialization."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
 
+from sb3_trmrl import load_agent
 from sb3_trmrl.transformer_ppo import (
     CnnTransformerPolicy,
     MlpTransformerPolicy,
@@ -50,6 +53,40 @@ def test_policy_names() -> None:
 def test_default_token_extractors(space: spaces.Space[Any], expected: type[BaseFeaturesExtractor]) -> None:
     """Images pass through SB3's CNN, other observations are flattened."""
     assert type(tiny_model(SampledEnv(space)).policy.pi_features_extractor.token_extractor) is expected
+
+
+SMALL_IMAGES = spaces.Dict(
+    {
+        "big": spaces.Box(0, 255, (36, 40, 3), np.uint8),
+        "small": spaces.Box(0, 255, (35, 40, 3), np.uint8),
+        "vector": VECTOR,
+    }
+)
+
+
+@pytest.mark.parametrize("memory", ["window", "full"])
+@pytest.mark.parametrize("critic", **by_name(CRITICS))
+def test_small_images_inside_a_dict_are_flattened(critic: dict[str, Any], memory: str, tmp_path: Path) -> None:
+    """Large ones still pass through SB3's CNN."""
+    model = tiny_model(SampledEnv(SMALL_IMAGES), {**critic, "memory": memory}, n_steps=8, batch_size=8).learn(8)
+    extractor = model.policy.pi_features_extractor.token_extractor
+    tokens = {
+        "big": th.rand(2, 3, 36, 40),
+        "small": th.rand(2, 3, 35, 40),
+        "vector": th.rand(2, *VECTOR.shape),
+    }
+    features = extractor(tokens)
+    assert th.equal(features[:, 256:], th.cat([tokens["small"].flatten(1), tokens["vector"]], dim=1))
+    assert th.equal(features[:, :256], extractor.extractors["big"](tokens["big"]))
+    assert type(extractor.extractors["big"]) is NatureCNN
+    agent = load_agent(model.export(tmp_path / "agent"))
+    first: Any = (SMALL_IMAGES.sample(), None, np.array([True]), True)
+    assert agent.predict(*first)[0] == model.predict(*first)[0]
+
+
+def test_dicts_without_small_images_have_the_extractor_of_sb3() -> None:
+    large = spaces.Dict({key: space for key, space in SMALL_IMAGES.items() if key != "small"})
+    assert type(tiny_model(SampledEnv(large)).policy.pi_features_extractor.token_extractor) is CombinedExtractor
 
 
 @pytest.mark.parametrize("critic", **by_name(CRITICS))

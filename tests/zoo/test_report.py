@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.envs.tasks import TaskEnv, in_trials
-from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS
-from tests.helpers.environments import ToyFamily
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed
+from tests.helpers.environments import ToyFamily, early_end
 from tests.helpers.zoo import TINY, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,8 +43,9 @@ def test_report_compares_before_and_after_on_the_test_tasks(tmp_path: Path, caps
     printed = capsys.readouterr().out
     figures = json.loads((run / "report.json").read_text())
     returns = figures["returns"]
-    assert set(returns) == {"before training", "best on validation"}
-    for name, path in (("before training", "initial_model.zip"), ("best on validation", "best_model.zip")):
+    names = ("before training", "best on validation", "at the end of training")
+    assert tuple(returns) == names
+    for name, path in zip(names, ("initial_model.zip", "best_model.zip", "HalfCheetahVel-v0.zip"), strict=True):
         model = TransformerPPO.load(run / path)
         for row, n_episodes in (("first episode", 1), ("mean of all 2 episodes of a trial", 2)):
             by_hand = _returns_by_hand(model, n_episodes, horizon=10)
@@ -66,7 +67,7 @@ def test_report_on_a_plain_environment_with_normalisation(tmp_path: Path) -> Non
     params = [*TINY, "normalize:True"]
     run = train(tmp_path, "-n", "80", "--eval-freq", "40", "--report", params=params, env="CartPoleNoVel-v1")
     returns = json.loads((run / "report.json").read_text())["returns"]
-    assert set(returns) == {"before training", "best on validation"}
+    assert set(returns) == {"before training", "best on validation", "at the end of training"}
     assert all(set(rows) == {"episode"} and len(rows["episode"]["each"]) == 20 for rows in returns.values())
     # Not normalised: the reward of CartPole is 1 at each step
     assert all(value == int(value) >= 1 for rows in returns.values() for value in rows["episode"]["each"])
@@ -84,10 +85,43 @@ def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, 
     loaded, load = [], VecNormalize.load
     monkeypatch.setattr(VecNormalize, "load", lambda path, env: loaded.append(Path(path).parent) or load(path, env))
     assert main(["report", str(run)]) == 0
-    assert loaded == [run]  # without --report, there is no model from before training
+    assert loaded == [run, run / env_id]  # without --report, there is no model from before training
     (run / "best_model.zip").unlink()
     assert main(["report", str(run)]) == 0
-    assert loaded == [run, run / env_id]
+    assert loaded[2:] == [run / env_id]
+
+
+def test_report_on_a_family_without_splits(tmp_path: Path, capsys: Any) -> None:
+    """Its trials have several episodes; their tasks are drawn with seeds that training does not use."""
+    gym.register("EarlyEnd-v0", early_end)
+    try:
+        run = train(tmp_path, "-n", "80", "--eval-freq", "40", "--eval-episodes", "2", "--report", env="EarlyEnd-v0")
+        figures = json.loads((run / "report.json").read_text())
+        model, seed = TransformerPPO.load(run / "EarlyEnd-v0.zip"), evaluation_seed(3, "test")
+        returns = []
+        for index in range(20):
+            env = gym.make("EarlyEnd-v0")
+            observation, _ = env.reset(seed=seed + index)
+            state, start, done = None, np.array([True]), False
+            while not done:
+                action, state = model.predict(observation, state, start, deterministic=True)
+                observation, _, terminated, truncated, info = env.step(action)
+                done, start = terminated or truncated, np.array([False])
+            returns.append(info["episode_returns"])
+    finally:
+        gym.registry.pop("EarlyEnd-v0")
+    found = figures["returns"]["at the end of training"]
+    for row, by_hand in (
+        ("first episode", [first for first, _ in returns]),
+        ("mean of all 2 episodes of a trial", [(first + second) / 2 for first, second in returns]),
+    ):
+        assert sorted(found[row]["each"]) == pytest.approx(sorted(by_hand))
+    evaluations = np.load(run / "evaluations.npz")
+    best = [40, 80][int(evaluations["results"].mean(axis=1).argmax())]
+    assert figures["validation"] == {"evaluations": 2, "first": 40, "last": 80, "best": best}
+    printed = capsys.readouterr().out
+    assert "Returns on 20 trials with separate seeds" in printed
+    assert f"Validation: measured 2 times, from step 40 to step 80; best at step {best}" in printed
 
 
 class KnownSuccess(ToyFamily, TaskEnv):
