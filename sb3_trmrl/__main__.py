@@ -4,7 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-#: Commands: the module that has a function of this name, and a description for the help
+#: Commands: the module that has a function of this name, and a description for the help. ``cli.parsers`` has a function
+#: of the same name that reads the arguments
 COMMANDS = {
     "train": ("cli.train", "train an agent: rl-zoo3's train, with --report and --resume"),
     "enjoy": ("cli.enjoy", "watch a trained agent: rl-zoo3's enjoy"),
@@ -45,11 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unknown command {command!r}\n{USAGE}" if command else USAGE, file=sys.stderr)
         return 2
     try:
+        from sb3_trmrl.cli import parsers
+
+        parsed = getattr(parsers, command)(arguments)  # ends the process after --help and after wrong options
         module = importlib.import_module(f"sb3_trmrl.{COMMANDS[command][0]}")
     except ModuleNotFoundError as error:
         print(f"{error}: pip install 'sb3_trmrl[zoo]'", file=sys.stderr)
         return 1
-    getattr(module, command)(arguments)
+    getattr(module, command)(*parsed)
     return 0
 
 

@@ -1,5 +1,5 @@
 """
-The commands of ``python -m sb3_trmrl``, one module each: they read arguments, call the package, print and write.
+The commands of ``python -m sb3_trmrl``, one module each: they call the package, print and write.
 
-The function of a command takes the arguments that follow its name.
+Their parsers are in one module, which imports neither PyTorch nor the modules of the commands.
 """

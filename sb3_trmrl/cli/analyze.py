@@ -19,13 +19,7 @@ from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
 from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories
 from sb3_trmrl.cli.ablations import ablations
 from sb3_trmrl.cli.options import (
-    DEMO,
     N_ENVS,
-    add_n_episodes,
-    add_n_tasks,
-    add_output,
-    add_split,
-    agent_parser,
     argument_errors,
     evaluate_agent,
     fill_in_counts,
@@ -33,6 +27,7 @@ from sb3_trmrl.cli.options import (
     plays_trials,
 )
 from sb3_trmrl.cli.output import print_frame, progress
+from sb3_trmrl.cli.parsers import ANALYSES
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation_result import has_tasks
 from sb3_trmrl.evaluation.trials import Trials
@@ -170,46 +165,27 @@ def _consensus(job: _Job) -> _Found:
     return _Found(frame, frame[[name for name in frame.columns if not name.endswith(("_low", "_high"))]], text)
 
 
-#: The analyses with their default numbers of tasks and episodes, those of the paper where it gives them
-KINDS: dict[str, tuple[Callable[[_Job], _Found], int, int, str]] = {
-    "online": (_online, 20, 1, "reward and velocity at each step (figure 9), for any agent"),
-    "refinement": (_refinement, 30, 3, "memories of each layer (figure 7)"),
-    "memories": (_memories, 8, 2, "working memories in three dimensions (figure 8)"),
-    "attention": (_attention, 1, 2, "attention weights of each head during one trial"),
-    "consensus": (_consensus, 10, 2, "Bayes risk of the attention output (theorem 4.1)"),
+#: Functions of the analyses
+KINDS: dict[str, Callable[[_Job], _Found]] = {
+    "online": _online,
+    "refinement": _refinement,
+    "memories": _memories,
+    "attention": _attention,
+    "consensus": _consensus,
 }
 
 
 @one_thread()
-def analyze(arguments: Sequence[str]) -> None:
+def analyze(kind: str, parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Print the results of an analysis. Write them as CSV and PNG."""
-    kinds = "".join(f"  {kind:<12}{text}\n" for kind, (*_, text) in KINDS.items())
-    parser = argparse.ArgumentParser(
-        prog="trmrl analyze",
-        description="The paper's analyses. `trmrl analyze KIND --help` shows the options.",
-        epilog=f"kinds:\n{kinds}"
-        "  all         all of these, for an agent with a TrMRL policy\n"
-        "  ablations   train the grid of figures 10 to 13 and draw its learning curves\n\n"
-        f"example:\n  python -m sb3_trmrl analyze all {DEMO} --output analysis",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("kind", choices=[*KINDS, "all", "ablations"], metavar="KIND", help="see below")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="model and options")
-    parsed = parser.parse_args(arguments)
-    if parsed.kind == "ablations":
-        ablations(parsed.rest)
+    if kind == "ablations":
+        ablations(parser, options, arguments)
     else:
-        _analyze(parsed.kind, parsed.rest)
+        _analyze(kind, parser, options)
 
 
-def _analyze(kind: str, arguments: Sequence[str]) -> None:
+def _analyze(kind: str, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     kinds = list(KINDS) if kind == "all" else [kind]
-    parser = _parser(kind, kinds)
-    options = parser.parse_args(arguments)
-    if "refinement" in kinds and options.n_tasks == 1:
-        parser.error("--n-tasks must be 2 or more for refinement, which fits and tests on different tasks, got 1")
-    if "online" in kinds and (options.window < 1 or options.window % 2 == 0):
-        parser.error(f"--window must be odd and 1 or more, got {options.window}")
     with argument_errors(parser):
         agent = load_agent_from(options)
         in_trials = plays_trials(agent)
@@ -224,7 +200,7 @@ def _analyze(kind: str, arguments: Sequence[str]) -> None:
         with argument_errors(parser):
             own = _with_counts(name, options, in_trials)
         with argument_errors(parser), progress(f"{name}: {unit}s", own.n_tasks) as after_task:
-            found = KINDS[name][0](_Job(agent, own, folder / name, after_task, unit))
+            found = KINDS[name](_Job(agent, own, folder / name, after_task, unit))
         found.frame.to_csv(folder / f"{name}.csv", index=False)
         subject = f"{own.n_tasks} {f'{options.split} ' if in_trials else ''}{unit}{'s' if own.n_tasks > 1 else ''}"
         print_frame(found.table, f"{agent.env_id}: {name}, {subject}", found.text, f"{unit}s")
@@ -238,23 +214,5 @@ def _with_counts(name: str, options: argparse.Namespace, in_trials: bool) -> arg
         own.n_episodes = 1 if in_trials else None
     if name == "attention":  # of one trial, or of one episode
         own.n_tasks, own.n_episodes = (1, own.n_episodes) if in_trials else (1, None)
-    fill_in_counts(own, in_trials, *KINDS[name][1:3])
+    fill_in_counts(own, in_trials, *ANALYSES[name][:2])
     return own
-
-
-def _parser(kind: str, kinds: Sequence[str]) -> argparse.ArgumentParser:
-    text = "all analyses of an agent" if kind == "all" else KINDS[kind][3]
-    example = f"{DEMO}{'' if kind == 'attention' else ' --n-tasks 6'} --output analysis"
-    parser = agent_parser(f"analyze {kind}", f"{text[0].upper()}{text[1:]}.", example)
-    defaults = ["that of each analysis"] * 2 if kind == "all" else [str(count) for count in KINDS[kind][1:3]]
-    if kind != "attention":
-        add_n_tasks(parser, defaults[0])
-    if "online" in kinds:
-        parser.add_argument(
-            "--window", type=int, default=11, help="number of steps to smooth rewards over, odd (default: 11)"
-        )
-    if kind != "online":
-        add_n_episodes(parser, defaults[1])
-    add_split(parser)
-    add_output(parser, None, "`analysis` in the folder of the agent")
-    return parser

@@ -19,19 +19,7 @@ from sb3_trmrl.analysis.comparison import (
     plot_comparison,
     share_of_gap,
 )
-from sb3_trmrl.cli.options import (
-    add_env_kwargs,
-    add_gym_packages,
-    add_n_episodes,
-    add_n_tasks,
-    add_output,
-    add_seed,
-    add_split,
-    argument_errors,
-    command_parser,
-    evaluate_agent,
-    fill_in_counts,
-)
+from sb3_trmrl.cli.options import argument_errors, evaluate_agent, fill_in_counts
 from sb3_trmrl.cli.output import print_table, print_text, progress
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
@@ -46,29 +34,8 @@ _SHARE = "share of gap"
 
 
 @one_thread()
-def compare(arguments: Sequence[str]) -> None:
+def compare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print a table of agents with intervals over seeds. Write it as CSV, with a plot."""
-    parser = command_parser(
-        "compare",
-        "Compare agents on the same test tasks, with intervals over training seeds. An agent is given by its name and "
-        "the folders of its runs, or exported agents (.safetensors), which have no learning curve.",
-        "'TrMRL=logs/trmrl/HalfCheetahVel-v0_*' 'RL2=logs/ppo_lstm/HalfCheetahVel-v0_*' --output comparison",
-    )
-    parser.add_argument(
-        "agents", nargs="+", metavar="NAME=PATHS", help="name of an agent, and folders of its runs or exported agents"
-    )
-    add_n_tasks(parser, 20)
-    add_n_episodes(parser, 3)
-    add_split(parser)
-    add_env_kwargs(
-        parser, "arguments of the environment, added to those of each run, for example 'velocity_range:(3, 4)'"
-    )
-    add_gym_packages(parser)
-    add_seed(parser)
-    parser.add_argument("--lower", metavar="NAME", help="name of the agent without task information")
-    parser.add_argument("--oracle", metavar="NAME", help="name of the task-conditioned oracle")
-    add_output(parser, "comparison")
-    options = parser.parse_args(arguments)
     paths = _paths(parser, options.agents)
     _check_references(parser, options, paths)
     register()

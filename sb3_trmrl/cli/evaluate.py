@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from sb3_trmrl.analysis.adaptation import plot_adaptation
 from sb3_trmrl.cli.options import (
-    DEMO,
     N_ENVS,
-    add_n_episodes,
-    add_n_tasks,
-    add_output,
-    add_split,
-    agent_parser,
     argument_errors,
     evaluate_agent,
     evaluation_arguments,
@@ -38,20 +31,8 @@ _N_EVALUATED = 3
 
 
 @one_thread()
-def evaluate(arguments: Sequence[str]) -> None:
+def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print the return in each episode with intervals over tasks. Write it as CSV, NPZ and PNG."""
-    about = "Adaptation to new tasks, episode by episode; without tasks, the mean return of an episode."
-    parser = agent_parser("evaluate", about, f"{DEMO} --n-episodes 3")
-    parser.add_argument(
-        "--protocol",
-        choices=["metaworld"],
-        help=f"metaworld: success rate of each class in the last {_N_EVALUATED} episodes of some of its tasks",
-    )
-    add_n_tasks(parser, "20; with --protocol, 10 of each class")
-    add_n_episodes(parser, "6; with --protocol, 13")
-    add_split(parser)
-    add_output(parser, None, "the folder of the agent")
-    options = parser.parse_args(arguments)
     in_protocol = options.protocol is not None
     counts = (10, 10 + _N_EVALUATED) if in_protocol else (20, 6)
     with argument_errors(parser):

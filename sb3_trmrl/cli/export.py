@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rl_zoo3 import get_saved_hyperparams
 
-from sb3_trmrl.cli.options import agent_parser, argument_errors, load_agent_from
+from sb3_trmrl.cli.options import argument_errors, load_agent_from
 from sb3_trmrl.sharing.export import hyperparameters_of
 from sb3_trmrl.sharing.plain_data import plain
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.zoo.runs import UNUSED_SCHEDULES, Run
 
 
-def export(arguments: Sequence[str]) -> None:
+def export(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Write an agent as a safetensors file."""
-    parser = agent_parser(
-        "export",
-        "Write a trained agent as a file that others can load without running any code. Loading the run or the zip "
-        "unpickles it: export only files that you trust.",
-        "logs/trmrl/HalfCheetahVel-v0_1 HalfCheetahVel-v0.safetensors",
-        plays=False,
-    )
-    parser.add_argument("output", type=Path, help="file to write, .safetensors")
-    options = parser.parse_args(arguments)
     with argument_errors(parser):
         agent = load_agent_from(options)
         if not isinstance(agent.model, TransformerPPO):

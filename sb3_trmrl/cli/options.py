@@ -1,4 +1,8 @@
-"""Options that several commands share, their types and their errors."""
+"""
+Options that several commands share, their types and their errors.
+
+Parsers import this module, so that it imports what needs PyTorch only within functions.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
-from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
-from sb3_trmrl.evaluation.trials import episodes_per_trial
 from sb3_trmrl.trials.held_out import SPLITS
-from sb3_trmrl.zoo.agents import LoadedAgent, open_agent
 from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments
 from sb3_trmrl.zoo.named_values import StoreValues
-from sb3_trmrl.zoo.runs import import_packages
+
+if TYPE_CHECKING:
+    from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+    from sb3_trmrl.zoo.agents import LoadedAgent
 
 #: An existing trained agent, for the examples in help texts
 DEMO = "docs/demo/HalfCheetahVel-v0.safetensors"
@@ -86,9 +89,8 @@ def add_env_kwargs(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_gym_packages(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--gym-packages`` of rl-zoo3's scripts."""
-    parser.add_argument(
-        "--gym-packages", nargs="+", default=[], metavar="MODULE", help="modules to import that register environments"
-    )
+    text = "modules to import that register environments (default: those of the run)"
+    parser.add_argument("--gym-packages", nargs="+", default=[], metavar="MODULE", help=text)
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +117,8 @@ def add_n_episodes(parser: argparse.ArgumentParser, default: object) -> None:
 
 def plays_trials(agent: LoadedAgent) -> bool:
     """Return whether the agent's environment has tasks, and plays trials of several episodes."""
+    from sb3_trmrl.evaluation.trials import episodes_per_trial
+
     return episodes_per_trial(agent.env_id, agent.env_kwargs) is not None
 
 
@@ -137,7 +141,12 @@ def add_output(parser: argparse.ArgumentParser, default: str | None, text: str =
 
 def load_agent_from(options: argparse.Namespace) -> LoadedAgent:
     """Load the agent of a command whose options were parsed by :func:`agent_parser`."""
+    from sb3_trmrl.zoo.agents import open_agent
+    from sb3_trmrl.zoo.runs import import_packages, search_current_folder
+
     import_packages(options.gym_packages)
+    if options.env is not None and ":" in options.env:  # a module to import, and the id
+        search_current_folder()
     return open_agent(options.model, options.env, options.env_kwargs, options.algo, options.last)
 
 
@@ -154,5 +163,7 @@ def evaluation_arguments(agent: LoadedAgent, options: argparse.Namespace) -> dic
 
 def evaluate_agent(agent: LoadedAgent, options: argparse.Namespace, **further: Any) -> AdaptationResult:
     """Call ``evaluate_adaptation`` with the options of a command and further arguments."""
+    from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
+
     counts = {"n_eval_tasks": options.n_tasks, "n_eval_episodes": options.n_episodes}
     return evaluate_adaptation(env=agent.env_id, **counts, **evaluation_arguments(agent, options), **further)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from sb3_trmrl.cli.parsers import PLOTS
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.scripts import run_script
 
@@ -13,18 +13,8 @@ from sb3_trmrl.zoo.scripts import run_script
 _FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
 
-def plot(arguments: Sequence[str]) -> None:
+def plot(parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Run one of rl-zoo3's plots: of training returns, of evaluations of several runs, or of saved results."""
-    parser = argparse.ArgumentParser(
-        prog="trmrl plot", description="The plots of rl-zoo3. `trmrl plot train --help` shows the options of one plot."
-    )
-    parser.add_argument("kind", choices=["train", "all", "from_file"])
-    parser.add_argument("--save", metavar="FILE", help="write the plot to a file instead of showing it")
-    kind = parser.parse_known_args(arguments[:1])[0].kind  # --help after the kind is for rl-zoo3
-    saver = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    saver.add_argument("--save", type=Path)
-    options, rest = saver.parse_known_args(arguments[1:])
-
     import matplotlib
 
     if options.save is not None:
@@ -38,9 +28,8 @@ def plot(arguments: Sequence[str]) -> None:
             "Pass --save FILE to write it to a file"
         )
     register()
-    scripts = {"train": plots.plot_train, "all": plots.all_plots, "from_file": plots.plot_from_file}
-    run_script(f"plot {kind}", scripts[kind], rest)
-    if kind == "train" and plt.get_fignums() and not plt.gcf().axes[0].lines:
+    run_script(f"plot {options.kind}", getattr(plots, PLOTS[options.kind]), arguments)
+    if options.kind == "train" and plt.get_fignums() and not plt.gcf().axes[0].lines:
         parser.error(
             "there is nothing to plot: no run has as many training episodes as the window of the moving average. "
             "Check --env and --exp-folder, or pass a lower --episode-window (default: 100)"

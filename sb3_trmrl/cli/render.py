@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import argparse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_trmrl.analysis.figures import task_label
-from sb3_trmrl.cli.options import (
-    DEMO,
-    agent_parser,
-    argument_errors,
-    load_agent_from,
-    plays_trials,
-    positive_int,
-)
+from sb3_trmrl.cli.options import argument_errors, load_agent_from, plays_trials
 from sb3_trmrl.cli.output import progress
 from sb3_trmrl.cli.rendering import check_render_mode, render_without_display
 from sb3_trmrl.common.threads import one_thread
@@ -38,18 +32,9 @@ _GIF_FPS, _GIF_WIDTH = 10, 320
 
 
 @one_thread()
-def render(arguments: Sequence[str]) -> None:
+def render(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Write a video of one trial."""
-    parser = agent_parser("render", "Record a video of one trial on a test task.", f"{DEMO} --output trial.mp4")
     last_task = N_HELD_OUT_TASKS - 1
-    parser.add_argument(
-        "--task", type=int, default=0, help=f"index of the test task or episode, 0 to {last_task} (default: 0)"
-    )
-    parser.add_argument(
-        "--n-episodes", type=positive_int, help="number of episodes in the trial (default: 2); 1 without tasks"
-    )
-    parser.add_argument("--output", type=Path, default=Path("trial.mp4"), help="file to write (default: trial.mp4)")
-    options = parser.parse_args(arguments)
     if not 0 <= options.task <= last_task:
         parser.error(f"--task must be from 0 to {last_task}, got {options.task}")
     if options.output.suffix not in _CODECS:

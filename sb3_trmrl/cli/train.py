@@ -3,65 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import rl_zoo3.train
+import torch as th
 
-from sb3_trmrl.cli.options import argument_errors, non_negative_int
+from sb3_trmrl.cli import parsers
+from sb3_trmrl.cli.options import argument_errors
 from sb3_trmrl.zoo.experiment import BadExperiment
 from sb3_trmrl.zoo.registration import register
-from sb3_trmrl.zoo.scripts import check_options, resumed_run, run_script, script_options, with_training_defaults
+from sb3_trmrl.zoo.scripts import resumed_run, run_script, training_arguments
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Return the parser of our own options; all others are rl-zoo3's."""
-    parser = argparse.ArgumentParser(prog="trmrl train", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
-    group = parser.add_argument_group("options of sb3_trmrl")
-    group.add_argument(
-        "--report",
-        action="store_true",
-        help="after training, compare the models before and after it on held-out tasks and draw the learning curve",
-    )
-    group.add_argument(
-        "--checkpoint-freq",
-        type=non_negative_int,
-        default=50_000,
-        metavar="STEPS",
-        help="environment steps between two checkpoints for --resume, 0 for none (default: %(default)s)",
-    )
-    group.add_argument(
-        "--resume",
-        type=Path,
-        metavar="FOLDER",
-        help="continue the interrupted run in this folder with its saved arguments; no others are needed",
-    )
-    return parser
-
-
-def train(arguments: Sequence[str]) -> None:
+def train(parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Run ``rl_zoo3.train``. Environments with held-out tasks are evaluated once on each validation task."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
     checkpoint = None
     if options.resume is not None:
         with argument_errors(parser, "argument --resume: "):
-            checkpoint, arguments = resumed_run(options.resume, rest)
-        options, rest = parser.parse_known_args(arguments)
-    if {"-h", "--help"} & set(rest):
-        parser.print_help()
-        print()
-
+            checkpoint, arguments = resumed_run(options.resume, parsers.without_resume(arguments))
+        parser, options, arguments = parsers.train(arguments)
     register(
         report=options.report,
         checkpoint_freq=options.checkpoint_freq,
         resume=checkpoint,
-        command_line=list(arguments),
+        # A resumed run computes the same only with the same number of threads
+        command_line=["--num-threads", str(options.num_threads), *arguments],
     )
-    rest = with_training_defaults(rest)
     with argument_errors(parser):
-        check_options(script_options("train", rest))
+        script_arguments = training_arguments(options, parsers.without_train_options(arguments))
+    if options.verbose > 0:
+        n_threads = options.num_threads if options.num_threads > 0 else th.get_num_threads()
+        print(f"Threads of PyTorch: {n_threads} (--num-threads)")
+    # Worker processes have a core each: their own threads would only compete for it
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        run_script("train", rl_zoo3.train.train, rest)
+        run_script("train", rl_zoo3.train.train, script_arguments)
     except BadExperiment as error:
         parser.error(str(error))

@@ -128,7 +128,8 @@ def attention_mask(
     visible = visible.unsqueeze(-3)
     if positions is None:
         return visible
-    return positions(distances.clamp(min=0)).masked_fill(~visible, -math.inf)
+    mask: th.Tensor = positions(distances.clamp(min=0)).masked_fill(~visible, -math.inf)
+    return mask
 
 
 def attend_with_mask(mask: th.Tensor) -> Attend:

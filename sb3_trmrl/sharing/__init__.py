@@ -3,12 +3,6 @@
 from sb3_trmrl.sharing.agent import ExportedAgent, load_agent
 from sb3_trmrl.sharing.export import export_agent
 from sb3_trmrl.sharing.hub import load_from_hub, push_to_hub
-from sb3_trmrl.sharing.onnx_export import export_onnx
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
-from sb3_trmrl.transformer_ppo.transformer_ppo import TransformerPPO
-
-# Algorithms do not import this package
-TransformerPPO.register_exporter("export", export_agent)
-TransformerPPO.register_exporter("export_onnx", export_onnx)
 
 __all__ = ["ExportedAgent", "InvalidAgentFile", "export_agent", "load_agent", "load_from_hub", "push_to_hub"]

@@ -5,6 +5,7 @@ import io
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable
+from pkgutil import resolve_name
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_non_negative, check_number, check_option
+from sb3_trmrl.common.methods import IMPLEMENTATIONS
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
@@ -119,9 +121,6 @@ class TransformerPPO(PPO):
         "CnnTransformerPolicy": TrMRLPolicy,
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
-    #: Functions that packages above this one register: they import this class, not vice versa
-    _exporters: ClassVar[dict[str, Callable[..., pathlib.Path]]] = {}
-    _resume: ClassVar[Callable[..., Any] | None] = None
 
     policy: TrMRLPolicy
     rollout_buffer: MemoryRolloutBuffer
@@ -500,24 +499,8 @@ class TransformerPPO(PPO):
         :raises ValueError: if the file is damaged or is not a checkpoint, or ``env`` has other wrappers, another number
             of environments or other spaces
         """
-        assert cls._resume is not None, "sb3_trmrl.resuming has not been imported"
-        model: SelfTransformerPPO = cls._resume(path, env, **kwargs)
+        model: SelfTransformerPPO = resolve_name(IMPLEMENTATIONS["resume"])(cls, path, env, **kwargs)
         return model
-
-    @classmethod
-    def register_resumer(cls, resume: Callable[..., Any]) -> None:
-        """
-        :param resume: Function of this class and the arguments of :meth:`resume`, which calls it
-        """
-        cls._resume = classmethod(resume)  # type: ignore[assignment]
-
-    @classmethod
-    def register_exporter(cls, name: str, export: Callable[..., pathlib.Path]) -> None:
-        """
-        :param name: Name of the method that calls it, :meth:`export` or :meth:`export_onnx`
-        :param export: Function of a model and the arguments of this method
-        """
-        cls._exporters[name] = export
 
     def _environments(self, callback: MaybeCallback) -> list[VecEnv]:
         """Return the training environment and the environments of callbacks."""
@@ -614,7 +597,8 @@ class TransformerPPO(PPO):
             spaces are not among those of PPO, or the agent uses a class that is not part of this package or of SB3
             (policy, features extractor, activation function)
         """
-        return self._exporter("export")(self, path, env_id, env_kwargs, vec_normalize, summary)
+        export: Callable[..., pathlib.Path] = resolve_name(IMPLEMENTATIONS["export"])
+        return export(self, path, env_id, env_kwargs, vec_normalize, summary)
 
     def export_onnx(
         self, path: str | pathlib.Path, vec_normalize: VecNormalize | None = None, max_steps: int | None = None
@@ -649,11 +633,8 @@ class TransformerPPO(PPO):
         :raises ValueError: if ``path`` cannot be written to, ``max_steps`` is below 1 or is given with
             ``memory="window"``, the policy is of a subclass, or PyTorch cannot trace its features extractor
         """
-        return self._exporter("export_onnx")(self, path, vec_normalize, max_steps)
-
-    def _exporter(self, name: str) -> Callable[..., pathlib.Path]:
-        assert name in self._exporters, "sb3_trmrl.sharing has not been imported"
-        return self._exporters[name]
+        export: Callable[..., pathlib.Path] = resolve_name(IMPLEMENTATIONS["export_onnx"])
+        return export(self, path, vec_normalize, max_steps)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_last_memory", "_last_resets", "start_from"]

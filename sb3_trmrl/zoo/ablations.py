@@ -22,15 +22,9 @@ from sb3_trmrl.analysis.ablations import Ablations
 from sb3_trmrl.common.checks import check_instance, check_int, check_positive_int
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
 from sb3_trmrl.trials.held_out import has_environment
+from sb3_trmrl.zoo.defaults import GRID
 from sb3_trmrl.zoo.experiment import find_config
 
-#: Values of the settings that are changed one at a time, in the order of the paper's figures
-GRID: dict[str, tuple[Any, ...]] = {
-    "initialization": ("tfixup", "xavier", "default"),
-    "context_length": (1, 5, 25),
-    "n_layers": (1, 2, 4, 8),
-    "n_heads": (1, 4, 16),
-}
 #: Written into the folder of a complete run
 _FINISHED = "finished.json"
 

@@ -15,7 +15,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from sb3_trmrl.common.checks import check_instance, check_keywords
 from sb3_trmrl.sharing.agent import SUFFIX, ExportedAgent, load_agent
 from sb3_trmrl.trials.held_out import has_environment
-from sb3_trmrl.zoo.registration import ALGO, register
+from sb3_trmrl.zoo.defaults import ALGO
+from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.runs import BEST_MODEL, STATISTICS, Run, file_errors, load_model
 
 

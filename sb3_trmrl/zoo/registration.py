@@ -14,12 +14,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trmrl.evaluation.callbacks import MaskedEvalCallback
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.agent import with_action_masks
+from sb3_trmrl.zoo.defaults import ALGO
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
 from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
 from sb3_trmrl.zoo.named_values import StoreValues
-
-#: Name of the algorithm on the command line
-ALGO = "trmrl"
+from sb3_trmrl.zoo.runs import search_current_folder
 
 #: Makes the environment of `enjoy` and `record_video`
 _create_test_env = rl_zoo3.utils.create_test_env
@@ -40,6 +39,7 @@ def _create_masked_test_env(*args: Any, **kwargs: Any) -> VecEnv:
 
 def register(**manager_kwargs: Any) -> None:
     """Register TransformerPPO as ``--algo trmrl``, with further arguments of :class:`TrMRLExperimentManager`."""
+    search_current_folder()  # files of runs may name classes of the user
     rl_zoo3.ALGOS[ALGO] = TransformerPPO
     HYPERPARAMS_SAMPLER[ALGO] = sample_trmrl_params
     HYPERPARAMS_CONVERTER[ALGO] = convert_trmrl_params

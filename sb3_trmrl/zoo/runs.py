@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -40,11 +42,20 @@ def file_errors(path: str | Path, content: str) -> Iterator[None]:
         raise ValueError(f"{str(path)!r} must hold {content}, but it cannot be read: {error!r}") from error
 
 
+def search_current_folder() -> None:
+    """Let modules in the current folder be imported. ``python -m`` does so, the installed script ``trmrl`` does not."""
+    # At the end, so that no file there hides an installed package
+    folder = os.getcwd()
+    if not ({"", folder} & set(sys.path) or getattr(sys.flags, "safe_path", False)):
+        sys.path.append(folder)
+
+
 def import_packages(
     names: Iterable[str], message: str = "--gym-packages must be modules that can be imported, got {!r}"
 ) -> None:
     """Import modules that register environments. Errors inside a module are raised unchanged."""
     for name in names:
+        search_current_folder()
         try:
             importlib.import_module(name)
         except ImportError as error:
@@ -80,8 +91,8 @@ class Run:
             self.env_id: str = arguments["env"]
             self.seed: int = arguments["seed"]
             self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
-            gym_packages = arguments.get("gym_packages") or ()
-        import_packages(gym_packages, "the run needs the module {!r}, which cannot be imported from here")
+            self.gym_packages: list[str] = arguments.get("gym_packages") or []
+        import_packages(self.gym_packages, "the run needs the module {!r}, which cannot be imported from here")
         self.has_splits = has_splits(self.env_id)
 
     @cached_property

@@ -53,7 +53,7 @@ def test_the_progress_bar_moves(run: Path, tmp_path: Path, monkeypatch: Any) -> 
     def spied(*args: Any, after_task: Any, **kwargs: Any) -> AdaptationResult:
         return evaluate_adaptation(*args, after_task=lambda done: (seen.append(done), after_task(done)), **kwargs)
 
-    monkeypatch.setattr("sb3_trmrl.cli.options.evaluate_adaptation", spied)
+    monkeypatch.setattr("sb3_trmrl.evaluation.adaptation.evaluate_adaptation", spied)
     arguments = ["--n-tasks", "25", "--n-episodes", "1", "--output", str(tmp_path)]
     assert main(["evaluate", str(run), *arguments]) == 0
     assert seen == [10, 20, 25]

@@ -66,7 +66,8 @@ def wrong_agent(*command: str) -> list[tuple[list[Any], tuple[str, ...]]]:
         ([*right, "--algo", "sarsa"], ("algo", "'sarsa'", "trmrl")),
         ([*right, "--env-kwargs", "velocities:(3,4)"], ("env_kwargs", "'velocities'", "velocity_range")),
         ([*right, "--env-kwargs", "velocity_range:(4,3)"], ("velocity_range", "(4, 3)", "low <= high")),
-        ([*right, "--env-kwargs", "horizon:fast"], ("--env-kwargs", "'horizon:fast'", "NAME:VALUE")),
+        ([*right, "--env-kwargs", "horizon:fast"], ("horizon", "'fast'", "integer")),
+        ([*right, "--env-kwargs", "horizon:(fast)"], ("--env-kwargs", "'horizon:(fast)'", "NAME:VALUE", "quotes")),
         ([*right, "--env-kwargs", "horizon"], ("--env-kwargs", "'horizon'", "NAME:VALUE")),
         ([*right, "--last"], ("HalfCheetahVel-v0.zip", "model at the end of training", "missing")),
         ([*command, RUN / "best_model.zip", "--last"], ("last", "is for runs", "best_model.zip is a zip")),
@@ -153,7 +154,7 @@ LINES: list[tuple[list[Any], tuple[str, ...]]] = [
     (["compare", "--lower", "A", "--oracle", "B", f"A={RUN}"], ("--oracle", "'B'", "one of the agents A")),
     (["compare", f"A={RUN}", "--seed", "x"], ("--seed", "'x'", SEED)),
     (["compare", f"A={RUN}", "--env-kwargs", "velocity_range:(4,3)"], ("velocity_range", "(4, 3)", "low <= high")),
-    (["compare", f"A={RUN}", "--env-kwargs", "horizon:fast"], ("--env-kwargs", "'horizon:fast'", "NAME:VALUE")),
+    (["compare", f"A={RUN}", "--env-kwargs", "horizon:fast"], ("horizon", "'fast'", "integer")),
     (["compare", f"A={RUN}", "--output", __file__], ("--output", repr(__file__), "a folder")),
     (["report"], ("folder", "required")),
     (["report", "."], ("'.'", "not the folder of a run")),
@@ -176,9 +177,11 @@ TRAIN: list[tuple[list[Any], tuple[str, ...]]] = [
     (["--trained-agent", "model.zip"], ("--trained-agent", "'model.zip'", "zip")),
     (["--gym-packages", "no_such_package"], ("--gym-packages", "'no_such_package'", "imported")),
     *(
-        ([option, "n_steps:many"], (option, "'n_steps:many'", "NAME:VALUE"))
+        ([option, "n_steps:many("], (option, "'n_steps:many('", "NAME:VALUE", "quotes"))
         for option in ("--hyperparams", "--env-kwargs", "--eval-env-kwargs")
     ),
+    (["--hyperparams", "n_steps:many"], ("n_steps", "'many'", "integer")),
+    (["--env-kwargs", "n_arms:many"], ("n_arms", "'many'", "integer")),
     (["--hyperparams", "n_steps"], ("--hyperparams", "'n_steps'", "NAME:VALUE")),
     (["--env-kwargs", "arms:3"], ("env_kwargs", "'arms'", "n_arms")),
     (["--conf-file", "missing.yml"], ("--conf-file", "'missing.yml'", "yml")),
@@ -214,9 +217,10 @@ def test_train(arguments: list[Any], parts: tuple[str, ...], capsys: Any) -> Non
         (["--env", ENV, "--algo", "sarsa"], ("--algo", "'sarsa'", "'trmrl'")),
         (["--env", ENV, "--exp-id", "x"], ("--exp-id", "'x'", "int")),
         (
-            ["--env", ENV, "-f", "agents", "--env-kwargs", "n_arms:many"],
-            ("--env-kwargs", "'n_arms:many'", "NAME:VALUE"),
+            ["--env", ENV, "-f", "agents", "--env-kwargs", "n_arms:[many]"],
+            ("--env-kwargs", "'n_arms:[many]'", "NAME:VALUE"),
         ),
+        (["--env", ENV, "-f", "agents", "--env-kwargs", "n_arms:many"], ("n_arms", "'many'", "integer")),
     ],
     ids=lambda value: " ".join(value)[:60],
 )

@@ -1,0 +1,25 @@
+"""Names and defaults of the commands. Their parsers import this module, so it imports neither PyTorch nor rl-zoo3."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+#: Name of TransformerPPO on the command line
+ALGO = "trmrl"
+#: Where rl-zoo3's train writes. Its enjoy and record_video read from the folder of downloaded agents by default
+LOG_FOLDER = "logs"
+#: Values of the settings that are changed one at a time, in the order of the paper's figures
+GRID: dict[str, tuple[Any, ...]] = {
+    "initialization": ("tfixup", "xavier", "default"),
+    "context_length": (1, 5, 25),
+    "n_layers": (1, 2, 4, 8),
+    "n_heads": (1, 4, 16),
+}
+
+
+def default_num_threads() -> int:
+    """Return the number of threads for PyTorch: that in ``OMP_NUM_THREADS`` if the user has set it, otherwise 1."""
+    # More threads speed up large updates on an idle machine. Beside other load they wait for each other
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(first) if first.isdecimal() and int(first) > 0 else 1
