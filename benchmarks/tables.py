@@ -9,6 +9,7 @@ from typing import Any
 
 from harness import FOLDER
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 IMAGES = FOLDER.parent / "images"
 #: File, heading, command, picture
@@ -68,9 +69,9 @@ def draw_learn(rows: list[dict[str, Any]], path: str) -> None:
     for name, total in zip(names, left, strict=True):
         axes.text(total, name, f" {total:.1f} s", va="center", fontsize="small")
     axes.set_xlim(0, 1.12 * max(left))
-    axes.set_xlabel("seconds for 8,000 steps and 10 epochs (name: minibatch)")
+    axes.set(title="One iteration of learn(): 8,000 steps, 10 epochs", xlabel="seconds", ylabel="side, minibatch size")
     axes.legend(fontsize="small", loc="best")
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def draw_update(rows: list[dict[str, Any]], path: str) -> None:
@@ -83,11 +84,14 @@ def draw_update(rows: list[dict[str, Any]], path: str) -> None:
         for memory, style in (("window", "o-"), ("full", "s--")):
             x, y = [row["context"] for row in chosen], [row[f"{memory}_per_s"] for row in chosen]
             axes.loglog(x, y, style, color=colour, label=f"{memory}, d_model {width}")
+    axes.set_title("Speed of one update by the length of the context, 4 heads")
     axes.set_xlabel("context (slots of a window, tokens of a sequence)")
     axes.set_ylabel("transitions per second")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small", ncols=2)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def main() -> None:

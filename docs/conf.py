@@ -21,15 +21,16 @@ html_theme = "furo"
 html_title = "sb3_trmrl"
 html_copy_source = False
 
-# A signature of thirty arguments is unreadable in one line. Types stand beside the descriptions.
+# A signature of thirty arguments is unreadable in one line. Types stand beside the
+# descriptions.
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 100
 
-# The links into our own modules have to lead somewhere. Those into other packages do only with intersphinx, which needs
-# the network: SB3_TRMRL_INTERSPHINX=1 make doc.
+# The links into our own modules have to lead somewhere. Those into other packages do
+# only with intersphinx, which needs the network: SB3_TRMRL_INTERSPHINX=1 make doc.
 nitpicky = True
 if os.environ.get("SB3_TRMRL_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
@@ -38,6 +39,9 @@ if os.environ.get("SB3_TRMRL_INTERSPHINX"):
         "numpy": ("https://numpy.org/doc/stable", None),
         "torch": ("https://docs.pytorch.org/docs/stable", None),
         "gymnasium": ("https://gymnasium.farama.org", None),
-        "stable_baselines3": ("https://stable-baselines3.readthedocs.io/en/master", None),
+        "stable_baselines3": (
+            "https://stable-baselines3.readthedocs.io/en/master",
+            None,
+        ),
     }
 nitpick_ignore_regex = [("py:.*", r"(?!sb3_trmrl\.).*"), ("py:.*", r".*\.Self\w+")]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_band, finish
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, count_steps, draw_band, finish
 from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 
@@ -58,7 +58,7 @@ def plot_ablations(result: Ablations, path: str | Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     for axes in panels[-1]:
-        axes.set_xlabel("environment steps")
+        count_steps(axes)
     for axes in panels[:, 0]:
         axes.set_ylabel("return of a trial, validation tasks")
     band, plural = (" and 95 % bootstrap interval", "s") if n_seeds > 1 else ("", "")

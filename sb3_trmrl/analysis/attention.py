@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sb3_trmrl.analysis.figures import COLOURS, check_picture, finish
+from sb3_trmrl.analysis.online import smooth
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
 from sb3_trmrl.common.checks import check_instance
 
@@ -100,9 +100,9 @@ def attention_map(steps: Iterable[TracedSteps]) -> AttentionMap:
     return AttentionMap(stacked[..., :n_seen], np.array(episodes))
 
 
-def plot_attention(result: AttentionMap, path: str | Path, title: str = "Attention during one trial") -> None:
+def plot_attention(result: AttentionMap, path: str | Path, title: str = "How far back each head looks") -> None:
     """
-    Draw a panel for each layer (columns) and head (rows), with time to the right and older memories higher up.
+    Draw how far each head looks back, with a column for each layer: on average over the trial, and at each step.
 
     :param result: Result of :func:`attention_map`
     :param path: Image file to write
@@ -113,40 +113,31 @@ def plot_attention(result: AttentionMap, path: str | Path, title: str = "Attenti
     check_instance("result", result, AttentionMap, "an AttentionMap")
     check_picture(path)
     n_layers, n_heads, n_steps, n_ages = result.weights.shape
-    panel = 0.45 if n_heads > 4 else 1.3
-    figure = Figure(figsize=(8, panel * n_heads + 1.2), layout="constrained")
-    grid = figure.subplots(n_heads, n_layers, sharex=True, sharey=True, squeeze=False)
-    is_long = n_ages > 10  # most weights are about 1 / n_ages
-    norm = LogNorm(0.1 / n_ages, 1, clip=True) if is_long else Normalize(0, 1)
-    image = None
+    figure = Figure(figsize=(max(6.0, 4.2 * n_layers), 6), layout="constrained")
+    (by_age, by_step) = figure.subplots(2, n_layers, sharey="row", squeeze=False)
+    n_seen = (~np.isnan(result.weights[0, 0])).sum(axis=1)
+    mean_ages = np.nansum(result.weights * np.arange(n_ages), axis=-1)  # (L, H, T)
+    window = 1 + 2 * (n_steps // 20)
     for layer in range(n_layers):
-        for head in range(n_heads):
-            axes: Axes = grid[head, layer]
-            axes.set_facecolor("0.85")
-            image = axes.imshow(
-                result.weights[layer, head].T,
-                norm=norm,
-                cmap="viridis",
-                aspect="auto",
-                origin="lower",
-                interpolation="nearest",
-                extent=(0.5, n_steps + 0.5, -0.5, n_ages - 0.5),
-            )
-            for border in result.borders:
-                axes.axvline(border + 0.5, color=COLOURS[1], linewidth=1.2)
-            axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-            axes.tick_params(labelsize="x-small")
-        grid[0, layer].set_title(f"layer {layer + 1}", fontsize="small")
-    for head in range(n_heads):
-        grid[head, 0].set_ylabel(f"head {head + 1}", fontsize="x-small")
-    assert image is not None
-    figure.colorbar(
-        image,
-        ax=grid,
-        label=f"attention weight{', logarithmic' if is_long else ''}",
-        shrink=min(1.0, 4 / (panel * n_heads)),
+        upper, lower = by_age[layer], by_step[layer]
+        for head, colour in zip(range(n_heads), cycle(COLOURS), strict=False):
+            style = ("-", "--", ":")[head // len(COLOURS) % 3]
+            mean = np.nanmean(result.weights[layer, head], axis=0)
+            upper.plot(mean, style, color=colour, marker="o" if n_ages <= 20 else "", ms=4, label=f"head {head + 1}")
+            lower.plot(np.arange(1, n_steps + 1), smooth(mean_ages[layer, head], window), style, color=colour)
+        equal = [np.mean(1 / n_seen[n_seen > age]) for age in range(n_ages)]
+        upper.plot(equal, color="0.75", linewidth=3, zorder=1, label="equal weights")
+        lower.plot(np.arange(1, n_steps + 1), smooth((n_seen - 1) / 2, window), color="0.75", linewidth=3, zorder=1)
+        for border in result.borders:
+            lower.axvline(border + 0.5, color="black", linestyle=":", linewidth=1)
+        upper.set(title=f"layer {layer + 1}", xlabel="steps ago (0: the newest memory)")
+        lower.set_xlabel("step of the trial" + ("; dotted: new episode" if len(result.borders) else ""))
+        upper.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes in (upper, lower):
+            axes.grid(alpha=0.3)
+    by_age[0].set(ylabel="attention weight,\nmean over the trial", ylim=(0, None))
+    by_step[0].set(
+        ylabel=f"mean age of the attended\nmemories, in steps\n(smoothed over {window} steps)", ylim=(0, None)
     )
-    figure.supxlabel("step of the trial", fontsize="small")
-    figure.supylabel("age of the memory (steps ago)", fontsize="small")
-    borders = "; vertical lines: start of an episode" if len(result.borders) else ""
-    finish(figure, path, f"{title}\ngrey: no memory of this age{borders}", fontsize="medium")
+    figure.legend(*by_age[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
+    finish(figure, path, title)

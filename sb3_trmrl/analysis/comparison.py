@@ -21,7 +21,15 @@ from rliable import library
 from scipy import stats
 from scipy.integrate import trapezoid
 
-from sb3_trmrl.analysis.figures import COLOURS, check_named, check_picture, count_episodes, draw_band, finish
+from sb3_trmrl.analysis.figures import (
+    COLOURS,
+    check_named,
+    check_picture,
+    count_episodes,
+    count_steps,
+    draw_band,
+    finish,
+)
 from sb3_trmrl.common.checks import check_instance, check_int
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 
@@ -206,7 +214,8 @@ def share_of_gap(
 def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, split: str = "test") -> None:
     """
     Draw learning curves, adaptation curves and performance profiles, and success during training if it is known. Bands
-    are 95 % bootstrap intervals over seeds.
+    are 95 % bootstrap intervals over seeds. Axes of returns include 0, and learning and adaptation share one, so that
+    small differences look small.
 
     :param groups: Runs by the name of the agent
     :param path: Image file to write
@@ -219,10 +228,10 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
     check_picture(path)
     shows_success = any(group.success_curves is not None for group in groups.values())
     n_panels = 4 if shows_success else 3
-    figure = Figure(figsize=(4 * n_panels, 4), layout="constrained")
+    figure = Figure(figsize=(3.4 * n_panels, 4), layout="constrained")
     learning, adaptation, profile, *further = figure.subplots(1, n_panels)
     all_returns = np.concatenate([group.returns()[:, :, -1].ravel() for group in groups.values()])
-    thresholds = np.linspace(all_returns.min(), all_returns.max(), 101)
+    thresholds = np.linspace(min(0, all_returns.min()), max(0, all_returns.max()), 101)
     for (name, group), colour in zip(groups.items(), cycle(COLOURS), strict=False):
         returns = group.returns()
         episodes = np.arange(1, returns.shape[2] + 1)
@@ -233,19 +242,23 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
         draw_band(profile, thresholds, *share_above(returns[:, :, -1], thresholds), colour)
         if group.success_curves is not None:
             draw_band(further[0], group.timesteps, *interquartile_mean(group.success_curves), colour)
-    learning.set(xlabel="environment steps", ylabel="return per episode, validation tasks", title="learning")
-    adaptation.set(ylabel=f"return, {split} tasks", title="adaptation")
+    adaptation.sharey(learning)
+    learning.set(ylabel="return per episode", title="learning, validation tasks")
+    adaptation.set(ylabel="return of the episode", title=f"adaptation, {split} tasks")
     count_episodes(adaptation)
-    profile.set(xlabel="return of the last episode", ylabel=f"share of seeds and {split} tasks above")
-    profile.set_title("performance profile (no trimming)")
+    profile.set(xlabel="return of the last episode", ylabel="share of seeds and tasks above")
+    profile.set(title=f"profile, {split} tasks", ylim=(-0.02, 1.02))
     for axes in further:
-        axes.set(xlabel="environment steps", ylabel="success rate, validation tasks", title="learning: success")
-        axes.set_ylim(-0.02, 1.02)
+        axes.set(ylabel="success rate", title="success, validation tasks", ylim=(-0.02, 1.02))
+    for axes in (learning, *further):
+        count_steps(axes)
+    for axes in (learning, adaptation):
+        axes.axhline(0, color="0.5", linewidth=0.8)
     for axes in figure.axes:
         axes.grid(alpha=0.3)
-    learning.legend(fontsize="small")
+    figure.legend(*learning.get_legend_handles_labels(), loc="outside lower center", ncols=min(5, len(groups)))
     about = "interquartile mean over seeds (profile: share of all), 95 % bootstrap interval over seeds"
-    finish(figure, path, f"{title}: {about}", fontsize="medium")
+    finish(figure, path, f"{title}\n{about}", fontsize="medium")
 
 
 #: Rows of the comparison table: the heading, and a function that returns one number for each run, None if unknown

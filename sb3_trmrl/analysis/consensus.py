@@ -172,7 +172,7 @@ def plot_consensus(
             place = (layer, 1.0)
             text = f"{100 * holds:.1f} %"
             offset = {"xytext": (0, -11), "textcoords": "offset points"}
-            axes.annotate(text, place, xycoords=("data", "axes fraction"), ha="center", fontsize="x-small", **offset)
+            axes.annotate(text, place, xycoords=("data", "axes fraction"), ha="center", fontsize="small", **offset)
         axes.margins(x=0.15, y=0.2)
         axes.set(title=f"{form[0]}, {form[1]}", ylabel=f"risk: minus {form[0]}")
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -1,4 +1,4 @@
-"""Helpers for all plots: checks of the arguments of plotting functions, colours, intervals and saving."""
+"""Helpers for all plots: checks of the arguments of plotting functions, colours, labels, intervals and saving."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sb3_trmrl.common.checks import check_instance
 
 #: Colour-blind-safe palette (Okabe and Ito, 2008)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+#: Longest label of a task in characters, and most numbers of a task that are written out
+_LONGEST_LABEL, _MOST_NUMBERS = 40, 5
 
 
 def check_picture(path: Any) -> None:
@@ -51,6 +53,29 @@ def draw_means(axes: Axes, x: Any, mean: Any, low: Any, high: Any, **style: Any)
     axes.errorbar(x, mean, np.maximum((mean - low, high - mean), 0), **style)
 
 
+def task_label(task: Any, unit: str = "") -> str:
+    """Return a task as a short text, for legends and videos."""
+    if isinstance(task, (float, np.floating)):
+        text = f"{task:.2f}" if task == 0 or 0.01 <= abs(task) < 1_000 else f"{task:.3g}"
+    elif isinstance(task, np.ndarray):
+        text = task_label(task.tolist())
+    elif isinstance(task, Mapping):
+        text = ", ".join(f"{name} {task_label(value)}" for name, value in task.items())
+    elif isinstance(task, (tuple, list)):
+        shown = [task_label(each) for each in task[:_MOST_NUMBERS]]
+        text = f"({', '.join([*shown, '...'] if len(task) > _MOST_NUMBERS else shown)})"
+    else:
+        text = str(task)
+    text = text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 3]}..."
+    return f"{text} {unit}".rstrip()
+
+
+def count_steps(axes: Axes) -> None:
+    """Label the axis of training, with ticks such as 500k and 1.5M."""
+    axes.set_xlabel("environment steps")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
 def count_episodes(axes: Axes) -> None:
     """Put ticks at whole numbers, even for a single episode."""
     axes.set_xlabel("episode of the trial")
@@ -61,4 +86,5 @@ def finish(figure: Figure, path: str | Path, title: str | None = None, **text: A
     """Add a title, with further arguments of its text, and save the figure."""
     if title is not None:
         figure.suptitle(title, **text)
-    figure.savefig(path, dpi=150)
+    # Cut to the drawing, so that no legend outside of the axes is lost
+    figure.savefig(path, dpi=150, bbox_inches="tight")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_band, finish
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, count_steps, draw_band, finish
 from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 
@@ -40,7 +41,7 @@ def plot_learning_curve(curve: LearningCurve, levels: Mapping[str, float], path:
     if curve.successes is not None:
         _draw_successes(panels[1], curve.timesteps, curve.successes)
     for axes in panels:
-        axes.set_xlabel("environment steps")
+        count_steps(axes)
         axes.grid(alpha=0.3)
         axes.legend(loc="best", fontsize="small")
     finish(figure, path, title)
@@ -66,12 +67,15 @@ def _draw_returns(axes: Axes, curve: LearningCurve, levels: Mapping[str, float])
 
 def _draw_successes(axes: Axes, timesteps: np.ndarray, successes: np.ndarray) -> None:
     n_episodes = successes.shape[2]
-    for index, colour in zip(sorted({0, n_episodes - 1}), COLOURS, strict=False):
-        _draw_with_interval(axes, timesteps, successes[:, :, index], f"episode {index + 1} of the trial", colour)
+    for index, colour, style in zip(sorted({0, n_episodes - 1}), COLOURS, ("-", "--"), strict=False):
+        label = f"episode {index + 1} of the trial"
+        _draw_with_interval(axes, timesteps, successes[:, :, index], label, colour, linestyle=style)
     axes.set(ylabel=f"share of {successes.shape[1]} validation tasks with success", ylim=(-0.02, 1.02))
 
 
-def _draw_with_interval(axes: Axes, timesteps: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
+def _draw_with_interval(
+    axes: Axes, timesteps: np.ndarray, values: np.ndarray, label: str, colour: str, **line: Any
+) -> None:
     interval = bootstrap_interval(values.T.astype(np.float64)).T
     label = f"{label} (95 % interval)"
-    draw_band(axes, timesteps, values.mean(axis=1), interval, colour, label=label, marker="o", markersize=3)
+    draw_band(axes, timesteps, values.mean(axis=1), interval, colour, label=label, marker="o", markersize=3, **line)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_band, finish
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, draw_band, finish, task_label
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_option, check_positive_int
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult, bootstrap_interval
 
@@ -136,7 +136,7 @@ def plot_online_adaptation(
         label, band = f"mean of {result.n_tasks} tasks", "95 % interval over tasks"
         draw_band(axes, steps, mean, result.intervals[name], COLOURS[0], band, label=label)
         if targets is not None and name in targets:
-            label = f"mean target, {_with_unit(targets[name], name)}"
+            label = f"mean target, {task_label(targets[name], _UNITS.get(name, ''))}"
             axes.axhline(targets[name], color="black", linestyle=":", label=label)
         axes.set_ylabel("reward per step" if name == "reward" else _label(name))
         axes.grid(alpha=0.3)
@@ -151,10 +151,6 @@ def plot_online_adaptation(
 def _label(name: str) -> str:
     """Return the label of an axis."""
     return _NAMES.get(name, name) + (f" ({_UNITS[name]})" if name in _UNITS else "")
-
-
-def _with_unit(value: float, name: str) -> str:
-    return f"{value:.2f} {_UNITS.get(name, '')}".rstrip()
 
 
 def _draw_adaptation(axes: Axes, result: OnlineAdaptation) -> None:
@@ -179,13 +175,15 @@ def plot_targets(
     values = result.infos[name][:, 0]
     order = np.argsort(result.tasks)
     shown = np.unique(order[np.linspace(0, len(order) - 1, n_shown).round().astype(int)])  # lowest to highest target
-    for index, colour in zip(sorted(shown, key=lambda task: result.tasks[task]), COLOURS, strict=False):
+    from_highest = sorted(shown, key=lambda task: -float(result.tasks[task]))  # the order of the lines in the plot
+    for index, colour in zip(from_highest, COLOURS, strict=False):
         steps = values[index][~np.isnan(values[index])]
         target = float(result.tasks[index])
-        label = f"target {_with_unit(target, name)}"
+        label = f"target {task_label(target, _UNITS.get(name, ''))}"
         axes.plot(np.arange(1, len(steps) + 1), smooth(steps, 11), color=colour, label=label)
         axes.axhline(target, color=colour, linestyle=":", linewidth=1)
     axes.set(xlabel="step of the first episode", ylabel=f"{_label(name)}, mean of 11 steps")
+    axes.autoscale_view()  # with a margin below the lowest target too
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     finish(figure, path, title)

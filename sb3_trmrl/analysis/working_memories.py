@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from sb3_trmrl.analysis.figures import COLOURS, check_picture, finish
+from sb3_trmrl.analysis.figures import COLOURS, check_picture, finish, task_label
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
 from sb3_trmrl.common.checks import check_instance, check_positive_int
 
@@ -141,6 +141,6 @@ def _colours(labels: Sequence[Any], axes: Axes, unit: str) -> list[Any]:
         axes.figure.colorbar(scale, cax=place, label=name if are_numbers else "index of the task")
         return list(scale.to_rgba(values))
     for label, colour in zip(labels, COLOURS, strict=False):
-        axes.scatter([], [], color=colour, label=str(label))
+        axes.scatter([], [], color=colour, label=task_label(label))
     axes.legend(title=name, fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)
     return [to_rgba(colour) for colour in COLOURS[: len(labels)]]

@@ -84,7 +84,10 @@ def _online(job: _Job) -> _Found:
         targets = {"x_velocity": float(np.mean(result.tasks))}
         further.append("online_tasks.png")
         plot_targets(
-            result, "x_velocity", job.stem.with_name(further[0]), f"{job.agent.env_id}: frozen weights, new tasks"
+            result,
+            "x_velocity",
+            job.stem.with_name(further[0]),
+            f"{job.agent.env_id}: one trained agent, new target speeds (dotted)",
         )
     plot_online_adaptation(found, job.picture, f"{job.agent.env_id}: online adaptation", targets)
     text = f"Reward per step: first level {found.first_level:.3f}, final level {found.final_level:.3f}. "
@@ -131,7 +134,7 @@ def _memories(job: _Job) -> _Found:
 
 def _attention(job: _Job) -> _Found:
     found = attention_map(job.steps(job.trials()))
-    plot_attention(found, job.picture, f"{job.agent.env_id}: attention during one trial")
+    plot_attention(found, job.picture, f"{job.agent.env_id}: how far back each head looks in one trial")
     found.save(job.stem.with_suffix(".npz"))
     ages = found.look_back
     layers = np.arange(1, len(ages) + 1)

@@ -1,4 +1,4 @@
-"""``render``: a video of one trial, with task, episode and return written over it."""
+"""``render``: a video of one trial, with task, episode and return written above the picture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch as th
 from PIL import Image, ImageDraw, ImageFont
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_trmrl.analysis.figures import task_label
 from sb3_trmrl.cli.enjoy import render_without_display
 from sb3_trmrl.cli.options import argument_errors, load_agent_from
 from sb3_trmrl.cli.output import progress
@@ -25,7 +26,9 @@ from sb3_trmrl.zoo.agents import LoadedAgent
 #: Smallest side of a video in pixels; images of grids are small
 _SHORT_SIDE = 320
 #: Codecs by the suffix of the video
-_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx"}
+_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx", ".gif": "gif"}
+#: Highest number of frames per second and width of a GIF, whose frames are hardly compressed
+_GIF_FPS, _GIF_WIDTH = 10, 320
 
 
 @one_thread()
@@ -43,7 +46,7 @@ def render(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     try:
         with th.random.fork_rng(), progress("steps", _n_steps(env, options.n_episodes)) as after_step:
             th.manual_seed(seed)  # for stochastic actions
-            frames = (overlaid(frame, text) for frame, text in film(agent, env, seed, not options.sampled))
+            frames = (captioned(frame, text) for frame, text in film(agent, env, seed, not options.sampled))
             n_frames = _write(frames, options.output, env.metadata.get("render_fps", 30), after_step)
     finally:
         env.close()
@@ -77,7 +80,12 @@ def _write(frames: Iterator[np.ndarray], path: Path, fps: float, after_frame: Ca
     first = next(frames)
     height, width, _ = first.shape
     n_frames = 1
-    with FFMPEG_VideoWriter(str(path), (width, height), fps, codec=_CODECS[path.suffix]) as writer:
+    codec, filters = _CODECS[path.suffix], None
+    if codec == "gif":  # with a palette of its own; the default one has few of its colours
+        scale = f"fps={min(fps, _GIF_FPS)},scale=min({_GIF_WIDTH}\\,iw):-1"
+        palette = "split[a][b];[a]palettegen=max_colors=64[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
+        filters = ["-vf", f"{scale},{palette}"]
+    with FFMPEG_VideoWriter(str(path), (width, height), fps, codec=codec, ffmpeg_params=filters) as writer:
         writer.write_frame(first)
         for n_frames, frame in enumerate(frames, start=2):
             writer.write_frame(frame)
@@ -98,37 +106,29 @@ class _Camera(gym.Wrapper):
 
 
 def film(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> Iterator[tuple[np.ndarray, str]]:
-    """Play one trial; yield the picture before each step, (height, width, 3), and the text to write over it."""
+    """Play one trial; yield the picture before each step, (height, width, 3), and the text to write above it."""
     camera = _Camera(env)
     venv = DummyVecEnv([lambda: camera])
     venv.seed(seed)
+    unit = env.get_wrapper_attr("task_unit") if env.has_wrapper_attr("task_unit") else ""
     total = 0.0
     for step in play_trials(agent.model, venv, np.zeros(1, dtype=int), deterministic, agent.vec_normalize):
         task = venv.reset_infos[0].get("task")
-        heading = f"task {_short(task)}\n" if task is not None else ""
+        heading = f"task {task_label(task, unit)}\n" if task is not None else ""
         yield camera.picture, f"{heading}episode {step.episodes[0] + 1}   return {total:.1f}"
         total = 0.0 if step.infos[0].get("new_episode") else total + float(step.rewards[0])
 
 
-def _short(task: Any) -> str:
-    """Describe a task in a few characters."""
-    if isinstance(task, float):
-        return f"{task:.2f}"
-    if isinstance(task, (tuple, list)):
-        return f"({', '.join(map(_short, task))})"
-    return str(task)
-
-
-def overlaid(frame: np.ndarray, text: str) -> np.ndarray:
-    """Return a copy of an RGB picture with text in its upper left corner, enlarged if it is small."""
-    # Both sides are even, as video codecs require
+def captioned(frame: np.ndarray, text: str) -> np.ndarray:
+    """Return an RGB picture below a band with text, enlarged if it is small."""
+    # All sides are even, as video codecs require
     picture = Image.fromarray(frame)
     scale = max(1, -(-_SHORT_SIDE // min(picture.size)))
     width, height = (scale * side // 2 * 2 for side in picture.size)
-    picture = picture.resize((width, height), Image.Resampling.NEAREST)
-    draw = ImageDraw.Draw(picture, "RGBA")
-    font = ImageFont.load_default(size=height / 24)
-    box = draw.multiline_textbbox((8, 8), text, font=font)
-    draw.rectangle((box[0] - 4, box[1] - 4, box[2] + 4, box[3] + 4), fill=(255, 255, 255, 190))
-    draw.multiline_text((8, 8), text, fill=(0, 0, 0), font=font)
-    return np.asarray(picture)
+    size = width / 24
+    band = int(1.3 * size * (text.count("\n") + 1) + 0.6 * size) // 2 * 2
+    canvas = Image.new("RGB", (width, band + height), "white")
+    canvas.paste(picture.resize((width, height), Image.Resampling.NEAREST), (0, band))
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(canvas).multiline_text((size / 2, size / 4), text, fill="black", font=font, spacing=size / 4)
+    return np.asarray(canvas)

@@ -35,6 +35,7 @@ class SparsePointRobotEnv(UniformTaskEnv, SmallProblem):
     """
 
     is_truncated = True
+    task_unit = "rad"
 
     def __init__(
         self,

@@ -32,7 +32,8 @@ def evaluate_adaptation(
 ) -> AdaptationResult:
     """
     Play a trial of several episodes on each of a number of tasks, and return every reward. Weights and PyTorch's random
-    generators do not change.
+    generators do not change. If the environment has the method ``action_masks()`` and the agent's ``predict`` takes
+    masks, the agent chooses among valid actions.
 
     :param model: Agent; its ``predict`` gets the observations of ``n_envs`` tasks at once
     :param env: Registered id of a family of tasks, or a function that makes one environment when called with

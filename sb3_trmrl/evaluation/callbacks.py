@@ -13,6 +13,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl.common.checks import check_instance, check_int, check_keywords, check_positive_int
+from sb3_trmrl.trials.agent import with_action_masks
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 
 #: File with the returns of each episode in all evaluations, next to SB3's evaluations.npz
@@ -51,7 +52,20 @@ class InnerEpisodeCallback(BaseCallback):
             self.logger.record("rollout/last_episode_rew_mean", float(np.mean(self._last)))
 
 
-class AdaptationEvalCallback(EvalCallback):
+class MaskedEvalCallback(EvalCallback):
+    """``EvalCallback`` that passes the action masks of the evaluation environment, if it has any, to the agent."""
+
+    def _on_step(self) -> bool:
+        model = self.model
+        if self.eval_freq > 0 and self.n_calls % self.eval_freq == 0:
+            self.model = with_action_masks(model, self.eval_env)
+        try:
+            return super()._on_step()
+        finally:
+            self.model = model
+
+
+class AdaptationEvalCallback(MaskedEvalCallback):
     """
     SB3's ``EvalCallback`` for trials, which also logs the mean return of each episode of a trial as
     ``eval/episode_1_mean_reward``, ..., and ``eval/episode_1_success_rate``, ... if the environment reports success.

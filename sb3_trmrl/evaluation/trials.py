@@ -1,7 +1,8 @@
 """
 Trials that an agent with frozen weights plays on a set of tasks; evaluation and analyses are built on them.
 
-They call only ``predict(observation, state, episode_start, deterministic)`` and work with any SB3 model.
+They call only ``predict(observation, state, episode_start, deterministic)`` and work with any SB3 model. Action masks
+of the environment are passed to models whose ``predict`` takes them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sb3_trmrl.common.checks import (
     check_option,
     check_positive_int,
 )
-from sb3_trmrl.trials.agent import Agent, check_agent
+from sb3_trmrl.trials.agent import Agent, check_agent, with_action_masks
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, SPLITS, evaluation_seed, has_splits
 from sb3_trmrl.trials.multi_episode_trial import trials_of
 
@@ -200,6 +201,7 @@ def play_trials(
 ) -> Iterator[TrialStep]:
     """Play one trial in each environment, or one episode where there are no trials; ``tasks`` are indices."""
     observation: Any = venv.reset()
+    model = with_action_masks(model, venv)
     state, starts = None, np.ones(venv.num_envs, dtype=bool)
     episodes = np.zeros(venv.num_envs, dtype=int)
     running = np.ones(venv.num_envs, dtype=bool)

@@ -15,6 +15,24 @@ from sb3_trmrl.memory.interface import Batch, Memory
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens, widened, zero_tokens
 
 
+class MaskedBatch(NamedTuple):
+    """
+    A batch of B memories, and which actions were valid at their newest tokens.
+
+    :param memories: The memories
+    :param action_masks: Masks of valid actions, booleans, (B, M), see :meth:`sb3_trmrl.TransformerPPO.predict`
+    """
+
+    memories: Batch
+    action_masks: th.Tensor
+
+    def newest(self) -> Tokens:
+        return self.memories.newest()
+
+    def encode(self, transformer: TransformerExtractor) -> th.Tensor:
+        return self.memories.encode(transformer)
+
+
 class MemoryRolloutBufferSamples(NamedTuple):
     """SB3's ``RolloutBufferSamples`` with a batch of memories in place of observations."""
 
@@ -36,6 +54,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
 
     tokens: Tokens  # (n_carried + n_steps, n_envs, *observation)
     lengths: np.ndarray  # (n_steps, n_envs), number of tokens in the memory at each step
+    action_masks: np.ndarray | None = None  # (n_steps, n_envs, M)
     n_carried: int = 0
     transformers: Sequence[TransformerExtractor] = ()
 
@@ -54,6 +73,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         action_dtype = np.float32 if isinstance(self.action_space, spaces.Box) else self.action_space.dtype
         self.actions = np.zeros((*shape, self.action_dim), dtype=action_dtype)
         self.lengths = np.zeros(shape, dtype=np.int64)
+        self.action_masks = None
         for name in ("rewards", "returns", "episode_starts", "values", "log_probs", "advantages"):
             setattr(self, name, np.zeros(shape, dtype=np.float32))
 
@@ -90,6 +110,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         value: th.Tensor,
         log_prob: th.Tensor,
         lengths: th.Tensor,
+        action_masks: np.ndarray | None = None,
     ) -> None:
         """
         :param obs: Newest observation of each environment, (n_envs, \\*observation), or a dictionary
@@ -99,6 +120,7 @@ class MemoryRolloutBuffer(RolloutBuffer):
         :param value: Estimated value of the memory that ends with ``obs``
         :param log_prob: Log probability of the action
         :param lengths: Number of tokens in the memory that ends with ``obs``, (n_envs,)
+        :param action_masks: Masks of valid actions, (n_envs, M), at every step of a rollout or at none
         """
         step = self.pos
 
@@ -109,6 +131,10 @@ class MemoryRolloutBuffer(RolloutBuffer):
 
         self.tokens = map_tokens(store, self.tokens, obs)
         self.lengths[step] = lengths.cpu().numpy()
+        if action_masks is not None:
+            if self.action_masks is None:
+                self.action_masks = np.zeros((self.buffer_size, *action_masks.shape), dtype=bool)
+            self.action_masks[step] = action_masks
         self.actions[step] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[step] = reward
         self.episode_starts[step] = episode_start
@@ -122,6 +148,8 @@ class MemoryRolloutBuffer(RolloutBuffer):
         if not self.generator_ready:
             for name in ("actions", "lengths", "values", "log_probs", "advantages", "returns"):
                 setattr(self, name, self.swap_and_flatten(getattr(self, name)))
+            if self.action_masks is not None:
+                self.action_masks = self.swap_and_flatten(self.action_masks)
             self.generator_ready = True
         for batch_inds in self._draw(batch_size or self.buffer_size * self.n_envs):
             yield self._get_samples(batch_inds)
@@ -135,8 +163,11 @@ class MemoryRolloutBuffer(RolloutBuffer):
         raise NotImplementedError
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> MemoryRolloutBufferSamples:  # type: ignore[override]
+        observations = self._observations(batch_inds)
+        if self.action_masks is not None:
+            observations = MaskedBatch(observations, self.to_torch(self.action_masks[batch_inds]))
         return MemoryRolloutBufferSamples(
-            self._observations(batch_inds),
+            observations,
             # float32 as in SB3: MultiBinary actions have an integer type that the distributions do not accept
             self.to_torch(self.actions[batch_inds].astype(np.float32, copy=False)),
             *(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch as th
 import torch.nn.functional as F
 from torch import nn
@@ -16,6 +17,9 @@ from torch import nn
 Attend = Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]
 
 LAYER_NORMS = ("none", "pre", "post")
+
+#: Distances with a bias of their own, ranges of larger distances, and where the last of these ranges begins
+_N_EXACT, _N_RANGES, _LAST_RANGE = 16, 16, 1024
 
 
 class EncoderTrace(NamedTuple):
@@ -59,40 +63,93 @@ class SelfAttention(nn.Module):
         representations: th.Tensor = self.out(attended.flatten(-2))
         return representations
 
-    def trace(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def trace(self, memories: th.Tensor, mask: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
         :param memories: (B, N, D)
-        :param visible: Mask of the memories that each slot attends to, booleans (N, N)
+        :param mask: Mask of all slots, see :func:`attention_mask`
         :return: Attention weights (eq. 4), (B, H, N, N), and values, (B, H, N, D / H)
         """
         q, k, v = (self._heads(linear(memories)).transpose(1, 2) for linear in (self.query, self.key, self.value))
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-        return scores.masked_fill(~visible, -math.inf).softmax(dim=-1), v
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == th.bool else scores + mask
+        return scores.softmax(dim=-1), v
 
     def _heads(self, x: th.Tensor) -> th.Tensor:
         return th.unflatten(x, -1, (self.n_heads, -1))  # (..., D) -> (..., H, D / H)
 
 
-def attend_to_visible(visible: th.Tensor) -> Attend:
+class RelativePositions(nn.Module):
     """
-    :param visible: Mask of the memories that each query attends to, booleans that broadcast to (B, H, Q, N)
+    Learned bias of the attention scores by head and distance, the same in all layers (Raffel et al. 2020, "Exploring
+    the Limits of Transfer Learning with a Unified Text-to-Text Transformer", section 2.1).
+
+    Distances below 16 have a bias each. Larger ones share 16 ranges, whose limits grow geometrically up to 1,024 and
+    more. All biases are 0 at first, as without positions. They are scaled by sqrt(D): in T-Fixup's encoder, scores
+    learn too slowly otherwise.
+
+    :param d_model: Width D
+    :param n_heads: Number of heads H
+    """
+
+    ranges: th.Tensor
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.scale = math.sqrt(d_model)
+        self.biases = nn.Parameter(th.zeros(_N_EXACT + _N_RANGES, n_heads))
+        limits = _N_EXACT * (_LAST_RANGE / _N_EXACT) ** (np.arange(1, _N_RANGES) / (_N_RANGES - 1))
+        distances = np.arange(_LAST_RANGE + 1)
+        ranges = np.where(distances < _N_EXACT, distances, _N_EXACT + np.searchsorted(limits, distances, "right"))
+        self.register_buffer("ranges", th.as_tensor(ranges), persistent=False)
+
+    def forward(self, distances: th.Tensor) -> th.Tensor:
+        """
+        :param distances: Number of steps from each key to the query, integers, 0 or more, (..., Q, N)
+        :return: Biases of the scores, (..., H, Q, N)
+        """
+        ranges = self.ranges[distances.clamp(max=_LAST_RANGE)]
+        return self.scale * F.embedding(ranges, self.biases).movedim(-1, -3)
+
+
+def attention_mask(
+    positions: RelativePositions | None, distances: th.Tensor, context_length: int | None = None
+) -> th.Tensor:
+    """
+    :param positions: Relative positions of the encoder, if it has any
+    :param distances: Number of tokens from each key to the query, negative for later keys, integers (..., Q, N)
+    :param context_length: Number of tokens that a query attends to, including itself; None for all up to itself
+    :return: Mask of the keys that each query attends to, booleans (..., 1, Q, N), or with relative positions the biases
+        of its scores, with minus infinity for other keys, (..., H, Q, N)
+    """
+    visible = distances >= 0
+    if context_length is not None:
+        visible = visible & (distances < context_length)
+    visible = visible.unsqueeze(-3)
+    if positions is None:
+        return visible
+    return positions(distances.clamp(min=0)).masked_fill(~visible, -math.inf)
+
+
+def attend_with_mask(mask: th.Tensor) -> Attend:
+    """
+    :param mask: Mask of the queries, see :func:`attention_mask`
     :return: Attention of queries (B, Q, H, D / H) to keys and values (B, N, H, D / H)
     """
 
     def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
     return attend
 
 
-def causal_mask(memories: th.Tensor) -> th.Tensor:
+def slot_distances(memories: th.Tensor) -> th.Tensor:
     """
     :param memories: (B, N, D)
-    :return: Causal mask: slot i attends to the slots 0 to i, booleans (N, N). Slots after the newest one are never read
+    :return: Number of slots from each key back to the query, negative for later keys, (N, N)
     """
-    n_slots = memories.shape[1]
-    return th.ones(n_slots, n_slots, dtype=th.bool, device=memories.device).tril()
+    slots = th.arange(memories.shape[1], device=memories.device)
+    return slots[:, None] - slots
 
 
 class EncoderLayer(nn.Module):
@@ -137,14 +194,14 @@ class EncoderLayer(nn.Module):
         linears = (self.attention.value, self.attention.out, self.feedforward[0], self.feedforward[2])
         return [linear.get_parameter("weight") for linear in linears]
 
-    def trace_attention(self, memories: th.Tensor, visible: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def trace_attention(self, memories: th.Tensor, mask: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
         :param memories: (B, N, D)
-        :param visible: Mask of the memories that each slot sees, booleans (N, N)
+        :param mask: Mask of all slots, see :func:`attention_mask`
         :return: Attention weights of all slots, (B, H, N, N), and values, (B, H, N, D / H)
         """
         x = self.norm_attention(memories) if self.layer_norm == "pre" else memories
-        return self.attention.trace(x, visible)
+        return self.attention.trace(x, mask)
 
 
 class TransformerEncoder(nn.Module):
@@ -156,12 +213,22 @@ class TransformerEncoder(nn.Module):
     :param n_heads: Number of heads
     :param dim_feedforward: Hidden units of the position-wise networks
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
+    :param relative_positions: Whether attention depends on the distance, see :class:`RelativePositions`
     """
 
     layers: list[EncoderLayer]
 
-    def __init__(self, d_model: int, n_layers: int, n_heads: int, dim_feedforward: int, layer_norm: str) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        n_layers: int,
+        n_heads: int,
+        dim_feedforward: int,
+        layer_norm: str,
+        relative_positions: bool = False,
+    ) -> None:
         super().__init__()
+        self.relative_positions = RelativePositions(d_model, n_heads) if relative_positions else None
         layers = (EncoderLayer(d_model, n_heads, dim_feedforward, layer_norm) for _ in range(n_layers))
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
         # The output of a pre-norm stack is not normalized by any layer
@@ -173,13 +240,14 @@ class TransformerEncoder(nn.Module):
         :param lengths: Number of filled slots, (B,)
         :return: Episodic memory of the newest filled slot, (B, D)
         """
-        causal = causal_mask(memories)
+        distances = slot_distances(memories)
+        attend = attend_with_mask(attention_mask(self.relative_positions, distances))
         for layer in self.layers[:-1]:
-            memories = layer(memories, memories, attend_to_visible(causal))
+            memories = layer(memories, memories, attend)
         # Only the newest slot of the last layer is read
         newest = lengths - 1
         rows = th.arange(lengths.shape[0], device=lengths.device)
-        attend = attend_to_visible(causal[newest, None, None])
+        attend = attend_with_mask(attention_mask(self.relative_positions, distances[newest, None]))
         last = self.layers[-1](memories[rows, newest, None], memories, attend)
         episodic: th.Tensor = self.final_norm(last[:, 0])
         return episodic
@@ -190,15 +258,13 @@ class TransformerEncoder(nn.Module):
         :param context_length: Number of slots that a slot attends to, including itself; None for all slots up to itself
         :return: Memories, attention weights and values of every layer at every slot; undefined at slots not filled
         """
-        visible = causal_mask(memories)
-        if context_length is not None:
-            visible = visible.triu(1 - context_length)
+        mask = attention_mask(self.relative_positions, slot_distances(memories), context_length)
         trace = EncoderTrace([memories], [], [])
         for layer in self.layers:
-            weights, values = layer.trace_attention(memories, visible)
+            weights, values = layer.trace_attention(memories, mask)
             trace.attention.append(weights)
             trace.values.append(values)
-            memories = layer(memories, memories, attend_to_visible(visible))
+            memories = layer(memories, memories, attend_with_mask(mask))
             trace.memories.append(memories)
         trace.memories[-1] = self.final_norm(memories)
         return trace

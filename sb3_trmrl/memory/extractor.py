@@ -21,7 +21,7 @@ from sb3_trmrl.memory.interface import Batch
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
 
 INITIALIZATIONS = ("tfixup", "xavier", "default")
-POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "none")
+POSITIONAL_ENCODINGS = ("sinusoidal", "learned", "relative", "none")
 
 
 def default_token_extractor(
@@ -82,7 +82,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
     :param dim_feedforward: Hidden units of the position-wise networks
     :param initialization: ``"tfixup"`` (the paper), ``"xavier"`` or ``"default"`` (PyTorch's)
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
-    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``
+    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"``, ``"relative"`` or ``"none"``
     :param embedding_arch: Hidden ReLU layers of phi before its linear layer, none by default
     :param bounded_positions: Whether all positions are below ``context_length``, as in a window
     :param normalize_images: Whether images are divided by 255
@@ -148,7 +148,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
             is_table = positional_encoding == "sinusoidal" and bounded_positions
             table = sinusoidal_positions(th.arange(context_length), d_model) if is_table else th.zeros(0, d_model)
             self.register_buffer("positions", table, persistent=False)
-        self.encoder = TransformerEncoder(d_model, n_layers, n_heads, dim_feedforward, layer_norm)
+        is_relative = positional_encoding == "relative"
+        self.encoder = TransformerEncoder(d_model, n_layers, n_heads, dim_feedforward, layer_norm, is_relative)
         self.reset_parameters()
 
     @th.no_grad()
@@ -159,7 +160,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
         T-Fixup (Huang et al. 2020, section 4; paper section 3.3) for L layers of width d: every matrix is drawn by
         Xavier's rule. W_v, W_o and both feed-forward matrices of each layer are then scaled by 0.67 L^(-1/4). The input
         embedding, which learned positions are a part of, is Gaussian with standard deviation d^(-1/2), scaled by
-        (9 L)^(-1/4). Biases are 0.
+        (9 L)^(-1/4). Biases are 0, relative positions included.
         """
         d_model, n_layers = self.features_dim, len(self.encoder.layers)
         for module in (*self.embedding.modules(), *self.encoder.modules()):
@@ -170,6 +171,8 @@ class TransformerExtractor(BaseFeaturesExtractor):
                     nn.init.zeros_(module.bias)
         if isinstance(self.positions, nn.Parameter):
             nn.init.normal_(self.positions, std=d_model**-0.5)
+        if self.encoder.relative_positions is not None:
+            nn.init.zeros_(self.encoder.relative_positions.biases)
         if self.initialization == "tfixup":
             for layer in self.encoder.layers:
                 for matrix in layer.matrices_scaled_by_tfixup():
@@ -209,7 +212,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
         memories: th.Tensor = self.embedding(self.token_extractor(observations))
         if inverse is not None:
             memories = memories[th.as_tensor(inverse, device=memories.device)]
-        if positions is None or self.positional_encoding == "none":
+        if positions is None or self.positional_encoding in ("relative", "none"):
             return memories
         return memories + self.position_encodings(th.as_tensor(positions, device=memories.device))
 
@@ -218,7 +221,7 @@ class TransformerExtractor(BaseFeaturesExtractor):
         :param positions: Positions, integers, (T,)
         :return: What is added to tokens at these positions, (T, D)
         """
-        if self.positional_encoding == "none":
+        if self.positional_encoding in ("relative", "none"):
             return th.zeros(len(positions), self.features_dim, device=positions.device)
         if len(self.positions):
             return self.positions[positions]

@@ -9,7 +9,7 @@ import torch as th
 import torch.nn.functional as F
 from gymnasium import spaces
 
-from sb3_trmrl.memory.encoder import Attend
+from sb3_trmrl.memory.encoder import Attend, attention_mask
 from sb3_trmrl.memory.sequences import Sequences, attend_within_sequences
 from sb3_trmrl.memory.tokens import Tokens, map_tokens, widened_tensor, zero_tensors
 
@@ -59,7 +59,7 @@ class KeyValueCache(NamedTuple):
         """
         context_length = transformer.context_length
         layers: list[tuple[th.Tensor, th.Tensor]] = []
-        within = attend_within_sequences(sequences.lengths, context_length)
+        within = attend_within_sequences(sequences.lengths, transformer)
 
         def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
             layers.append((k, v))
@@ -91,9 +91,13 @@ class KeyValueCache(NamedTuple):
         """
         n_visible = min(int(steps.max()), transformer.context_length)
         cache = self._with_slots(n_visible, transformer.context_length)
+        newest = steps[:, None] - 1
+        distances = newest - th.arange(n_visible, device=steps.device)  # negative for slots that are not filled
+        distances = th.where(newest < transformer.context_length, distances, distances % transformer.context_length)
+        mask = attention_mask(transformer.encoder.relative_positions, distances[:, None])
         memories = transformer.working_memories(tokens, positions=steps - 1)
         for index, layer in enumerate(transformer.encoder.layers):
-            memories = layer(memories, memories, cache._attend(index, steps, n_visible, transformer.context_length))
+            memories = layer(memories, memories, cache._attend(index, newest[:, 0] % transformer.context_length, mask))
         return cache, transformer.encoder.final_norm(memories)
 
     def _with_slots(self, n_slots: int, context_length: int) -> KeyValueCache:
@@ -105,17 +109,15 @@ class KeyValueCache(NamedTuple):
         padding = (0, 0, 0, 0, 0, larger - capacity)
         return KeyValueCache(F.pad(self.keys, padding), F.pad(self.values, padding))
 
-    def _attend(self, layer: int, steps: th.Tensor, n_visible: int, context_length: int) -> Attend:
-        """Return the attention of the newest tokens (B, H, D / H), which are first written to the cache."""
-        rows = th.arange(len(steps), device=steps.device)
-        slots = (steps - 1) % context_length
-        visible = (th.arange(n_visible, device=steps.device) < steps[:, None])[:, None, None]  # (B, 1, 1, n_visible)
+    def _attend(self, layer: int, slots: th.Tensor, mask: th.Tensor) -> Attend:
+        """Return the attention of the newest tokens (B, H, D / H), which are first written to their slots (B,)."""
+        rows, n_visible = th.arange(len(slots), device=slots.device), mask.shape[-1]
 
         def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
             self.keys[layer, rows, slots] = k
             self.values[layer, rows, slots] = v
             keys, values = (x[layer, :, :n_visible].transpose(1, 2) for x in (self.keys, self.values))
-            return F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=visible)[:, :, 0]
+            return F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)[:, :, 0]
 
         return attend
 

@@ -11,5 +11,5 @@ from sb3_trmrl.memory.working_memory import WorkingMemory
 #: Kinds by the value of the policy's argument ``memory``
 MEMORY_KINDS: dict[str, MemoryKind] = {
     "window": MemoryKind(WorkingMemory, Windows.of_single_tokens, WindowRolloutBuffer, 16, "sinusoidal", True),
-    "full": MemoryKind(FullMemory, Sequences.of_single_tokens, SequenceRolloutBuffer, 1024, "none", False),
+    "full": MemoryKind(FullMemory, Sequences.of_single_tokens, SequenceRolloutBuffer, 1024, "relative", False),
 }

@@ -8,7 +8,7 @@ import numpy as np
 import torch as th
 import torch.nn.functional as F
 
-from sb3_trmrl.memory.encoder import Attend
+from sb3_trmrl.memory.encoder import Attend, RelativePositions, attention_mask
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Sequences(NamedTuple):
         return map_tokens(lambda tokens: tokens[self.outputs], self.tokens)
 
     def encode(self, transformer: TransformerExtractor) -> th.Tensor:
-        attend = attend_within_sequences(self.lengths, transformer.context_length)
+        attend = attend_within_sequences(self.lengths, transformer)
         return self.refine(transformer, attend)[self.outputs]
 
     def refine(self, transformer: TransformerExtractor, attend: Attend) -> th.Tensor:
@@ -56,14 +56,15 @@ class Sequences(NamedTuple):
         return episodic
 
 
-def attend_within_sequences(lengths: tuple[int, ...], context_length: int) -> Attend:
+def attend_within_sequences(lengths: tuple[int, ...], transformer: TransformerExtractor) -> Attend:
     """
     Banded causal attention: a token attends to the newest ``context_length`` tokens of its sequence, including itself.
 
     :param lengths: Number of tokens of each sequence
-    :param context_length: Width of the band C
+    :param transformer: The transformer
     :return: Attention of queries to keys and values, all (T, H, D / H)
     """
+    context_length, positions = transformer.context_length, transformer.encoder.relative_positions
     n_sequences, longest = len(lengths), max(lengths)
     is_ragged = min(lengths) < longest
     if is_ragged:
@@ -78,14 +79,16 @@ def attend_within_sequences(lengths: tuple[int, ...], context_length: int) -> At
         return th.unflatten(x, 0, (n_sequences, longest)).transpose(1, 2)  # (S, H, longest, D / H)
 
     def attend(q: th.Tensor, k: th.Tensor, v: th.Tensor) -> th.Tensor:
-        attended = banded_attention(by_sequence(q), by_sequence(k), by_sequence(v), context_length)
+        attended = banded_attention(by_sequence(q), by_sequence(k), by_sequence(v), context_length, positions)
         attended = attended.transpose(1, 2).flatten(0, 1)
         return attended[kept.to(q.device)] if is_ragged else attended
 
     return attend
 
 
-def banded_attention(q: th.Tensor, k: th.Tensor, v: th.Tensor, context_length: int) -> th.Tensor:
+def banded_attention(
+    q: th.Tensor, k: th.Tensor, v: th.Tensor, context_length: int, positions: RelativePositions | None = None
+) -> th.Tensor:
     """
     Attend to the newest C tokens. Time and space grow with T * min(T, 2 C).
 
@@ -93,14 +96,18 @@ def banded_attention(q: th.Tensor, k: th.Tensor, v: th.Tensor, context_length: i
     :param k: Keys, (S, H, T, D / H)
     :param v: Values, (S, H, T, D / H)
     :param context_length: Width of the band C
+    :param positions: Relative positions, if there are any
     :return: Attended values, (S, H, T, D / H)
     """
     n_tokens = q.shape[2]
+    steps = th.arange(min(n_tokens, context_length), device=q.device)
+    # Without biases, PyTorch masks faster than with a mask
+    causal = None if positions is None else attention_mask(positions, steps[:, None] - steps)
     if n_tokens <= context_length:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=causal, is_causal=causal is None)
     # Each chunk of C queries attends to its own chunk and the previous one. The first chunk has no previous one
     q_first, k_first, v_first = (x[:, :, :context_length] for x in (q, k, v))
-    first = F.scaled_dot_product_attention(q_first, k_first, v_first, is_causal=True)
+    first = F.scaled_dot_product_attention(q_first, k_first, v_first, attn_mask=causal, is_causal=causal is None)
     n_chunks = -(-n_tokens // context_length)
     q, k, v = (F.pad(x, (0, 0, 0, n_chunks * context_length - n_tokens)) for x in (q, k, v))
 
@@ -111,8 +118,8 @@ def banded_attention(q: th.Tensor, k: th.Tensor, v: th.Tensor, context_length: i
         x = chunks(x)
         return th.cat((x[:, :-1], x[:, 1:]), dim=-2).flatten(0, 1)  # (S * (chunks - 1), H, 2 C, D / H)
 
-    offsets = th.arange(2 * context_length, device=q.device) - th.arange(context_length, device=q.device)[:, None]
-    band = (offsets > 0) & (offsets <= context_length)
+    distances = context_length + steps[:, None] - th.arange(2 * context_length, device=q.device)
+    band = attention_mask(positions, distances, context_length)
     rest = F.scaled_dot_product_attention(
         chunks(q)[:, 1:].flatten(0, 1), with_previous(k), with_previous(v), attn_mask=band
     )

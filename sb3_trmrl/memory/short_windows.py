@@ -56,13 +56,19 @@ def encode(transformer: TransformerExtractor, tokens: Tokens, index: np.ndarray,
     memories = transformer.working_memories(tokens, index[order[windows], slots], slots)  # (T, D)
     first_columns = np.cumsum((0, *counts[:-1]))
     newest = th.as_tensor(first_columns[lengths - 1] + np.arange(len(lengths)), device=memories.device)
-    episodic = _refine(transformer.encoder.layers, memories.t().contiguous(), counts, newest).t()
+    biases = None
+    if transformer.encoder.relative_positions is not None:
+        distances = th.arange(len(counts), device=memories.device)
+        biases = transformer.encoder.relative_positions(distances[None])[:, 0]  # (H, longest)
+    episodic = _refine(transformer.encoder.layers, memories.t().contiguous(), counts, newest, biases).t()
     if (np.diff(order) == 1).all():
         return episodic
     return episodic[th.as_tensor(np.argsort(order), device=memories.device)]
 
 
-def _refine(layers: list[EncoderLayer], x: th.Tensor, counts: tuple[int, ...], newest: th.Tensor) -> th.Tensor:
+def _refine(
+    layers: list[EncoderLayer], x: th.Tensor, counts: tuple[int, ...], newest: th.Tensor, biases: th.Tensor | None
+) -> th.Tensor:
     """
     Apply all layers to packed windows.
 
@@ -70,6 +76,7 @@ def _refine(layers: list[EncoderLayer], x: th.Tensor, counts: tuple[int, ...], n
     :param x: Working memories, packed, (D, T)
     :param counts: Number of windows that fill each slot
     :param newest: Column of each window's newest slot, (B,)
+    :param biases: Biases of the scores by head and distance, (H, longest), or None
     :return: Episodic memory of each window's newest slot, (D, B)
     """
     full = counts[-1] == counts[0]
@@ -86,7 +93,7 @@ def _refine(layers: list[EncoderLayer], x: th.Tensor, counts: tuple[int, ...], n
         else:
             q, k, v = _linear([attention.query, attention.key, attention.value], x).chunk(3)
         blocks = _newest_slots(counts) if is_last else _every_slot(counts)
-        attended = _Attention.apply(q.view(heads), k.view(heads), v.view(heads), counts, blocks)  # type: ignore[no-untyped-call]
+        attended = _Attention.apply(q.view(heads), k.view(heads), v.view(heads), biases, counts, blocks)  # type: ignore[no-untyped-call]
         x = queries + _linear([attention.out], attended.flatten(0, 1))
         up, _, down = layer.feedforward
         x = _FeedForward.apply(x, up.weight, up.bias, down.weight, down.bias)  # type: ignore[no-untyped-call]
@@ -124,16 +131,27 @@ class _Attention(th.autograd.Function):
     """Scaled dot-product attention (eq. 1) block by block, (H, D / H, columns), with its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, q: th.Tensor, k: th.Tensor, v: th.Tensor, counts: tuple[int, ...], blocks: list[_Block]):  # type: ignore[no-untyped-def]
+    def forward(  # type: ignore[no-untyped-def]
+        ctx: Any,
+        q: th.Tensor,
+        k: th.Tensor,
+        v: th.Tensor,
+        biases: th.Tensor | None,
+        counts: tuple[int, ...],
+        blocks: list[_Block],
+    ):
         scale = 1 / math.sqrt(q.shape[1])
         keys, values = _by_window(k, counts), _by_window(v, counts)
         out, weights = th.empty_like(q), []
         for queries, windows, visible in blocks:
             scores = (q[:, :, None, queries] * keys[:, :, :visible, windows]).sum(1)
-            weights.append(scores.mul_(scale).softmax(1))  # (H, visible, windows)
+            scores.mul_(scale)
+            if biases is not None:
+                scores += biases[:, :visible, None].flip(1)  # slot 0 is the farthest
+            weights.append(scores.softmax(1))  # (H, visible, windows)
             th.sum(weights[-1][:, None] * values[:, :, :visible, windows], 2, out=out[:, :, queries])
         ctx.save_for_backward(q, keys, values, *weights)
-        ctx.counts, ctx.blocks, ctx.scale = counts, blocks, scale
+        ctx.counts, ctx.blocks, ctx.scale, ctx.biases_like = counts, blocks, scale, biases
         return out
 
     @staticmethod
@@ -141,15 +159,19 @@ class _Attention(th.autograd.Function):
     def backward(ctx: Any, d_out: th.Tensor) -> tuple[th.Tensor | None, ...]:
         q, keys, values, *weights = ctx.saved_tensors
         d_q, d_keys, d_values = th.empty_like(q), th.zeros_like(keys), th.zeros_like(values)
+        d_biases = None if ctx.biases_like is None else th.zeros_like(ctx.biases_like)
         for (queries, windows, visible), w in zip(ctx.blocks, weights, strict=True):
             seen = (slice(None), slice(None), slice(visible), windows)
             d_o = d_out[:, :, None, queries]
             d_w = (d_o * values[seen]).sum(1)
-            d_scores = (w * (d_w - (w * d_w).sum(1, keepdim=True))).mul_(ctx.scale)[:, None]
+            d_scores = w * (d_w - (w * d_w).sum(1, keepdim=True))
+            if d_biases is not None:
+                d_biases[:, :visible] += d_scores.sum(-1).flip(1)
+            d_scores = d_scores.mul_(ctx.scale)[:, None]
             th.sum(d_scores * keys[seen], 2, out=d_q[:, :, queries])
             d_keys[seen].addcmul_(d_scores, q[:, :, None, queries])
             d_values[seen].addcmul_(w[:, None], d_o)
-        return d_q, _by_column(d_keys, ctx.counts), _by_column(d_values, ctx.counts), None, None
+        return d_q, _by_column(d_keys, ctx.counts), _by_column(d_values, ctx.counts), d_biases, None, None
 
 
 class _FeedForward(th.autograd.Function):

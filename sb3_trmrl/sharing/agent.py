@@ -61,6 +61,7 @@ class ExportedAgent:
         state: tuple[Any, ...] | None = None,
         episode_start: np.ndarray[Any, Any] | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray[Any, Any] | None = None,
     ) -> tuple[np.ndarray[Any, Any], Memory]:
         """
         Return the action for an observation, given the memory of earlier ones. It is bit-identical to the action of
@@ -71,13 +72,15 @@ class ExportedAgent:
         :param state: Memory returned by the last call, or None for an empty one
         :param episode_start: Mask of environments whose memory is emptied first, shape (B,), or None
         :param deterministic: Whether to return deterministic or stochastic actions
+        :param action_masks: Masks of valid actions, (B, M), see :meth:`sb3_trmrl.TrMRLPolicy.predict`
         :return: The action, and the memory that includes this observation
-        :raises ValueError: if ``state`` belongs to another number of environments, or an observation is not finite
+        :raises ValueError: if ``state`` belongs to another number of environments, an observation is not finite, or
+            the masks do not fit the action space
         """
         # The policy explains the mistake of passing Gymnasium's (observation, info)
         if self.observation_statistics is not None and not isinstance(observation, tuple):
             observation = self.observation_statistics.normalize(observation)
-        return self.policy.predict(observation, state, episode_start, deterministic)
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
 
 def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> ExportedAgent:

@@ -26,10 +26,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_trmrl.common.checks import check_instance, check_positive_int
+from sb3_trmrl.memory.encoder import attention_mask
 from sb3_trmrl.memory.extractor import TransformerExtractor, encode_positions, sinusoidal_frequencies
 from sb3_trmrl.memory.tokens import Tokens
 from sb3_trmrl.sharing.export import agent_path, check_shapes, write_agent
 from sb3_trmrl.sharing.statistics import ObservationStatistics
+from sb3_trmrl.transformer_ppo.action_masks import mask_sizes
 from sb3_trmrl.transformer_ppo.policies import PREV_DONE, TrMRLPolicy
 
 SUFFIX = ".onnx"
@@ -59,7 +61,8 @@ def export_onnx(
     statistics = ObservationStatistics.from_vec_normalize(normalizer)
     if statistics is not None:
         check_shapes(statistics, policy.observation_space, model.get_env())
-    agent = AgentStep(policy, statistics, max_steps)
+    takes_masks = getattr(model, "uses_action_masks", False)
+    agent = AgentStep(policy, statistics, max_steps, takes_masks)
     for name, tensor in agent.state_dict().items():
         if not bool(th.isfinite(tensor).all()) and not name.startswith("actions."):  # bounds may be infinite
             raise ValueError(f"the agent cannot be exported: {name!r} has numbers that are not finite")
@@ -80,9 +83,14 @@ def _check_packages() -> None:
 def _graph(agent: AgentStep) -> bytes:
     """Return the serialized graph of a step."""
     observations, memory = agent.empty_observations(2), agent.memory.empty(2)  # a size of 1 would become a constant
-    inputs = ([*observations.values()], [*memory.values()], th.zeros(2, dtype=th.bool))
+    masks = {"action_masks": th.ones(2, agent.n_choices, dtype=th.bool)} if agent.n_choices else {}
+    inputs = ([*observations.values()], [*memory.values()], th.zeros(2, dtype=th.bool), *masks.values())
     batch = th.export.Dim("batch")
-    dynamic_shapes = ([{0: batch} for _ in observations], [{0: batch} for _ in memory], {0: batch})
+    dynamic_shapes = (
+        [{0: batch} for _ in observations],
+        [{0: batch} for _ in memory],
+        *({0: batch} for _ in inputs[2:]),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about PyTorch's own code
         try:
@@ -93,7 +101,7 @@ def _graph(agent: AgentStep) -> bytes:
                 traced,
                 dynamo=True,
                 verbose=False,
-                input_names=[*observations, *(f"memory.{name}" for name in memory), "reset"],
+                input_names=[*observations, *(f"memory.{name}" for name in memory), "reset", *masks],
                 output_names=["action", *(f"next_memory.{name}" for name in memory)],
                 dynamic_shapes=dynamic_shapes,
             )
@@ -113,7 +121,11 @@ class AgentStep(nn.Module):
     """One step of the agent: normalisation, memory, actor and deterministic action."""
 
     def __init__(
-        self, policy: TrMRLPolicy, statistics: ObservationStatistics | None, max_steps: int | None = None
+        self,
+        policy: TrMRLPolicy,
+        statistics: ObservationStatistics | None,
+        max_steps: int | None = None,
+        takes_masks: bool = False,
     ) -> None:
         super().__init__()
         space = policy.observation_space
@@ -132,6 +144,7 @@ class AgentStep(nn.Module):
         transformer, self.policy_net, self.action_net = deepcopy(parts).to("cpu")
         assert isinstance(transformer, TransformerExtractor)
         self.memory = _Window(transformer) if policy.memory == "window" else _Cache(transformer, max_steps)
+        self.n_choices = sum(mask_sizes(policy.action_space)) if takes_masks else 0
         self.actions = _DeterministicActions(policy.action_space, policy.squash_output)
 
     def empty_observations(self, n_envs: int) -> dict[str, th.Tensor]:
@@ -144,7 +157,11 @@ class AgentStep(nn.Module):
         }
 
     def forward(
-        self, observations: list[th.Tensor], memory: list[th.Tensor], reset: th.Tensor
+        self,
+        observations: list[th.Tensor],
+        memory: list[th.Tensor],
+        reset: th.Tensor,
+        action_masks: th.Tensor | None = None,
     ) -> tuple[th.Tensor, ...]:
         """Return actions, (B, \\*action), and the tensors of the memory that ends with these observations."""
         tokens = {
@@ -154,7 +171,7 @@ class AgentStep(nn.Module):
         if self.resets_at_prev_done:
             reset = reset | (tokens[PREV_DONE][:, None].flatten(1)[:, -1] > 0)
         episodic, memory = self.memory(tokens if self.is_dict else tokens[""], memory, reset)
-        return self.actions(self.action_net(self.policy_net(episodic))), *memory
+        return self.actions(self.action_net(self.policy_net(episodic)), action_masks), *memory
 
 
 def _normalizer(statistics: ObservationStatistics | None, key: str) -> nn.Module:
@@ -234,7 +251,9 @@ class _Cache(nn.Module):
         length = th.where(reset, 1, memory[2] + 1)
         slots = th.arange(self.n_slots)
         is_newest = (slots == ((length - 1) % self.n_slots)[:, None])[:, :, None, None]
-        visible = (slots < length[:, None])[:, None, None]
+        newest = length[:, None] - 1
+        distances = th.where(newest < self.n_slots, newest - slots, (newest - slots) % self.n_slots)
+        mask = attention_mask(self.transformer.encoder.relative_positions, distances[:, None])
         memories = self.transformer.working_memories(tokens)
         if self.transformer.positional_encoding == "sinusoidal":
             memories = memories + encode_positions(length - 1, self.frequencies)
@@ -245,7 +264,7 @@ class _Cache(nn.Module):
             k, v = (th.where(is_newest, new[:, None], old[:, index]) for new, old in ((k, keys), (v, values)))
             written.append((k, v))
             k, v = k.transpose(1, 2), v.transpose(1, 2)
-            return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=visible)[:, :, 0]
+            return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask)[:, :, 0]
 
         for layer in self.transformer.encoder.layers:
             memories = layer(memories, memories, attend)
@@ -268,15 +287,22 @@ class _DeterministicActions(nn.Module):
             self.register_buffer("low", th.as_tensor(space.low.astype(dtype)))
             self.register_buffer("high", th.as_tensor(space.high.astype(dtype)))
 
-    def forward(self, outputs: th.Tensor) -> th.Tensor:
-        """Return actions (B, \\*action) for the means or logits that the head returns."""
+    def forward(self, outputs: th.Tensor, masks: th.Tensor | None = None) -> th.Tensor:
+        """Return actions (B, \\*action) for the means or logits that the head returns, and masks of valid actions."""
+        if isinstance(self.space, spaces.MultiBinary):
+            ones = outputs > 0
+            if masks is not None:
+                zero_is_valid, one_is_valid = masks.unflatten(1, (-1, 2)).unbind(dim=2)
+                ones = (ones | ~zero_is_valid) & one_is_valid
+            actions: th.Tensor = ones.unflatten(1, self.space.shape).float()
+            return actions
+        if masks is not None:
+            outputs = outputs.masked_fill(~masks, -th.inf)
         if isinstance(self.space, spaces.Discrete):
             return outputs.argmax(dim=1)
         if isinstance(self.space, spaces.MultiDiscrete):
             return th.stack([part.argmax(dim=1) for part in outputs.split(self.space.nvec.tolist(), dim=1)], dim=1)
         outputs = outputs.unflatten(1, self.space.shape or (1,))
-        if isinstance(self.space, spaces.MultiBinary):
-            return (outputs > 0).float()
         if self.squash_output:
             return self.low + 0.5 * (outputs.tanh() + 1.0) * (self.high - self.low)
         return outputs.to(self.low.dtype).maximum(self.low).minimum(self.high)

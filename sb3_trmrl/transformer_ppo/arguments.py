@@ -44,7 +44,8 @@ from sb3_trmrl.common.checks import (
 
 Check = Callable[[str, Any], Any]
 
-#: Format of the zip of a model. It changes when this version could not load the zip of an earlier one, or vice versa
+#: Format of the zip of a model. It changes when this version could not load the zip of an earlier one, or vice versa.
+#: A zip without a number has format 1
 ZIP_FORMAT = 1
 
 #: Largest observation: networks compute products of observations and weights, and their squares, in 32 bits
@@ -246,6 +247,7 @@ LEARN_CHECKS: dict[str, Check] = {
     "tb_log_name": lambda name, value: check_instance(name, value, str, "a name"),
     "reset_num_timesteps": check_bool,
     "progress_bar": check_bool,
+    "use_masking": check_bool,
 }
 LOAD_CHECKS: dict[str, Check] = {
     "device": check_device,
@@ -276,8 +278,8 @@ def check_zip(path: Any) -> None:
             if problem is None:
                 data = json.loads(file.read("data"))
                 problem = None if isinstance(data, dict) else "data"
-                if problem is None and data.get("zip_format", ZIP_FORMAT) != ZIP_FORMAT:
-                    problem = f"it has format {data['zip_format']}, this version of sb3_trmrl reads {ZIP_FORMAT}"
+                if problem is None and (found := data.get("zip_format", 1)) != ZIP_FORMAT:
+                    problem = f"it has format {found}, this version of sb3_trmrl reads {ZIP_FORMAT}"
     except (zipfile.BadZipFile, EOFError, ValueError, zlib.error) as error:
         problem = str(error)
     if problem is not None:

@@ -19,12 +19,14 @@ from stable_baselines3.common.utils import is_vectorized_observation
 from torch import nn
 
 from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, check_option, short_repr
+from sb3_trmrl.memory.buffers import MaskedBatch
 from sb3_trmrl.memory.encoder import EncoderTrace
 from sb3_trmrl.memory.extractor import TransformerExtractor, default_token_extractor
 from sb3_trmrl.memory.interface import Batch, Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
 from sb3_trmrl.memory.working_memory import WorkingMemory
+from sb3_trmrl.transformer_ppo.action_masks import check_action_masks, mask_distribution
 from sb3_trmrl.transformer_ppo.arguments import MAX_OBSERVATION, POLICY_CHECKS, check_arguments, check_spaces
 
 #: What the policy reads: a live memory, a minibatch of memories, or plain observations
@@ -156,6 +158,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         self.critic_shares_features = share_features_extractor
         self.action_head_gain = action_head_gain
         self._warned_without_memory = False
+        self._unclaimed_state: Memory | None = None  # see `predict`
         if features_extractor_class is None:
             features_extractor_class = default_token_extractor(observation_space, normalize_images)
         space_name = list(inspect.signature(features_extractor_class).parameters)[:1]
@@ -320,7 +323,8 @@ class TrMRLPolicy(ActorCriticPolicy):
         :return: the action distribution.
         """
         features = self._features(self._as_batch(obs), self.pi_features_extractor)
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(features))
+        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(features))
+        return mask_distribution(distribution, obs.action_masks) if isinstance(obs, MaskedBatch) else distribution
 
     def predict_values(self, obs: PolicyInput) -> th.Tensor:
         """
@@ -343,7 +347,31 @@ class TrMRLPolicy(ActorCriticPolicy):
                 "TrMRLPolicy got observations without a memory. Train it with sb3_trmrl.TransformerPPO: other "
                 "algorithms do not carry the memory from one step to the next"
             )
+        if isinstance(obs, MaskedBatch):
+            distribution, values = self._masked_heads(obs)
+            actions = distribution.get_actions(deterministic=deterministic)
+            log_prob = distribution.log_prob(actions)
+            return actions.reshape(len(actions), *(self.action_space.shape or ())), values, log_prob
         return super().forward(obs, deterministic)  # type: ignore[arg-type]
+
+    def evaluate_actions(self, obs: PolicyInput, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        """
+        :param obs: Memories, or observations that are read as the first of an episode
+        :param actions: Actions
+        :return: Values, log probabilities of the actions, and entropies of the distributions
+        """
+        if isinstance(obs, MaskedBatch):
+            distribution, values = self._masked_heads(obs)
+            return values, distribution.log_prob(actions), distribution.entropy()
+        return super().evaluate_actions(obs, actions)  # type: ignore[arg-type]
+
+    def _masked_heads(self, batch: MaskedBatch) -> tuple[Distribution, th.Tensor]:
+        """Return distributions of valid actions, and values."""
+        features = self.extract_features(batch)
+        actor, critic = features if isinstance(features, tuple) else (features, features)
+        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(actor))
+        values: th.Tensor = self.value_net(self.mlp_extractor.forward_critic(critic))
+        return mask_distribution(distribution, batch.action_masks), values
 
     def set_training_mode(self, mode: bool) -> None:
         """
@@ -355,6 +383,8 @@ class TrMRLPolicy(ActorCriticPolicy):
     # -- Acting ------------------------------------------------------------------------------------------------------
 
     def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
+        if isinstance(observation, MaskedBatch):  # from `predict`
+            return observation, True
         if hasattr(observation, "batch"):  # a memory, from `predict`
             return observation.to(self.device), True
         return super().obs_to_tensor(observation)
@@ -365,6 +395,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         state: tuple[Any, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Memory]:
         """
         Get the policy action from an observation and the memory of those before it.
@@ -376,8 +407,13 @@ class TrMRLPolicy(ActorCriticPolicy):
         :param state: The memory returned by the last call, None for an empty one
         :param episode_start: Mask of environments whose memory is emptied first, (B,), None for no environment
         :param deterministic: Whether or not to return deterministic actions.
+        :param action_masks: Masks of valid actions, booleans, (B, M), or (M,) for one environment. M is the number of
+            choices: ``n`` for Discrete, ``sum(nvec)`` for MultiDiscrete, and 2 n for MultiBinary, (0 is valid, 1 is
+            valid) for each bit. None if all actions are valid. sb3-contrib's maskable ``evaluate_policy`` never passes
+            a state: calls with masks and ``episode_start`` but without a state continue the memory of the call before
         :return: the model's action and the memory that ends with this observation
-        :raises ValueError: if ``state`` belongs to another number of environments, or an observation is not finite
+        :raises ValueError: if ``state`` belongs to another number of environments, an observation is not finite, or
+            the masks do not fit the action space or allow no action
         """
         if isinstance(observation, tuple):  # Gym's (obs, info): SB3 raises an explanatory error
             return super().predict(observation)
@@ -396,6 +432,9 @@ class TrMRLPolicy(ActorCriticPolicy):
         obs, vectorized = self.obs_to_tensor(observation)
         check_finite("observation", map_tokens(lambda tensor: tensor.cpu().numpy(), obs), MAX_OBSERVATION)
         n_envs = len(first_array(obs))
+        has_dropped_state = state is None and episode_start is not None and action_masks is not None
+        if has_dropped_state and self._unclaimed_state is not None and len(self._unclaimed_state.lengths) == n_envs:
+            state = self._unclaimed_state  # type: ignore[assignment]
         memory = self.empty_memory(n_envs) if state is None else self._check_state(state, n_envs)
         starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.asarray(episode_start).reshape(-1)
         if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
@@ -404,8 +443,22 @@ class TrMRLPolicy(ActorCriticPolicy):
             )
         with th.no_grad():
             memory = self.remember(memory, obs, starts)
-        actions, _ = super().predict(memory, deterministic=deterministic)  # type: ignore[arg-type]
-        return actions if vectorized else actions.squeeze(axis=0), memory.numpy()
+        actions, _ = super().predict(self.masked(memory, action_masks), deterministic=deterministic)  # type: ignore[arg-type]
+        state = memory.numpy()  # type: ignore[assignment]
+        self._unclaimed_state = state if has_dropped_state else None  # type: ignore[assignment]
+        return actions if vectorized else actions.squeeze(axis=0), state  # type: ignore[return-value]
+
+    def masked(self, memory: Memory, action_masks: Any) -> Memory | MaskedBatch:
+        """
+        :param memory: Memory that ends with the newest observations
+        :param action_masks: Masks of valid actions as in :meth:`predict`, or None
+        :return: What :meth:`forward` and :meth:`get_distribution` read: the memory, or the memory with the masks
+        :raises ValueError: if the masks do not fit the action space or allow no action
+        """
+        if action_masks is None:
+            return memory
+        masks = check_action_masks(action_masks, self.action_space, len(memory.lengths))
+        return MaskedBatch(self._as_batch(memory), th.as_tensor(masks, device=self.device))
 
     def _check_observation(self, observation: Any) -> None:
         """Raise a ValueError if an observation is not numeric, or its keys or shapes are not those of the space."""

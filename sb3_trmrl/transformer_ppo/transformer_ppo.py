@@ -20,6 +20,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_non_negative, check_number, check_option
@@ -30,6 +31,7 @@ from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.memory.tokens import map_tokens
+from sb3_trmrl.transformer_ppo.action_masks import check_action_masks
 from sb3_trmrl.transformer_ppo.arguments import (
     LEARN_CHECKS,
     LOAD_CHECKS,
@@ -125,6 +127,8 @@ class TransformerPPO(PPO):
     _last_memory: Memory
     # Where the next rollout continues an interrupted run
     start_from: Resumption | None = None
+    #: Whether the last training used action masks
+    uses_action_masks: bool = False
     # Infos of the newest reset of each environment at the last step. Every reset replaces them
     _last_resets: tuple[Any, ...] | None = None
 
@@ -294,7 +298,8 @@ class TransformerPPO(PPO):
                 # Convert to pytorch tensor or to TensorDict
                 obs_tensor = obs_as_tensor(self._last_obs, self.device)
                 memory = self.policy.remember(self._last_memory, obs_tensor, self._last_episode_starts)  # type: ignore[arg-type]
-                actions, values, log_probs = self.policy(memory)
+                action_masks = self._read_action_masks(env)
+                actions, values, log_probs = self.policy(self.policy.masked(memory, action_masks))
             actions = actions.cpu().numpy()
 
             # Rescale and perform action
@@ -332,6 +337,7 @@ class TransformerPPO(PPO):
                 values,
                 log_probs,
                 memory.lengths,
+                action_masks,
             )
             self._last_obs = new_obs
             self._last_episode_starts = dones
@@ -349,6 +355,12 @@ class TransformerPPO(PPO):
         callback.on_rollout_end()
 
         return True
+
+    def _read_action_masks(self, env: VecEnv) -> np.ndarray | None:
+        """Return a copy of the masks of the next action, (n_envs, M), or None if training does not use masks."""
+        if not self.uses_action_masks:
+            return None
+        return check_action_masks(env.env_method("action_masks"), self.action_space, env.num_envs)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         before = self._last_obs
@@ -403,6 +415,7 @@ class TransformerPPO(PPO):
         tb_log_name: str = "TransformerPPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
+        use_masking: bool = True,
     ) -> SelfTransformerPPO:
         """
         Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
@@ -416,9 +429,12 @@ class TransformerPPO(PPO):
         :param reset_num_timesteps: Whether to count steps from 0 again. If not, ``total_timesteps`` are added to the
             steps that the model has already taken
         :param progress_bar: Whether to show a progress bar, which needs tqdm and rich
+        :param use_masking: Whether to choose only among valid actions if the environment has the method
+            ``action_masks()``
         :return: The model
         :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if a number is out of range, or an observation or a reward is not finite
+        :raises ValueError: if a number is out of range, an observation or a reward is not finite, or action masks do
+            not fit the action space or allow no action
         :raises FloatingPointError: if a gradient is not finite
         :raises RuntimeError: if a worker process of an environment has ended
         """
@@ -428,6 +444,7 @@ class TransformerPPO(PPO):
             total_timesteps = self.start_from.begin_learning(self, total_timesteps)
             reset_num_timesteps = False
         with watched_workers(self._environments(callback)):
+            self.uses_action_masks = use_masking and self.env is not None and is_masking_supported(self.env)
             return super().learn(
                 total_timesteps=total_timesteps,
                 callback=callback,
@@ -436,6 +453,27 @@ class TransformerPPO(PPO):
                 reset_num_timesteps=reset_num_timesteps,
                 progress_bar=progress_bar,
             )
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[Any, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, Any]:
+        """
+        Get the policy action from an observation and the memory of those before it, see :meth:`TrMRLPolicy.predict`.
+
+        :param observation: the input observation, of one environment or of any number B of them
+        :param state: The memory returned by the last call, None for an empty one
+        :param episode_start: Mask of environments whose memory is emptied first, (B,), None for no environment
+        :param deterministic: Whether or not to return deterministic actions.
+        :param action_masks: Masks of valid actions, (B, M), or None if all are valid
+        :return: the model's action and the memory that ends with this observation
+        :raises ValueError: if an argument does not fit the policy or the number of observations
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     @classmethod
     def resume(
@@ -566,8 +604,9 @@ class TransformerPPO(PPO):
         file is replaced only once the new one is complete. Needs the extra ``onnx``.
 
         Inputs are ``observation``, (B, \\*observation), or ``observation.<key>`` for each key of a Dict observation;
-        the memory; and ``reset``, booleans (B,): the memory of these environments is emptied first. Images have their
-        channels first. Outputs are ``action``, (B, \\*action), and ``next_memory.<name>`` for each input
+        the memory; and ``reset``, booleans (B,): the memory of these environments is emptied first. If the agent was
+        trained with action masks, there is also ``action_masks``, booleans (B, M), true for valid actions. Images have
+        their channels first. Outputs are ``action``, (B, \\*action), and ``next_memory.<name>`` for each input
         ``memory.<name>`` of the next step. A memory of zeros is empty. For L layers, H heads and width D, the inputs of
         the memory are:
 

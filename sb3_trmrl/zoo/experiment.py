@@ -223,7 +223,10 @@ class TrMRLExperimentManager(ExperimentManager):
                 suited = policy.replace("Mlp", "MultiInput").replace("Cnn", "MultiInput")
             else:
                 suited = policy.replace("MultiInput", "Mlp")
-            if suited != policy and suited in ALGOS[self.algo].policy_aliases:
+            known = ALGOS[self.algo].policy_aliases
+            if suited not in known:  # rl-zoo3's default entry of ppo_lstm names PPO's policy
+                suited = suited.replace("Policy", "LstmPolicy")
+            if suited != policy and suited in known:
                 print(f"{type(env.observation_space).__name__} observations: using {suited} instead of {policy}")
                 hyperparams["policy"] = saved_hyperparams["policy"] = suited
         hyperparams = super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)

@@ -1,18 +1,40 @@
 """The only place that changes rl-zoo3. It has no plug-in mechanism, so its tables and two names are replaced here."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import rl_zoo3.enjoy
+import rl_zoo3.exp_manager
 import rl_zoo3.train
 import rl_zoo3.utils
+from rl_zoo3.callbacks import TrialEvalCallback
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trmrl.evaluation.callbacks import MaskedEvalCallback
 from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.trials.agent import with_action_masks
 from sb3_trmrl.zoo.defaults import ALGO
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
 from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
 from sb3_trmrl.zoo.named_values import StoreValues
 from sb3_trmrl.zoo.runs import search_current_folder
+
+#: Makes the environment of `enjoy` and `record_video`
+_create_test_env = rl_zoo3.utils.create_test_env
+
+
+class _MaskedTrialEvalCallback(MaskedEvalCallback, TrialEvalCallback):
+    """Evaluation while hyperparameters are optimized, with action masks"""
+
+
+def _create_masked_test_env(*args: Any, **kwargs: Any) -> VecEnv:
+    """Let the scripts load an agent that gets the action masks of this environment."""
+    env = _create_test_env(*args, **kwargs)
+    rl_zoo3.ALGOS[ALGO] = SimpleNamespace(  # type: ignore[assignment]
+        load=lambda *args, **kwargs: with_action_masks(TransformerPPO.load(*args, **kwargs), env)
+    )
+    return env
 
 
 def register(**manager_kwargs: Any) -> None:
@@ -29,3 +51,6 @@ def register(**manager_kwargs: Any) -> None:
     rl_zoo3.train.ExperimentManager = make_manager  # type: ignore[assignment, attr-defined]
     for module in (rl_zoo3.train, rl_zoo3.enjoy, rl_zoo3.utils):
         module.StoreDict = StoreValues  # type: ignore[attr-defined]
+    for module in (rl_zoo3.enjoy, rl_zoo3.utils):
+        module.create_test_env = _create_masked_test_env  # type: ignore[attr-defined]
+    rl_zoo3.exp_manager.TrialEvalCallback = _MaskedTrialEvalCallback  # type: ignore[attr-defined]

@@ -115,7 +115,8 @@ def write_report(folder: str | Path) -> dict[str, Any]:
                 levels[f"test, {row}: {name} ({mean:.0f} ± {error:.0f})"] = mean
 
     (run.folder / FIGURES).write_text(json.dumps(figures, indent=2))
-    plot_learning_curve(_learning_curve(run, episodes), levels, run.folder / PICTURE, f"{run.algo} on {run.env_id}")
+    title = f"{run.env_id}: learning curve of {run.algo}"
+    plot_learning_curve(_learning_curve(run, episodes), levels, run.folder / PICTURE, title)
     print(f"Learning curve: {run.folder / PICTURE}")
     print(f"All results:    {run.folder / FIGURES}")
     for name, path in models.items():

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch as th
 from matplotlib.axes import Axes
+from matplotlib.image import imread
 from matplotlib.text import Text
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -18,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.analysis.attention import attention_map, plot_attention
 from sb3_trmrl.analysis.consensus import FORMS, Consensus, bayes_risks, consensus, plot_consensus
+from sb3_trmrl.analysis.figures import task_label
 from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation, plot_targets
 from sb3_trmrl.analysis.refinement import measure_refinement, plot_refinement, refinement
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
@@ -269,6 +271,34 @@ def test_pictures_tell_the_unit_of_tasks(tmp_path: Path, drawn_texts: set[str]) 
     assert "task" in drawn_texts and "task (m/s)" not in drawn_texts
     plot_working_memories(seen, tmp_path / "memories.png", task_unit=unit)
     assert "task (m/s)" in drawn_texts
+
+
+@pytest.mark.parametrize(
+    ("task", "label"),
+    [
+        (1.3456789, "1.35"),
+        (np.float32(0.0), "0.00"),
+        (0.00123456, "0.00123"),
+        (3, "3"),
+        ((0.123456, (2, 3.0)), "(0.12, (2, 3.00))"),
+        (np.linspace(0, 1, 7), "(0.00, 0.17, 0.33, 0.50, 0.67, ...)"),
+        ({"gravity": 9.81234, "mass": 1.0}, "gravity 9.81, mass 1.00"),
+        ("w" * 99, "w" * 37 + "..."),
+    ],
+)
+def test_labels_of_tasks_are_short(task: Any, label: str) -> None:
+    assert task_label(task) == label
+    assert task_label(task, "m/s") == f"{label} m/s"
+
+
+def test_long_labels_of_tasks_are_not_cut_off(tmp_path: Path) -> None:
+    """The picture grows with its legend."""
+    widths = []
+    points = np.random.default_rng(0).normal(size=(9, 4))
+    for tasks in ([1, 2], [(0.123, 0.2, 0.3, 0.4, 0.5), (0.5, 0.4, 0.3, 0.2, 0.1)]):
+        plot_working_memories(project_memories(points, np.arange(9) % 2, np.arange(9), tasks), tmp_path / "a.png")
+        widths.append(imread(tmp_path / "a.png").shape[1])
+    assert widths[1] > widths[0] + 200
 
 
 # --- refinement ---------------------------------------------------------------------------------------------------

@@ -91,6 +91,24 @@ def test_areas_go_over_what_all_agents_reached() -> None:
         common_steps([*groups, line(50.0, 60.0)])
 
 
+def test_axes_of_returns_are_not_zoomed_into_noise(tmp_path: Path, monkeypatch: Any) -> None:
+    """Two equal agents look equal, and the same return is at the same height before and after training."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    noise = np.random.default_rng(0).normal(size=(2, 3, 4, 1, 1))
+    results = [[AdaptationResult("Env-v0", [0, 1, 2, 3], -1000 + each) for each in agent] for agent in noise]
+    groups = {
+        name: Group(np.arange(5), np.full((3, 5), level), {"selected": own})
+        for name, level, own in zip("AB", (-1000.0, -1001.0), results, strict=True)
+    }
+    plot_comparison(groups, tmp_path / "a.png", "Env-v0")
+    plot_adaptation({"A": results[0][0]}, tmp_path / "b.png")
+    learning, adaptation, profile = figures[0].axes
+    for low, high in (learning.get_ylim(), profile.get_xlim(), figures[1].axes[0].get_ylim()):
+        assert low < -1000 and high >= 0
+    assert learning.get_ylim() == adaptation.get_ylim()
+
+
 def test_one_episode_has_one_tick(tmp_path: Path, monkeypatch: Any) -> None:
     result = AdaptationResult("Env-v0", [0.0, 1.0, 2.0], np.arange(6.0).reshape(3, 1, 2))
     figures = []

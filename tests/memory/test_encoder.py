@@ -7,7 +7,13 @@ import pytest
 import torch as th
 from torch import nn
 
-from sb3_trmrl.memory.encoder import EncoderLayer, SelfAttention, TransformerEncoder, attend_to_visible
+from sb3_trmrl.memory.encoder import (
+    EncoderLayer,
+    RelativePositions,
+    SelfAttention,
+    TransformerEncoder,
+    attend_with_mask,
+)
 from tests.helpers.naive_transformer import attend
 
 
@@ -41,7 +47,7 @@ def test_layer_equals_pytorchs(layer_norm: str) -> None:
     x = th.randn(3, 5, 16)
     visible = th.ones(5, 5, dtype=th.bool).tril()
     expected = reference(x, src_mask=~visible)
-    th.testing.assert_close(ours(x, x, attend_to_visible(visible)), expected, atol=1e-5, rtol=1e-5)
+    th.testing.assert_close(ours(x, x, attend_with_mask(visible)), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_attention_equals_equations_4_and_5() -> None:
@@ -52,8 +58,21 @@ def test_attention_equals_equations_4_and_5() -> None:
     q, k, v = (list(linear(x)[0].detach().numpy()) for linear in (attention.query, attention.key, attention.value))
     attended = [attend(q[t], k[: t + 1], v[: t + 1], n_heads=2) for t in range(4)]
     expected = attention.out(th.as_tensor(np.array(attended), dtype=th.float32))
-    actual = attention(x, x, attend_to_visible(th.ones(4, 4, dtype=th.bool).tril()))[0]
+    actual = attention(x, x, attend_with_mask(th.ones(4, 4, dtype=th.bool).tril()))[0]
     th.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_relative_positions_share_biases_among_large_distances() -> None:
+    """Distances below 16 have a bias each. Each of 16 ranges then grows by the same factor; the last one has no end."""
+    positions = RelativePositions(d_model=16, n_heads=2)
+    with th.no_grad():
+        positions.biases.copy_(th.arange(32.0)[:, None].expand(-1, 2) + th.tensor([0.0, 100.0]))
+    rows = positions(th.arange(5_000)[None])[:, 0] / 4  # scaled by sqrt(16)
+    assert th.equal(rows[1] - rows[0], th.full((5_000,), 100.0))
+    assert rows[0, :16].tolist() == list(range(16))
+    begins = [rows[0].tolist().index(row) for row in range(16, 32)]
+    np.testing.assert_allclose(begins, [np.ceil(16 * 64 ** (i / 15)) for i in range(16)])
+    assert rows[0, 1_024:].unique().tolist() == [31]
 
 
 @pytest.mark.parametrize("layer_norm", ["none", "pre", "post"])

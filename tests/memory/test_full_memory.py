@@ -84,7 +84,7 @@ def naive_actions(policy: Any, history: NaiveHistory) -> np.ndarray:
     return np.asarray(policy._get_action_dist_from_latent(latent).mode().detach())
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "none"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "relative", "none"])
 @pytest.mark.parametrize("context_length", [1, 3, 20, 64])
 @pytest.mark.parametrize("n_envs", [1, 4])
 @pytest.mark.parametrize("space", [VECTOR, TRANSITION, IMAGE_FIRST], ids=["box", "dict", "image"])
@@ -101,7 +101,7 @@ def test_cached_acting_equals_one_causal_pass(
         assert step.state.lengths.tolist() == history.lengths
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "none"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "relative", "none"])
 @pytest.mark.parametrize("context_length", [2, 50])
 def test_episodes_of_many_rollouts(context_length: int, positions: str) -> None:
     """In an endless episode, the tokens carried over from earlier rollouts reach back to the receptive field."""

@@ -33,7 +33,7 @@ from tests.helpers.naive_rollouts import NaiveHistory
 
 
 @pytest.mark.parametrize(
-    ("memory", "context_length", "positional_encoding"), [("window", 16, "sinusoidal"), ("full", 1024, "none")]
+    ("memory", "context_length", "positional_encoding"), [("window", 16, "sinusoidal"), ("full", 1024, "relative")]
 )
 def test_defaults_depend_on_the_memory(memory: str, context_length: int, positional_encoding: str) -> None:
     env = sampled_vec_env(1, VECTOR, BOX_ACTION)

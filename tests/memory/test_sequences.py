@@ -6,21 +6,29 @@ import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sb3_trmrl.memory.encoder import RelativePositions
 from sb3_trmrl.memory.sequences import Sequences, banded_attention
 from tests.helpers.naive_transformer import FULL_CONTEXT, RandomTransformer, assert_close
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("n_tokens", [1, 2, 5, 8, 9, 13])
 @pytest.mark.parametrize("context_length", [1, 2, 3, 4, 8, 20])
-def test_banded_attention_equals_a_masked_softmax(n_tokens: int, context_length: int) -> None:
+def test_banded_attention_equals_a_masked_softmax(n_tokens: int, context_length: int, relative: bool) -> None:
     """Values and gradients are equal."""
     th.manual_seed(0)
     q, k, v = inputs = [th.randn(2, 3, n_tokens, 4, requires_grad=True) for _ in range(3)]
     band = th.tensor([[i - context_length < j <= i for j in range(n_tokens)] for i in range(n_tokens)])
-    expected = (q @ k.transpose(-2, -1) / 2).masked_fill(~band, -th.inf).softmax(-1) @ v
-    actual = banded_attention(q, k, v, context_length)
+    scores = q @ k.transpose(-2, -1) / 2
+    positions = RelativePositions(12, 3) if relative else None
+    if positions is not None:
+        inputs.append(th.nn.init.normal_(positions.biases))
+        distances = th.tensor([[max(i - j, 0) for j in range(n_tokens)] for i in range(n_tokens)])
+        scores = scores + 12**0.5 * positions.biases[distances].permute(2, 0, 1)
+    expected = scores.masked_fill(~band, -th.inf).softmax(-1) @ v
+    actual = banded_attention(q, k, v, context_length, positions)
     th.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     weights = th.randn_like(expected)
     gradients, expected_gradients = (th.autograd.grad((x * weights).sum(), inputs) for x in (actual, expected))

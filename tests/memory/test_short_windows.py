@@ -9,13 +9,16 @@ from sb3_trmrl.memory.working_memory import WorkingMemory
 from tests.helpers.agents import VECTOR
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "relative"])
 @pytest.mark.parametrize("n_layers", [1, 3])
 @pytest.mark.parametrize("n_heads", [1, 4, 16])
 @pytest.mark.parametrize("lengths", [[1], [4, 4, 4], [1, 1], [2, 5, 1, 5, 3], [7, 7, 1], [3, 6, 2, 2, 7, 1, 4]])
-def test_equals_the_plain_encoder(n_layers: int, n_heads: int, lengths: list[int]) -> None:
+def test_equals_the_plain_encoder(n_layers: int, n_heads: int, lengths: list[int], positions: str) -> None:
     """Outputs, gradients of all parameters and gradients of the tokens agree to 1e-5 for windows of any lengths."""
     th.manual_seed(0)
-    transformer = TransformerExtractor(VECTOR, None, 7, 32, n_layers, n_heads, 24)
+    transformer = TransformerExtractor(VECTOR, None, 7, 32, n_layers, n_heads, 24, positional_encoding=positions)
+    if transformer.encoder.relative_positions is not None:
+        th.nn.init.normal_(transformer.encoder.relative_positions.biases)
     tokens = th.randn(len(lengths), 7, 3, requires_grad=True)
     windows = WorkingMemory(tokens, th.tensor(lengths)).batch()
     weights = th.randn(len(lengths), 32)
@@ -23,7 +26,7 @@ def test_equals_the_plain_encoder(n_layers: int, n_heads: int, lengths: list[int
     def gradients(output: th.Tensor) -> list[th.Tensor]:
         return list(th.autograd.grad((output * weights).sum(), [tokens, *transformer.parameters()], retain_graph=True))
 
-    memories = transformer.embedding(tokens) + transformer.positions
+    memories = transformer.embedding(tokens) + transformer.position_encodings(th.arange(7))
     plain = transformer.encoder(memories, th.tensor(lengths))
     expected = gradients(plain)
     fast = short_windows.encode(transformer, *windows)

@@ -12,7 +12,7 @@ from tests.helpers.naive_transformer import RandomTransformer, assert_close, ran
 @pytest.mark.usefixtures("one_thread")
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    transformer=random_transformers(["sinusoidal", "learned", "none"], bounded_positions=True),
+    transformer=random_transformers(["sinusoidal", "learned", "relative", "none"], bounded_positions=True),
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
     repeats=st.sampled_from([1, 1, 20]),
 )

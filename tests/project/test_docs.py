@@ -18,6 +18,7 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import rl_zoo3.import_envs  # noqa: F401  (registers CartPoleNoVel-v1 before the registry is restored)
 import yaml
 
 from sb3_trmrl.__main__ import COMMANDS, main

@@ -129,7 +129,9 @@ EXPORTED = {
         use_sde=True,
         normalize=dict(clip_obs=0.7),
     ),
-    "window-multi-discrete": Case(spaces.MultiDiscrete([4, 3]), ACTION_SPACES["box-matrix"], dict(context_length=1)),
+    "window-multi-discrete": Case(
+        spaces.MultiDiscrete([4, 3]), ACTION_SPACES["box-matrix"], dict(positional_encoding="relative")
+    ),
 }
 
 

@@ -89,7 +89,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         layer_norm="pre",
         positional_encoding="learned",
     ),
-    "list-architecture": dict(net_arch=[8], layer_norm="post", positional_encoding="none", n_heads=4),
+    "list-architecture": dict(net_arch=[8], layer_norm="post", positional_encoding="relative", n_heads=4),
     "full-sinusoidal": dict(memory="full", positional_encoding="sinusoidal", context_length=3),
     "optimizer": dict(optimizer_class=th.optim.SGD, ortho_init=False, log_std_init=-1.0),
     "trial": dict(reset_memory_on="trial"),

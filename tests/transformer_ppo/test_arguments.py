@@ -162,6 +162,7 @@ LEARN = [
     *rows("tb_log_name", (5, None, ["run"]), TypeError, "a name"),
     *wrong_bool("reset_num_timesteps"),
     *wrong_bool("progress_bar"),
+    *wrong_bool("use_masking"),
 ]
 LEARN = [row._replace(quoted="-1000000") if row.value == -1e6 else row for row in LEARN]
 LOAD = [

@@ -65,7 +65,7 @@ class RecordLocals(BaseCallback):
 
 @pytest.mark.parametrize("action_space", [ACTION_SPACES["discrete"], BOX_ACTION], ids=["discrete", "box"])
 def test_locals_of_callbacks(action_space: spaces.Space) -> None:
-    """SB3's names, with the same shapes, and the memory besides."""
+    """SB3's names, with the same shapes, and memory and action masks besides."""
     records = []
     env = sampled_vec_env(2, VECTOR, action_space)
     ppo = PPO("MlpPolicy", env, n_steps=16, batch_size=16, n_epochs=1, device="cpu")
@@ -75,9 +75,10 @@ def test_locals_of_callbacks(action_space: spaces.Space) -> None:
     ppo_locals, ours = records
     # SB3's bootstrap leaves variables of its loop behind
     loop = {"idx", "done", "terminal_obs", "terminal_value"}
-    assert ours.first_step - {"memory"} == ppo_locals.first_step - loop
-    assert ours.every_step - {"memory"} == ppo_locals.every_step - loop
-    assert ours.rollout_end - {"memory"} == ppo_locals.rollout_end - loop
+    extra = {"memory", "action_masks"}
+    assert ours.first_step - extra == ppo_locals.first_step - loop
+    assert ours.every_step - extra == ppo_locals.every_step - loop
+    assert ours.rollout_end - extra == ppo_locals.rollout_end - loop
     assert ours.shapes == ppo_locals.shapes
 
 

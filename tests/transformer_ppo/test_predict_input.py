@@ -33,6 +33,12 @@ PREDICT = [
         for value in ([True], [True] * 3, True, "yes", ["yes", "no"], [None, None], np.ones((2, 2)))
     ),
     *wrong_bool("deterministic"),
+    *rows("action_masks", ([[1, 0], [0.5, 1]], [[1, 0], [-INF, 0]], [[1, 0], [1]], "all"), ValueError, "(2, 2)"),
+    *(
+        Wrong("action_masks", np.ones(shape), ValueError, "booleans", quoted=str(shape))
+        for shape in ((2,), (4,), (2, 3), (1, 2), (1, 4), ())
+    ),
+    Wrong("action_masks", [[1, 0], [0, 0]], ValueError, "at least one action", quoted="environment 1"),
 ]
 each_memory = pytest.mark.parametrize("memory", ["window", "full"])
 

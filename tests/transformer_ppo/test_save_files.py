@@ -230,19 +230,31 @@ def test_zip_names_its_classes(tmp_path: Path) -> None:
     assert data["vf_learning_rate"] == 1e-3
 
 
-def test_zip_of_another_format_is_refused(saved: Path, tmp_path: Path) -> None:
-    """A model that another version saved in another format is not loaded half."""
-    other = tmp_path / "other.zip"
+def with_format(saved: Path, number: int | None) -> Path:
+    """Return a copy of the zip of a model with another number of its format, or without one."""
+    other = saved.with_name("other.zip")
     with zipfile.ZipFile(saved) as old, zipfile.ZipFile(other, "w") as new:
         for name in old.namelist():
             content = old.read(name)
             if name == "data":
                 data = json.loads(content)
-                assert data["zip_format"] == 1
-                content = json.dumps({**data, "zip_format": 2}).encode()
+                assert data.pop("zip_format") == 1
+                content = json.dumps(data if number is None else {**data, "zip_format": number}).encode()
             new.writestr(name, content)
+    return other
+
+
+def test_zip_of_another_format_is_refused(saved: Path) -> None:
+    """A model that another version saved in another format is not loaded half."""
     with pytest.raises(ValueError, match=r"has format 2, this version of sb3_trmrl reads 1"):
-        TransformerPPO.load(other)
+        TransformerPPO.load(with_format(saved, 2))
+
+
+def test_zip_without_a_number_has_format_1(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    TransformerPPO.load(with_format(saved, None))
+    monkeypatch.setattr("sb3_trmrl.transformer_ppo.arguments.ZIP_FORMAT", 2)
+    with pytest.raises(ValueError, match=r"has format 1, this version of sb3_trmrl reads 2"):
+        TransformerPPO.load(with_format(saved, None))
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin"])

@@ -278,6 +278,12 @@ def test_stock_algorithms_elsewhere_use_the_zoos_settings(tmp_path: Path, capfd:
     assert "rl_zoo3/hyperparams/a2c.yml" in capfd.readouterr().out.replace("\\", "/")
 
 
+def test_a_recurrent_policy_replaces_that_of_the_zoos_default(tmp_path: Path) -> None:
+    """The entry ``default`` of rl-zoo3's ppo_lstm.yml names PPO's policy, which RecurrentPPO does not have."""
+    run = train(tmp_path, "--algo", "ppo_lstm", "-n", "20", "--eval-freq", "-1", params=[], env="CartPole-v1")
+    assert yaml.unsafe_load((run / "CartPole-v1" / "config.yml").read_text())["policy"] == "MlpLstmPolicy"
+
+
 def test_vec_normalize_leaves_flags_and_actions_alone(tmp_path: Path) -> None:
     hyperparams = dict(SMALL, normalize=True)
     for env_id, keys in (("HalfCheetahVel-v0", ["observation", "prev_reward"]), ("TabularMDP-v0", ["prev_reward"])):
