@@ -109,6 +109,8 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
+    # Packages that some options need, such as wandb, count as installed
+    monkeypatch.setattr("sb3_trmrl.cli.parsers.find_spec", lambda name: name)
     # It looks for a run before the zoo's parser is called
     monkeypatch.setattr("sb3_trmrl.cli.enjoy.check_saved_agent", lambda *_: None)
 
