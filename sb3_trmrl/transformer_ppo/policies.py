@@ -80,9 +80,8 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param dim_feedforward: Hidden units of the position-wise networks
     :param initialization: ``"tfixup"`` (the paper, section 3.3), ``"xavier"`` or ``"default"`` (PyTorch's)
     :param layer_norm: ``"none"`` (the paper), ``"pre"`` or ``"post"``
-    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"`` or ``"none"``, of the slot index. With
-        ``memory="full"`` the default is ``"none"``: causal attention can infer the order, and sinusoids over hundreds
-        of steps dominate the tokens.
+    :param positional_encoding: ``"sinusoidal"`` (the paper) or ``"learned"``, of the slot index; ``"relative"``: a
+        learned bias of attention by distance, the default of ``memory="full"``; or ``"none"``
     :param embedding_arch: Hidden ReLU layers of the embedding phi before its linear layer
     :param reset_memory_on: An episode of SB3 is a trial of the paper. ``"trial"``: the memory is emptied only at the
         start of SB3's episodes. ``"episode"``: also where ``prev_done`` of a Dict observation is positive. Without that

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Send this process a signal at the second update of training."""
+    """Send this process a signal at the second update of training. Shells let processes in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def at_second_update(number: signal.Signals) -> None:
         real, sent = TransformerPPO.train, []
@@ -31,7 +32,8 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(TransformerPPO, "train", interrupted)
 
-    return at_second_update
+    yield at_second_update
+    signal.signal(signal.SIGINT, before)
 
 
 def resuming_command(printed: str) -> list[str]:
