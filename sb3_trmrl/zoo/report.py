@@ -118,14 +118,16 @@ def write_report(folder: str | Path) -> dict[str, Any]:
             returns, successes = tested.returns[:, :n_episodes].mean(axis=1), tested.successes[:, :n_episodes]
             mean, error = float(np.mean(returns)), float(np.std(returns, ddof=1) / np.sqrt(len(returns)))
             entry = {"mean": mean, "standard_error": error, "each": returns.tolist()}
-            line = f"  {name + ', ' + row:<60}{mean:10.1f} +- {error:.1f}"
+            # One decimal, more if the returns of an environment are small
+            decimals = 1 if max(abs(mean), error) >= 10 else 3
+            line = f"  {name + ', ' + row:<60}{mean:10.{decimals}f} +- {error:.{decimals}f}"
             if successes.size:
                 entry["success_rates"] = successes.mean(axis=0).tolist()
                 line += f", success {successes.mean():.0%}"
             figures["returns"][name][row] = entry
             print(line, flush=True)
             if row == rows[0]:
-                levels[f"test, {row}: {name} ({mean:.0f} ± {error:.0f})"] = mean
+                levels[f"test, {row}: {name} ({mean:.{decimals - 1}f} ± {error:.{decimals - 1}f})"] = mean
 
     (run.folder / FIGURES).write_text(json.dumps(figures, indent=2))
     title = f"{run.env_id}: learning curve of {run.algo}"

@@ -54,7 +54,8 @@ def test_report_compares_before_and_after_on_the_test_tasks(tmp_path: Path, caps
             assert entry["mean"] == pytest.approx(np.mean(by_hand), abs=1.0)
             assert entry["mean"] == pytest.approx(np.mean(entry["each"]))
             assert entry["standard_error"] == pytest.approx(np.std(entry["each"], ddof=1) / np.sqrt(20))
-            assert f"{entry['mean']:.1f} +- {entry['standard_error']:.1f}" in printed
+            digits = 1 if abs(entry["mean"]) >= 10 or entry["standard_error"] >= 10 else 3
+            assert f"{entry['mean']:.{digits}f} +- {entry['standard_error']:.{digits}f}" in printed
     assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     initial = TransformerPPO.load(run / "initial_model.zip")
     assert initial.num_timesteps == 0
@@ -157,6 +158,6 @@ def test_report_with_success(tmp_path: Path, capsys: Any) -> None:
     rows = json.loads((run / "report.json").read_text())["returns"]["best on validation"]
     assert rows["first episode"]["success_rates"] == [7 / 20]
     assert rows["mean of all 2 episodes of a trial"]["success_rates"] == [7 / 20, 7 / 20]
-    assert "3.0 +- 0.0, success 35%" in capsys.readouterr().out
+    assert "3.000 +- 0.000, success 35%" in capsys.readouterr().out
     successes = np.load(run / "adaptation.npz")["successes"]
     assert (successes.mean(axis=1) == 7 / 20).all() and successes.shape == (2, 20, 2)
