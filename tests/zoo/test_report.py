@@ -96,7 +96,8 @@ def test_report_on_a_family_without_splits(tmp_path: Path, capsys: Any) -> None:
     """Its trials have several episodes; their tasks are drawn with seeds that training does not use."""
     gym.register("EarlyEnd-v0", early_end)
     try:
-        run = train(tmp_path, "-n", "80", "--eval-freq", "40", "--eval-episodes", "2", "--report", env="EarlyEnd-v0")
+        arguments = ["-n", "80", "--eval-freq", "40", "--eval-episodes", "2", "--report"]
+        run = train(tmp_path, *arguments, params=[*TINY, "normalize:False"], env="EarlyEnd-v0")
         figures = json.loads((run / "report.json").read_text())
         model, seed = TransformerPPO.load(run / "EarlyEnd-v0.zip"), evaluation_seed(3, "test")
         returns = []
