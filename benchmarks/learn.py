@@ -38,7 +38,12 @@ SIDES: dict[str, tuple[type[BaseAlgorithm], str, int, dict[str, Any]]] = {
         250,
         dict(context_length=5, n_heads=16, **TRANSFORMER),
     ),
-    "TransformerPPO full, 2000": (TransformerPPO, "TrMRLPolicy", 2000, dict(memory="full", n_heads=4, **TRANSFORMER)),
+    "TransformerPPO full, 2000": (
+        TransformerPPO,
+        "TrMRLPolicy",
+        2000,
+        dict(memory="full", positional_encoding="none", n_heads=4, **TRANSFORMER),
+    ),
     "PPO, 250": (PPO, "MultiInputPolicy", 250, {}),
     "RecurrentPPO actor LSTM, 2000": (RecurrentPPO, "MultiInputLstmPolicy", 2000, LSTM),
     "RecurrentPPO actor LSTM, 250": (RecurrentPPO, "MultiInputLstmPolicy", 250, LSTM),

@@ -26,8 +26,14 @@ def main() -> None:
     for env_id in ("CartPole-v1", "Pendulum-v1"):
         models = {
             "window": TransformerPPO("TrMRLPolicy", env_id, n_steps=N_STEPS, seed=0, device="cpu"),
+            # The stored figures were measured without positions
             "full": TransformerPPO(
-                "TrMRLPolicy", env_id, n_steps=N_STEPS, seed=0, device="cpu", policy_kwargs=dict(memory="full")
+                "TrMRLPolicy",
+                env_id,
+                n_steps=N_STEPS,
+                seed=0,
+                device="cpu",
+                policy_kwargs=dict(memory="full", positional_encoding="none"),
             ),
             # Each algorithm has its default minibatch size: 128 for RecurrentPPO, 64 for TransformerPPO and PPO
             "recurrent": RecurrentPPO("MlpLstmPolicy", env_id, n_steps=N_STEPS, seed=0, device="cpu"),

@@ -33,7 +33,7 @@ PPO_ARGUMENTS = ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "cl
 #: Policy arguments of each kind of memory; the others are those of the yml file
 MEMORIES: dict[str, dict[str, Any]] = {
     "window": dict(context_length=5),
-    "full": dict(memory="full"),
+    "full": dict(memory="full", positional_encoding="none"),
 }
 #: PPO arguments that differ from the yml file, by side
 OWN_ARGUMENTS: dict[str, dict[str, Any]] = {

@@ -21,6 +21,9 @@ LAYER_NORMS = ("none", "pre", "post")
 #: Distances with a bias of their own, ranges of larger distances, and where the last of these ranges begins
 _N_EXACT, _N_RANGES, _LAST_RANGE = 16, 16, 1024
 
+#: Biases per unit of their parameters. With 8, tasks of POPGym are learned in half the steps, but HalfCheetahVel hardly
+_BIAS_SCALE = 2.0
+
 
 class EncoderTrace(NamedTuple):
     """
@@ -84,18 +87,15 @@ class RelativePositions(nn.Module):
     the Limits of Transfer Learning with a Unified Text-to-Text Transformer", section 2.1).
 
     Distances below 16 have a bias each. Larger ones share 16 ranges, whose limits grow geometrically up to 1,024 and
-    more. All biases are 0 at first, as without positions. They are scaled by sqrt(D): in T-Fixup's encoder, scores
-    learn too slowly otherwise.
+    more. All biases are 0 at first, as without positions.
 
-    :param d_model: Width D
     :param n_heads: Number of heads H
     """
 
     ranges: th.Tensor
 
-    def __init__(self, d_model: int, n_heads: int) -> None:
+    def __init__(self, n_heads: int) -> None:
         super().__init__()
-        self.scale = math.sqrt(d_model)
         self.biases = nn.Parameter(th.zeros(_N_EXACT + _N_RANGES, n_heads))
         limits = _N_EXACT * (_LAST_RANGE / _N_EXACT) ** (np.arange(1, _N_RANGES) / (_N_RANGES - 1))
         distances = np.arange(_LAST_RANGE + 1)
@@ -108,7 +108,7 @@ class RelativePositions(nn.Module):
         :return: Biases of the scores, (..., H, Q, N)
         """
         ranges = self.ranges[distances.clamp(max=_LAST_RANGE)]
-        biases: th.Tensor = self.scale * F.embedding(ranges, self.biases)
+        biases: th.Tensor = _BIAS_SCALE * F.embedding(ranges, self.biases)
         return biases.movedim(-1, -3)
 
 
@@ -230,7 +230,7 @@ class TransformerEncoder(nn.Module):
         relative_positions: bool = False,
     ) -> None:
         super().__init__()
-        self.relative_positions = RelativePositions(d_model, n_heads) if relative_positions else None
+        self.relative_positions = RelativePositions(n_heads) if relative_positions else None
         layers = (EncoderLayer(d_model, n_heads, dim_feedforward, layer_norm) for _ in range(n_layers))
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
         # The output of a pre-norm stack is not normalized by any layer

@@ -52,7 +52,7 @@ def attend(
     for head in range(n_heads):
         part = slice(head * width, (head + 1) * width)
         biases = [distance_bias(relative, distance, head) for distance in reversed(range(len(keys)))]
-        biases = [math.sqrt(len(query)) * bias for bias in biases]
+        biases = [2 * bias for bias in biases]
         dots = [query[part] @ key[part] / math.sqrt(width) for key in keys]
         scores = [math.exp(dot + bias) for dot, bias in zip(dots, biases, strict=True)]
         total = sum(scores)

@@ -14,7 +14,11 @@ from tests.helpers.environments import TMaze
 
 pytestmark = pytest.mark.slow
 
-MEMORIES: dict[str, dict[str, Any]] = {"full": dict(memory="full"), "window": dict(context_length=5)}
+MEMORIES: dict[str, dict[str, Any]] = {
+    "full": dict(memory="full"),
+    "full, no positions": dict(memory="full", positional_encoding="none"),
+    "window": dict(context_length=5),
+}
 
 
 def make_model(memory: str, env: Any, sizes: dict[str, Any], **arguments: Any) -> TransformerPPO:
@@ -47,9 +51,9 @@ def bandit_return(memory: str) -> float:
 
 def test_t_maze_of_200_steps() -> None:
     """The full memory keeps the first observation. A window of 5 cannot, and half of its choices are right."""
-    full, window = (t_maze_return(memory) for memory in ("full", "window"))
-    print(f"T-maze of 200 steps: full {full:.3f}, window of 5 {window:.3f}")
-    assert full > 0.95
+    full, no_positions, window = map(t_maze_return, MEMORIES)
+    print(f"T-maze of 200 steps: full {full:.3f}, without positions {no_positions:.3f}, window of 5 {window:.3f}")
+    assert full > 0.95 and no_positions > 0.95
     assert np.isclose(window, 0.5, atol=0.15)
 
 
@@ -58,6 +62,6 @@ def test_bandit_of_100_pulls() -> None:
     An agent that remembers the last pull only has a mean return of at most 68.3. The standard error is about 0.2. A
     window of five pulls is almost as good as all pulls: its result is printed for comparison.
     """
-    full, window = (bandit_return(memory) for memory in ("full", "window"))
+    full, window = (bandit_return(memory) for memory in ("full, no positions", "window"))
     print(f"Bandit of 100 pulls: full {full:.2f}, window of 5 {window:.2f}")
     assert full > 72.0
