@@ -30,7 +30,11 @@ PAGES_TO_RUN = sorted({block.page for block in BLOCKS if block.language == "pyth
 YAML = [block for block in BLOCKS if block.language == "yaml"]
 
 #: Blocks that are neither run nor parsed: their page, a part of them, and the reason
-EXEMPTIONS = (("docs/how-to/share.md", "push_to_hub(", "needs the network and an account on the Hub"),)
+EXEMPTIONS = (
+    ("docs/how-to/share.md", "push_to_hub(", "needs the network and an account on the Hub"),
+    ("docs/how-to/popgym-minigrid.md", "--gym-packages popgym", "needs POPGym, which is not a dependency"),
+    ("docs/how-to/popgym-minigrid.md", "--gym-packages my_minigrid", "needs MiniGrid, which is not a dependency"),
+)
 #: Modules of `python -m` besides our own. They are not run, because they install something or start the tests
 OTHER_MODULES = ("venv", "pip", "pytest", "build")
 #: Keys of rl-zoo3's hyperparameters that are not arguments of an algorithm, see ``ExperimentManager``
