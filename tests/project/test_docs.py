@@ -40,10 +40,11 @@ OTHER_MODULES = ("venv", "pip", "pytest", "build")
 #: Keys of rl-zoo3's hyperparameters that are not arguments of an algorithm, see ``ExperimentManager``
 ZOO_KEYS = {"n_envs", "n_timesteps", "normalize", "env_kwargs", "env_wrapper", "vec_env_wrapper", "callback"}
 ZOO_KEYS |= {"frame_stack", "monitor_kwargs"}
-#: Makes the shell write down the commands of a block instead of running them: one line for each, with quoted arguments
+#: Makes the shell write down the commands of a block instead of running them: one line for each, with quoted arguments.
+#: Each line is written at once, since a block may start several commands in the background
 RECORDER = """
 set -euo pipefail
-record() { printf '%q ' "$@" >> "$RECORD"; printf '\\n' >> "$RECORD"; }
+record() { local line; printf -v line '%q ' "$@"; echo "$line" >> "$RECORD"; }
 for name in python python3 trmrl make pip git; do eval "$name() { record $name \\"\\$@\\"; }"; done
 .() { :; }
 cd() { :; }
