@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 _FIRST_CAPACITY = 16
 
 
+def slot_ages(steps: th.Tensor, n_slots: int, context_length: int) -> th.Tensor:
+    """
+    :param steps: Number of tokens so far, (B,)
+    :param n_slots: Number of slots N, at most ``context_length``
+    :param context_length: Number of slots after which the first one is used again
+    :return: Number of steps from the token in each slot to the newest one, negative if the slot is not filled, (B, N)
+    """
+    newest = steps[:, None] - 1
+    ages = newest - th.arange(n_slots, device=steps.device)
+    return th.where(newest < context_length, ages, ages % context_length)
+
+
 class KeyValueCache(NamedTuple):
     """
     Keys and values of the newest tokens of B environments in every layer of one transformer. The token at position p is
@@ -91,13 +103,12 @@ class KeyValueCache(NamedTuple):
         """
         n_visible = min(int(steps.max()), transformer.context_length)
         cache = self._with_slots(n_visible, transformer.context_length)
-        newest = steps[:, None] - 1
-        distances = newest - th.arange(n_visible, device=steps.device)  # negative for slots that are not filled
-        distances = th.where(newest < transformer.context_length, distances, distances % transformer.context_length)
+        distances = slot_ages(steps, n_visible, transformer.context_length)
         mask = attention_mask(transformer.encoder.relative_positions, distances[:, None])
+        slots = (steps - 1) % transformer.context_length
         memories = transformer.working_memories(tokens, positions=steps - 1)
         for index, layer in enumerate(transformer.encoder.layers):
-            memories = layer(memories, memories, cache._attend(index, newest[:, 0] % transformer.context_length, mask))
+            memories = layer(memories, memories, cache._attend(index, slots, mask))
         return cache, transformer.encoder.final_norm(memories)
 
     def _with_slots(self, n_slots: int, context_length: int) -> KeyValueCache:

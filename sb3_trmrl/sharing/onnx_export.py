@@ -28,6 +28,7 @@ from torch import nn
 from sb3_trmrl.common.checks import check_instance, check_positive_int
 from sb3_trmrl.memory.encoder import attention_mask
 from sb3_trmrl.memory.extractor import TransformerExtractor, encode_positions, sinusoidal_frequencies
+from sb3_trmrl.memory.full_memory import slot_ages
 from sb3_trmrl.memory.tokens import Tokens
 from sb3_trmrl.sharing.export import agent_path, check_shapes, write_agent
 from sb3_trmrl.sharing.statistics import ObservationStatistics
@@ -251,8 +252,7 @@ class _Cache(nn.Module):
         length = th.where(reset, 1, memory[2] + 1)
         slots = th.arange(self.n_slots)
         is_newest = (slots == ((length - 1) % self.n_slots)[:, None])[:, :, None, None]
-        newest = length[:, None] - 1
-        distances = th.where(newest < self.n_slots, newest - slots, (newest - slots) % self.n_slots)
+        distances = slot_ages(length, self.n_slots, self.n_slots)
         mask = attention_mask(self.transformer.encoder.relative_positions, distances[:, None])
         memories = self.transformer.working_memories(tokens)
         if self.transformer.positional_encoding == "sinusoidal":
