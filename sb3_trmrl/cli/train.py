@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 
 import rl_zoo3.train
 import torch as th
 
 from sb3_trmrl.cli import parsers
 from sb3_trmrl.cli.options import argument_errors
+from sb3_trmrl.distributed.collectives import is_main
 from sb3_trmrl.zoo.experiment import BadExperiment
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.scripts import resumed_run, run_script, training_arguments
@@ -32,12 +34,13 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, argument
     )
     with argument_errors(parser):
         script_arguments = training_arguments(options, parsers.without_train_options(arguments))
-    if options.verbose > 0:
+    if options.verbose > 0 and is_main():
         n_threads = options.num_threads if options.num_threads > 0 else th.get_num_threads()
         print(f"Threads of PyTorch: {n_threads} (--num-threads)")
     # Worker processes have a core each: their own threads would only compete for it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        run_script("train", rl_zoo3.train.train, script_arguments)
+        with nullcontext() if is_main() else redirect_stdout(None):
+            run_script("train", rl_zoo3.train.train, script_arguments)
     except BadExperiment as error:
         parser.error(str(error))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_trmrl.distributed.collectives import minimum
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.full_memory import FullMemory, KeyValueCache
@@ -94,7 +95,11 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         n_batches = max(1, round(len(begins) / batch_size))
         sizes = (ends - starts)[order]
         batches = ((np.cumsum(sizes) - sizes / 2) * n_batches / len(begins)).astype(int)
-        for batch in np.unique(batches):
+        _, batches = np.unique(batches, return_inverse=True)
+        # All ranks draw as many: neighbours are merged where there are more
+        n_drawn, n_batches = batches[-1] + 1, minimum(batches[-1] + 1)
+        batches = batches * n_batches // n_drawn
+        for batch in range(n_batches):
             drawn = batches == batch
             yield _ranges(ends[order][drawn], sizes[drawn])
 

@@ -23,7 +23,9 @@ from sb3_trmrl.resuming.training_state import TrainingState
 
 _STATE = "training_state.pkl"
 #: Increased whenever older versions of the package could not read what newer ones write
-_FORMAT = 2
+_FORMAT = 3
+#: Formats that this version reads: 2 has no state of other ranks
+_READABLE = (2, 3)
 _NAME = re.compile(r"checkpoint_(\d+)_steps\.zip")
 
 
@@ -39,9 +41,13 @@ def steps_of(checkpoint: Path) -> int:
     return int(match[1])
 
 
-def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -> Path:
+def checkpoint_path(folder: Path, model: BaseAlgorithm) -> Path:
+    """Return the path of the checkpoint that is to be written now."""
+    return folder / f"checkpoint_{model.num_timesteps}_steps.zip"
+
+
+def write_checkpoint(path: Path, model: BaseAlgorithm, state: TrainingState) -> None:
     """Write a checkpoint, which is complete and on the disk when this function returns."""
-    path = folder / f"checkpoint_{model.num_timesteps}_steps.zip"
     try:
         pickled = pickle.dumps({"format": _FORMAT, **state._asdict()})
     except Exception as error:  # any type of exception is possible
@@ -54,10 +60,9 @@ def write_checkpoint(folder: Path, model: BaseAlgorithm, state: TrainingState) -
         with atomic_file(path) as file:
             file.write(content.getbuffer())
     except OSError as error:
-        older = checkpoints_in(folder) if folder.is_dir() else []
+        older = checkpoints_in(path.parent) if path.parent.is_dir() else []
         kept = f"the last one, {older[-1]}, is intact" if older else "there is no earlier one"
         raise OSError(error.errno, f"cannot write the checkpoint {path} ({error.strerror}); {kept}") from error
-    return path
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -80,8 +85,9 @@ def read_training_state(checkpoint: Path) -> TrainingState:
     with zipfile.ZipFile(checkpoint) as archive:
         content = pickle.loads(archive.read(_STATE))
     written = content.pop("format")
-    if written != _FORMAT:
-        raise ValueError(f"`path` must be a checkpoint of format {_FORMAT}, {checkpoint} has format {written}")
+    if written not in _READABLE:
+        readable = " or ".join(map(str, _READABLE))
+        raise ValueError(f"`path` must be a checkpoint of format {readable}, {checkpoint} has format {written}")
     state = TrainingState(**content)
     return state._replace(log_files={str(checkpoint.parent / path): size for path, size in state.log_files.items()})
 

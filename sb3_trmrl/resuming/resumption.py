@@ -15,13 +15,15 @@ from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.distributed.collectives import is_main, rank, wait_for_all, world_size
 from sb3_trmrl.resuming.callback_state import set_callback_state
 from sb3_trmrl.resuming.checkpoint_files import find_checkpoint, read_training_state
-from sb3_trmrl.resuming.training_state import platform_of
-from sb3_trmrl.resuming.vec_env_state import check_same_layers, set_vec_env_state
+from sb3_trmrl.resuming.training_state import RankState, platform_of
+from sb3_trmrl.resuming.vec_env_state import check_same_layers, set_statistics, set_vec_env_state
 
 Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
@@ -45,7 +47,7 @@ class Resumption:
                 UserWarning,
                 stacklevel=3,
             )
-        folder = self.state.logs["folder"]
+        folder = self.state.logs["folder"] if is_main() else None
         if folder is not None and model.tensorboard_log is not None and not model._custom_logger:
             # SB3 would log to the newest of TensorBoard's folders, which may belong to another run
             outputs = ["stdout", "tensorboard"] if model.verbose else ["tensorboard"]
@@ -58,13 +60,23 @@ class Resumption:
         if self._has_set_logger:
             model._custom_logger = False  # later calls of `learn` have folders of their own
         state = self.state
-        for path, length in state.log_files.items():
+        for path, length in state.log_files.items() if is_main() else ():
             _cut(path, length)
         for name, values in state.logs["pending"].items():
             kept = getattr(model.logger, name)
             kept.clear()
             kept.update(values)
-        set_callback_state(callback, state.callbacks)
+        if is_main():
+            set_callback_state(callback, state.callbacks)
+        if 1 + len(state.other_ranks) == world_size():
+            self._continue_rank(model, state.of_rank(rank()))
+        else:
+            self._begin_trials(model)
+        wait_for_all()  # before other ranks add lines to the log files
+
+    @staticmethod
+    def _continue_rank(model: Any, state: RankState) -> None:
+        """Restore what this rank had of its own."""
         for name, value in state.last_step.items():
             setattr(model, name, value)
         if not set_vec_env_state(model.env, state.env):
@@ -74,12 +86,33 @@ class Resumption:
                 UserWarning,
                 stacklevel=2,
             )
-            model._last_obs = model.env.reset()
-            model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
-            normalizer = model.get_vec_normalize_env()
-            model._last_original_obs = None if normalizer is None else normalizer.get_original_obs()
+            _reset(model)
         _set_generator_states(state.generators)
         model.load_memory_state(state.memory)
+
+    def _begin_trials(self, model: Any) -> None:
+        """Begin new episodes, as the environments are divided among another number of ranks."""
+        n_ranks = 1 + len(self.state.other_ranks)
+        warnings.warn(
+            f"the interrupted run had {n_ranks} rank{'s' * (n_ranks > 1)}, this one has {world_size()}: new episodes "
+            "begin, and from here on the run differs from one without interruption",
+            UserWarning,
+            stacklevel=3,
+        )
+        set_statistics(model.env, self.state.env)
+        # Numbers that the interrupted run has not drawn
+        seed = np.random.SeedSequence(int(model.num_timesteps), spawn_key=(rank(),)).generate_state(1)[0]
+        set_random_seed(int(seed))
+        model.env.seed(int(seed))
+        _reset(model)
+
+
+def _reset(model: Any) -> None:
+    """Begin new episodes in the training environment."""
+    model._last_obs = model.env.reset()
+    model._last_episode_starts = np.ones(model.env.num_envs, dtype=bool)
+    normalizer = model.get_vec_normalize_env()
+    model._last_original_obs = None if normalizer is None else normalizer.get_original_obs()
 
 
 def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | str, **kwargs: Any) -> Algorithm:
@@ -90,7 +123,8 @@ def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | 
     with resumption.checkpoint.open("rb") as file:
         model = algorithm.load(file, env=maybe_make_env(env, verbose=0), **kwargs)
     assert model.env is not None
-    check_same_layers(model.env, resumption.state.env)
+    same_ranks = 1 + len(resumption.state.other_ranks) == world_size()
+    check_same_layers(model.env, resumption.state.env, check_number=same_ranks)
     model.start_from = resumption  # type: ignore[attr-defined]
     return model
 

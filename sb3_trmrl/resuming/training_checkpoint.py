@@ -14,8 +14,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trmrl.common.atomic_file import remove_unfinished
 from sb3_trmrl.common.checks import check_instance, check_path, check_positive_int
+from sb3_trmrl.distributed.collectives import is_main, wait_for_all
 from sb3_trmrl.resuming.callback_state import CallbackWatch
-from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of, write_checkpoint
+from sb3_trmrl.resuming.checkpoint_files import checkpoint_path, checkpoints_in, steps_of, write_checkpoint
 from sb3_trmrl.resuming.training_state import take_training_state
 
 
@@ -32,6 +33,8 @@ class TrainingCheckpoint(BaseCallback):
     The state of environments is saved and restored with their methods ``state_dict()`` and ``load_state_dict(state)``,
     which all environments of this package have. If an environment cannot provide its state, the resumed run begins new
     episodes (trials). The attributes of other callbacks are restored, except constructor arguments that did not change.
+
+    If several ranks train the model, rank 0 writes the state of all of them.
 
     Example:
         >>> import os
@@ -54,6 +57,9 @@ class TrainingCheckpoint(BaseCallback):
     :raises ValueError: if a number is below 1 or the folder cannot be written to
     """
 
+    #: Rank 0 writes the state of all ranks
+    on_every_rank = True
+
     def __init__(
         self,
         folder: str | Path,
@@ -68,7 +74,8 @@ class TrainingCheckpoint(BaseCallback):
         check_instance("log_files", log_files, (list, tuple), "a list of patterns")
         self.log_files = tuple(check_instance("log_files", each, str, "a list of patterns") for each in log_files)
         self.folder = check_path("folder", folder)
-        self._prepare_folder()
+        if is_main():
+            self._prepare_folder()
         self._steps_at_last: int | None = None
 
     def _prepare_folder(self) -> None:
@@ -84,7 +91,7 @@ class TrainingCheckpoint(BaseCallback):
         model: Any = self.model
         if not hasattr(model, "memory_state"):
             raise TypeError(f"TrainingCheckpoint is for TransformerPPO, got {type(model).__name__}")
-        resumption, existing = model.start_from, checkpoints_in(self.folder)
+        resumption, existing = model.start_from, checkpoints_in(self.folder) if is_main() else []
         if resumption is None and existing and steps_of(existing[-1]) > model.num_timesteps:
             raise ValueError(
                 f"`folder` already holds {existing[-1]} of another run: continue that run with TransformerPPO.resume, "
@@ -115,7 +122,7 @@ class TrainingCheckpoint(BaseCallback):
 
     def write(self) -> Path:
         """
-        Write a checkpoint. Only to be called at the beginning of a rollout.
+        Write a checkpoint. Only to be called at the beginning of a rollout, by all ranks.
 
         :return: The file
         :raises OSError: if it cannot be written; older checkpoints are left unchanged
@@ -123,10 +130,13 @@ class TrainingCheckpoint(BaseCallback):
         logs = [path for pattern in self.log_files for path in sorted(glob.glob(pattern))]
         log_files = {os.path.relpath(path, self.folder): os.path.getsize(path) for path in logs}
         state = take_training_state(self.model, self._watch, self._steps_before_learn, self._threads, log_files)
-        path = write_checkpoint(self.folder, self.model, state)
-        if self.verbose:
-            print(f"Checkpoint: {path}")
-        self._remove_old()
+        path = checkpoint_path(self.folder, self.model)
+        if is_main():
+            write_checkpoint(path, self.model, state)
+            if self.verbose:
+                print(f"Checkpoint: {path}")
+            self._remove_old()
+        wait_for_all()  # the others would add lines to the log files
         return path
 
     def _remove_old(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch as th
 
 from sb3_trmrl.common.versions import versions_of
+from sb3_trmrl.distributed.collectives import gathered
 from sb3_trmrl.resuming.callback_state import CallbackWatch
 from sb3_trmrl.resuming.vec_env_state import vec_env_state
 
@@ -20,6 +21,15 @@ from sb3_trmrl.resuming.vec_env_state import vec_env_state
 _LAST_STEP = ("_last_obs", "_last_episode_starts", "_last_original_obs")
 #: What the logger will write at the next dump
 _PENDING_LOGS = ("name_to_value", "name_to_count", "name_to_excluded")
+
+
+class RankState(NamedTuple):
+    """The part of the state that each rank has of its own."""
+
+    last_step: dict[str, Any]
+    memory: dict[str, Any]
+    env: dict[str, Any]
+    generators: dict[str, Any]
 
 
 class TrainingState(NamedTuple):
@@ -34,24 +44,36 @@ class TrainingState(NamedTuple):
     logs: dict[str, Any]  # values that have not been written yet, and the name of TensorBoard's folder
     generators: dict[str, Any]  # random generators of Python, NumPy and PyTorch
     log_files: dict[str, int]  # bytes of files that grow line by line, by path relative to the folder of the checkpoint
+    other_ranks: tuple[RankState, ...] = ()  # of rank 1 and following, if several ranks train the model
+
+    def of_rank(self, rank: int) -> RankState:
+        """Return what belongs to one rank."""
+        if rank:
+            return self.other_ranks[rank - 1]
+        return RankState(self.last_step, self.memory, self.env, self.generators)
 
 
 def take_training_state(
     model: Any, callbacks: CallbackWatch, steps_before_learn: int, threads: int, log_files: dict[str, int]
 ) -> TrainingState:
-    """Take the state of a training run, without changing anything or drawing a random number."""
+    """Take the state of a training run, without changing anything or drawing a random number. All ranks must call it."""
+    own = RankState(
+        last_step={name: getattr(model, name) for name in _LAST_STEP},
+        memory=model.memory_state(),
+        env=vec_env_state(model.env),
+        generators=_generator_states(),
+    )
+    _, *others = gathered(own)
     folder = model.logger.get_dir()
     pending = {name: dict(getattr(model.logger, name)) for name in _PENDING_LOGS}
     return TrainingState(
         steps_before_learn=steps_before_learn,
         platform=platform_of(model, threads),
-        last_step={name: getattr(model, name) for name in _LAST_STEP},
-        memory=model.memory_state(),
-        env=vec_env_state(model.env),
         callbacks=callbacks.state(),
         logs={"pending": pending, "folder": None if folder is None else os.path.basename(folder)},
-        generators=_generator_states(),
         log_files=log_files,
+        other_ranks=tuple(others),
+        **own._asdict(),
     )
 
 

@@ -13,11 +13,13 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_trmrl.common.plain_state import layer_states, load_layer_states, plain_state, set_plain_state
 
 _CALL = "_sb3_trmrl_call"
+#: Statistics of VecNormalize
+_STATISTICS = ("obs_rms", "ret_rms")
 
 
 class _OffersCall(type):
@@ -100,9 +102,16 @@ def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
     return state["environments"] is not None
 
 
-def check_same_layers(env: VecEnv, state: dict[str, Any]) -> None:
+def set_statistics(env: VecEnv, state: dict[str, Any]) -> None:
+    """Restore only the statistics of VecNormalize, which do not belong to single environments."""
+    for wrapper, attributes in zip(_layers(env)[:-1], state["wrappers"], strict=True):
+        if isinstance(wrapper, VecNormalize):
+            set_plain_state(wrapper, {name: attributes[name] for name in _STATISTICS if name in attributes})
+
+
+def check_same_layers(env: VecEnv, state: dict[str, Any], check_number: bool = True) -> None:
     """Raise ``ValueError`` if the environment has other wrappers or another number of environments."""
-    if env.num_envs != state["n_envs"]:
+    if check_number and env.num_envs != state["n_envs"]:
         raise ValueError(f"`env` must have {state['n_envs']} environments, as when it was saved; it has {env.num_envs}")
     layers = [type(layer).__name__ for layer in _layers(env)]
     # The innermost one may be a DummyVecEnv or a SubprocVecEnv

@@ -15,6 +15,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
@@ -27,6 +28,9 @@ from sb3_trmrl.common.checks import check_instance, check_keywords, check_non_ne
 from sb3_trmrl.common.methods import IMPLEMENTATIONS
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
+from sb3_trmrl.distributed import start
+from sb3_trmrl.distributed.collectives import gathered, is_main, join, of_other_ranks, own_device, share, world_size
+from sb3_trmrl.distributed.statistics import SharedStatistics
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
@@ -44,9 +48,14 @@ from sb3_trmrl.transformer_ppo.arguments import (
     check_zip,
     explicit_defaults,
 )
-from sb3_trmrl.transformer_ppo.gradients import GradientGuard
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated, check_finite_step
+from sb3_trmrl.transformer_ppo.update import update
+
+#: Attributes that are not saved in the zip
+_NOT_SAVED = ("_last_memory", "_last_resets", "_has_own_numbers", "_shared_statistics", "start_from")
+#: Entries of an info that SB3 averages over the last episodes
+_EPISODE_INFOS = ("episode", "is_success")
 
 SelfTransformerPPO = TypeVar("SelfTransformerPPO", bound="TransformerPPO")
 
@@ -132,6 +141,9 @@ class TransformerPPO(PPO):
     uses_action_masks: bool = False
     # Of the zip that is being loaded: a zip without a number has format 1
     zip_format: int = 1
+    # Whether the random numbers of this rank are its own
+    _has_own_numbers: bool = False
+    _shared_statistics: SharedStatistics
     # Infos of the newest reset of each environment at the last step. Every reset replaces them
     _last_resets: tuple[Any, ...] | None = None
 
@@ -170,12 +182,14 @@ class TransformerPPO(PPO):
         self._check_policy_and_env(policy, env)
         if normalize_advantage:
             check_batch_size(batch_size)
+        # SB3 compares it with the rollout of this rank
+        own_batch_size = share("batch_size", batch_size) if _init_setup_model else batch_size
         super().__init__(
             policy,
             env,
             learning_rate=learning_rate,
             n_steps=n_steps,
-            batch_size=batch_size,
+            batch_size=own_batch_size,
             n_epochs=n_epochs,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -193,11 +207,12 @@ class TransformerPPO(PPO):
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
-            verbose=verbose,
+            verbose=verbose if is_main() else 0,
             seed=seed,
-            device=device,
+            device=own_device(device),
             _init_setup_model=False,
         )
+        self.batch_size = batch_size
         self.vf_learning_rate = vf_learning_rate
         if _init_setup_model:
             self.zip_format = ZIP_FORMAT
@@ -237,7 +252,6 @@ class TransformerPPO(PPO):
         super()._setup_model()
         self.zip_format = ZIP_FORMAT  # is saved like every attribute
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
-        GradientGuard(self.policy.optimizer, [self.policy.action_net, self.policy.value_net])
         self._last_memory = self.policy.empty_memory(self.n_envs)
         self.rollout_buffer.bind(self.policy.transformers)
 
@@ -274,7 +288,16 @@ class TransformerPPO(PPO):
         :raises ValueError: if an observation or a reward is not finite
         """
         with one_thread_beside_workers(env):
-            return self._collect(env, callback, rollout_buffer, n_rollout_steps)
+            goes_on = self._collect(env, callback, rollout_buffer, n_rollout_steps)
+        # Callbacks run on rank 0 only, which may end training
+        if not all(gathered(goes_on)):
+            return False
+        self._shared_statistics.merge()
+        return True
+
+    def train(self) -> None:
+        """Update policy using the currently gathered rollout buffer, or those of all ranks."""
+        update(self)
 
     def _collect(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -287,6 +310,7 @@ class TransformerPPO(PPO):
         self.policy.set_training_mode(False)
 
         n_steps = 0
+        finished: list[dict[str, Any]] = []  # what Monitor reports of finished episodes
         self._begin_rollout(rollout_buffer, callback)
         callback.on_rollout_start()
 
@@ -323,7 +347,7 @@ class TransformerPPO(PPO):
             rewards = np.array(rewards, dtype=np.float32)  # integers would truncate the bootstrapped value
             check_finite_step(self._vec_normalize_env, new_obs, rewards)
 
-            self.num_timesteps += env.num_envs
+            self.num_timesteps += env.num_envs * world_size()
 
             # Give access to local variables
             callback.update_locals(locals())
@@ -331,6 +355,8 @@ class TransformerPPO(PPO):
                 return False
 
             self._update_info_buffer(infos, dones)
+            ended = [info for info, done in zip(infos, dones, strict=True) if done]
+            finished += [{key: info.get(key) for key in _EPISODE_INFOS} for info in ended]
             n_steps += 1
 
             bootstrap_truncated(self.policy, self.gamma, rewards, dones, infos, memory)
@@ -354,6 +380,8 @@ class TransformerPPO(PPO):
             values = self.policy.predict_values(memory)
 
         rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        elsewhere = of_other_ranks(finished)
+        self._update_info_buffer(elsewhere, np.ones(len(elsewhere), dtype=bool))
 
         callback.update_locals(locals())
 
@@ -394,6 +422,7 @@ class TransformerPPO(PPO):
         if self.start_from is not None:
             self.start_from.begin_rollout(self, callback)
             self.start_from = None
+            self._shared_statistics = SharedStatistics(self.env)  # those of the checkpoint
         rollout_buffer.reset()
         self._last_memory = rollout_buffer.begin_rollout(self._last_memory)
         for each in callbacks_of(callback).values():
@@ -450,14 +479,37 @@ class TransformerPPO(PPO):
             reset_num_timesteps = False
         with watched_workers(self._environments(callback)):
             self.uses_action_masks = use_masking and self.env is not None and is_masking_supported(self.env)
+            callback = self._join_ranks(callback)
             return super().learn(
                 total_timesteps=total_timesteps,
                 callback=callback,
                 log_interval=log_interval,
                 tb_log_name=tb_log_name,
                 reset_num_timesteps=reset_num_timesteps,
-                progress_bar=progress_bar,
+                progress_bar=progress_bar and is_main(),
             )
+
+    def _join_ranks(self, callback: MaybeCallback) -> MaybeCallback:
+        """Make the model the same on all ranks, and return the callbacks that run on this one."""
+        join()
+        assert self.env is not None
+        share("batch_size", self.batch_size)  # again, as load() bypasses the constructor
+        self._shared_statistics = SharedStatistics(self.env)
+        if world_size() == 1:
+            return callback
+        names = ("n_envs", "n_steps", "batch_size", "n_epochs", "target_kl", "normalize_advantage")
+        start.check_equal({name: getattr(self, name) for name in names})
+        start.copy_from_main(self.policy, self.policy.optimizer)
+        if not self._has_own_numbers:
+            start.seed_this_rank(self.seed, self.env)
+            self._has_own_numbers = True
+        if is_main():
+            return callback
+        self.verbose = 0
+        self.set_logger(Logger(folder=None, output_formats=[]))
+        roots = callback if isinstance(callback, list) else [callback]
+        found = [each for root in roots if isinstance(root, BaseCallback) for each in callbacks_of(root).values()]
+        return [each for each in found if getattr(each, "on_every_rank", False)]
 
     def predict(
         self,
@@ -637,4 +689,4 @@ class TransformerPPO(PPO):
         return export(self, path, vec_normalize, max_steps)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_memory", "_last_resets", "start_from"]
+        return [*super()._excluded_save_params(), *_NOT_SAVED]

@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int, check_whole_number
+from sb3_trmrl.distributed.collectives import from_main, is_main, join, share, world_size
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.resuming import TrainingCheckpoint
 from sb3_trmrl.transformer_ppo import TransformerPPO
@@ -77,6 +78,7 @@ class TrMRLExperimentManager(ExperimentManager):
     * evaluations and training returns are also logged for each episode of a trial
     * ``-i`` continues with the run's own hyperparameters and step count
     * a run that another process is training is not resumed
+    * with several ranks, each has its share of the environments, and rank 0 evaluates and writes files
     * TransformerPPO writes checkpoints, from which an interrupted run is resumed exactly
     * Ctrl-C and SIGTERM print the command that resumes the run
     """
@@ -92,6 +94,8 @@ class TrMRLExperimentManager(ExperimentManager):
     ) -> None:
         arguments, algo, env_id = args[:3]
         kwargs["config"] = find_config(algo, env_id, kwargs.get("config"))
+        join()
+        kwargs["seed"] = arguments.seed = from_main(kwargs.get("seed", 0))  # rl-zoo3 may have drawn it
         super().__init__(*args, **kwargs)
         self.report = report
         self.checkpoint_freq = checkpoint_freq if issubclass(ALGOS[algo], TransformerPPO) else 0
@@ -104,12 +108,17 @@ class TrMRLExperimentManager(ExperimentManager):
             self.save_path = str(resume.parents[1])
             self.params_path = f"{self.save_path}/{self.env_name}"
             try:
-                self._lock = RunLock(self.save_path)
+                self._lock = RunLock(self.save_path) if is_main() else None
             except ValueError as error:
                 raise BadExperiment(f"argument --resume: {error}") from error
         self.user_env_kwargs: dict[str, Any] = arguments.env_kwargs or {}
         self.has_splits = has_splits(env_id)
         if self.optimize_hyperparameters:
+            if world_size() > 1:
+                raise BadExperiment(
+                    "argument --optimize-hyperparameters: not with several ranks. Start one process for each core, "
+                    "with the same --storage and --study-name"
+                )
             # Outside the folder of runs, where enjoy would take it for the newest run
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
 
@@ -133,6 +142,10 @@ class TrMRLExperimentManager(ExperimentManager):
     def create_log_folder(self) -> None:
         if self.resume is not None:
             return
+        if not is_main():
+            self.save_path = from_main("")
+            self.params_path = f"{self.save_path}/{self.env_name}"
+            return
         # Runs that start at the same time have all found the same number free
         folder, name = os.path.dirname(self.save_path), self.env_name
         while True:
@@ -145,6 +158,7 @@ class TrMRLExperimentManager(ExperimentManager):
                 self.save_path = os.path.join(folder, f"{name}_{get_latest_run_id(folder, name) + 1}")
         self.params_path = f"{self.save_path}/{name}"
         super().create_log_folder()  # type: ignore[no-untyped-call]
+        from_main(self.save_path)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.resume is not None or self.continue_training:
@@ -253,7 +267,7 @@ class TrMRLExperimentManager(ExperimentManager):
         if not eval_env:
             if self.resume is not None:  # append to its monitor.csv files
                 self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
-            return super().create_envs(n_envs, eval_env, no_log)
+            return super().create_envs(share("n_envs", n_envs), eval_env, no_log)
         seed, self.seed = self.seed, evaluation_seed(self.seed, "validation")
         try:
             env = super().create_envs(n_envs, eval_env, no_log)
@@ -262,6 +276,14 @@ class TrMRLExperimentManager(ExperimentManager):
         return share_tasks(env) if self.eval_env_kwargs.get("split", "train") != "train" else env
 
     def create_callbacks(self) -> None:
+        if is_main():
+            self._create_callbacks_of_main()
+        if self.checkpoint_freq and not self.optimize_hyperparameters:
+            folder = os.path.join(self.save_path, CHECKPOINTS)
+            logs = [os.path.join(glob.escape(self.save_path), "*.monitor.csv")]
+            self.callbacks.append(TrainingCheckpoint(folder, self.checkpoint_freq, log_files=logs))
+
+    def _create_callbacks_of_main(self) -> None:
         if 0 in (self.n_eval_episodes, self.n_eval_envs):
             n_tasks = n_tasks_in_turn(self.env_name.gym_id, self.eval_env_kwargs)
             self.n_eval_episodes = self.args.eval_episodes = self.n_eval_episodes or n_tasks
@@ -271,10 +293,6 @@ class TrMRLExperimentManager(ExperimentManager):
             self._adaptation_callback(each) if type(each) is EvalCallback else each for each in self.callbacks
         ]
         self.callbacks.append(InnerEpisodeCallback())
-        if self.checkpoint_freq and not self.optimize_hyperparameters:
-            folder = os.path.join(self.save_path, CHECKPOINTS)
-            logs = [os.path.join(glob.escape(self.save_path), "*.monitor.csv")]
-            self.callbacks.append(TrainingCheckpoint(folder, self.checkpoint_freq, log_files=logs))
 
     def _adaptation_callback(self, callback: EvalCallback) -> AdaptationEvalCallback:
         """Return the same evaluation as rl-zoo3's, with results for each episode of a trial."""
@@ -301,6 +319,8 @@ class TrMRLExperimentManager(ExperimentManager):
         return model
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        if not is_main():
+            return
         if self.resume is None:
             super()._save_config(saved_hyperparams)
         with atomic_file(Path(self.params_path, COMMAND_LINE)) as file:
@@ -308,7 +328,7 @@ class TrMRLExperimentManager(ExperimentManager):
 
     def learn(self, model: BaseAlgorithm) -> None:
         try:
-            if self.report and self.resume is None:
+            if self.report and self.resume is None and is_main():
                 model.save(os.path.join(self.save_path, INITIAL_MODEL))
             # -i continues the step count and the schedules
             continued = {"reset_num_timesteps": False} if self.continue_training and self.resume is None else {}
@@ -320,6 +340,8 @@ class TrMRLExperimentManager(ExperimentManager):
             raise
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
+        if not is_main():
+            return
         try:
             super().save_trained_model(model)
             if self._interruption is not None:

@@ -9,8 +9,10 @@ import rl_zoo3.train
 import rl_zoo3.utils
 from rl_zoo3.callbacks import TrialEvalCallback
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trmrl.distributed.collectives import rank
 from sb3_trmrl.evaluation.callbacks import MaskedEvalCallback
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.agent import with_action_masks
@@ -37,6 +39,11 @@ def _create_masked_test_env(*args: Any, **kwargs: Any) -> VecEnv:
     return env
 
 
+def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, **kwargs: Any) -> VecEnv:
+    """Number the environments of all ranks, so that each has a monitor.csv of its own."""
+    return make_vec_env(env_id, n_envs, start_index=rank() * n_envs, **kwargs)
+
+
 def register(**manager_kwargs: Any) -> None:
     """Register TransformerPPO as ``--algo trmrl``, with further arguments of :class:`TrMRLExperimentManager`."""
     search_current_folder()  # files of runs may name classes of the user
@@ -53,4 +60,5 @@ def register(**manager_kwargs: Any) -> None:
         module.StoreDict = StoreValues  # type: ignore[attr-defined]
     for module in (rl_zoo3.enjoy, rl_zoo3.utils):
         module.create_test_env = _create_masked_test_env  # type: ignore[attr-defined]
+    rl_zoo3.exp_manager.make_vec_env = _make_vec_env_of_rank  # type: ignore[attr-defined]
     rl_zoo3.exp_manager.TrialEvalCallback = _MaskedTrialEvalCallback  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Data-parallel training: several processes (ranks) with environments of their own train one model."""

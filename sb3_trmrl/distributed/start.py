@@ -1,0 +1,72 @@
+"""The beginning of training: all ranks have the same model, and each has random numbers of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+from sb3_trmrl.distributed.collectives import from_main, gathered, rank
+
+
+def check_equal(values: Mapping[str, Any]) -> None:
+    """
+    :param values: Arguments, by name
+    :raises ValueError: if a rank has another value
+    """
+    of_ranks = gathered(dict(values))
+    for name in values:
+        found = [each[name] for each in of_ranks]
+        if any(value != found[0] for value in found):
+            raise ValueError(f"`{name}` must be the same on all ranks, got {', '.join(map(str, found))}")
+
+
+def copy_from_main(policy: nn.Module, optimizer: th.optim.Optimizer) -> None:
+    """
+    Replace parameters, buffers and the state of the optimizer by those of rank 0.
+
+    :param policy: The policy
+    :param optimizer: Its optimizer
+    """
+    on_cpu = {name: tensor.cpu() for name, tensor in policy.state_dict().items()}
+    weights, optimizer_state = from_main((on_cpu, optimizer.state_dict()))
+    policy.load_state_dict(weights)
+    optimizer.load_state_dict(optimizer_state)
+
+
+def copy_buffers_from_main(policy: nn.Module) -> None:
+    """
+    Replace what a policy has besides parameters, for example the statistics of batch normalization.
+
+    :param policy: The policy
+    """
+    persistent = policy.state_dict().keys()
+    buffers = {name: buffer for name, buffer in policy.named_buffers() if name in persistent}
+    if buffers:
+        for name, buffer in from_main({name: buffer.cpu() for name, buffer in buffers.items()}).items():
+            buffers[name].copy_(buffer)
+
+
+def seed_this_rank(seed: int | None, env: VecEnv) -> None:
+    """
+    Give this rank random numbers that no other rank has. Rank 0 keeps those of a run with one process.
+
+    :param seed: Seed of the model, with which all ranks have drawn the same weights, or None
+    :param env: The training environment. If its next reset has seeds, they become those of this rank
+    """
+    if rank() == 0:
+        return
+    if seed is not None:
+        set_random_seed(_seed_of_rank(seed))
+    base = env.unwrapped
+    base._seeds = [None if each is None else _seed_of_rank(each) for each in base._seeds]
+
+
+def _seed_of_rank(seed: int) -> int:
+    # Not the seed plus the rank: environments have consecutive seeds, which the next rank would repeat
+    return int(np.random.SeedSequence(seed, spawn_key=(rank(),)).generate_state(1)[0])

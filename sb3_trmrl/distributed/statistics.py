@@ -1,0 +1,79 @@
+"""Statistics over all ranks: of advantages, and of observations and returns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+
+from sb3_trmrl.distributed.collectives import from_main, gathered, total, world_size
+
+
+def standardized(values: th.Tensor) -> th.Tensor:
+    """
+    :param values: Advantages of this rank's part of a minibatch, (B,)
+    :return: The same in units of the standard deviation from the mean, both over the parts of all ranks, as in PPO
+    """
+    if world_size() == 1:
+        return (values - values.mean()) / (values.std() + 1e-8)
+    wide = values.double()
+    count, mean = total(th.stack([th.ones_like(wide).sum(), wide.sum()]))
+    mean = mean / count
+    variance = total(((wide - mean) ** 2).sum()) / (count - 1)
+    result: th.Tensor = ((wide - mean) / (variance.sqrt() + 1e-8)).to(values.dtype)
+    return result
+
+
+class SharedStatistics:
+    """
+    Keeps the running statistics of ``VecNormalize`` the same on all ranks: each rank adds what it sees during a
+    rollout, and :meth:`merge` adds what the others have seen.
+
+    :param env: The training environment. Its statistics become those of rank 0
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        self._statistics = list(_running_statistics(env))
+        for own, main in zip(self._statistics, from_main(self._statistics), strict=True):
+            vars(own).update(vars(main))
+        self._before = copy.deepcopy(self._statistics)
+
+    def merge(self) -> None:
+        """Add what the other ranks have seen since the last call, in float64."""
+        if not self._statistics or world_size() == 1:
+            return
+        seen = [_difference(now, before) for now, before in zip(self._statistics, self._before, strict=True)]
+        for of_ranks in gathered(seen):
+            for merged, moments in zip(self._before, of_ranks, strict=True):
+                if moments[2] > 0:
+                    merged.update_from_moments(*moments)
+        for own, merged in zip(self._statistics, self._before, strict=True):
+            vars(own).update(vars(copy.deepcopy(merged)))
+
+
+def _running_statistics(env: VecEnv) -> Iterator[RunningMeanStd]:
+    """Yield the statistics of each VecNormalize around an environment."""
+    while isinstance(env, VecEnvWrapper):
+        if isinstance(env, VecNormalize):
+            # Not by getattr, which would look in the wrappers inside
+            of_observations: Any = vars(env).get("obs_rms", {})
+            yield from of_observations.values() if isinstance(of_observations, dict) else [of_observations]
+            yield env.ret_rms
+        env = env.venv
+
+
+def _difference(now: RunningMeanStd, before: RunningMeanStd) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return mean, variance and count of what has been added to running statistics."""
+    count = now.count - before.count
+    if count <= 0:
+        return now.mean, now.var, 0.0
+    mean = (now.mean * now.count - before.mean * before.count) / count
+    # Squared deviations from the new mean: those of all values, less those of the earlier ones
+    deviations = now.var * now.count - before.var * before.count
+    deviations -= (mean - before.mean) ** 2 * before.count * count / now.count
+    return mean, np.maximum(deviations / count, 0.0), count

@@ -1,0 +1,153 @@
+"""
+The update of PPO by all ranks together.
+
+With one rank it computes what ``PPO.train`` of SB3 does, bit for bit. That method cannot be inherited: between ranks,
+advantages, the mean of the gradients and the KL divergence have to be exchanged in the middle of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch as th
+import torch.nn.functional as F
+from gymnasium import spaces
+from stable_baselines3.common.utils import explained_variance
+
+from sb3_trmrl.distributed.collectives import gathered, share, total, world_size
+from sb3_trmrl.distributed.gradients import average_gradients
+from sb3_trmrl.distributed.start import copy_buffers_from_main
+from sb3_trmrl.distributed.statistics import standardized
+from sb3_trmrl.memory.buffers import MemoryRolloutBufferSamples
+
+if TYPE_CHECKING:
+    from sb3_trmrl.transformer_ppo.transformer_ppo import TransformerPPO
+
+
+class _Losses(NamedTuple):
+    """Losses of a minibatch, and what is logged of it. Means over the part of this rank."""
+
+    policy: th.Tensor
+    value: th.Tensor
+    entropy: th.Tensor
+    clip_fraction: th.Tensor
+    approx_kl: th.Tensor
+
+
+def update(model: TransformerPPO) -> None:
+    """
+    Update the policy with the rollout that has been collected.
+
+    :param model: Model with a full rollout buffer
+    :raises FloatingPointError: if a gradient is not finite
+    """
+    # Switch to train mode (this affects batch norm / dropout)
+    model.policy.set_training_mode(True)
+    model._update_learning_rate(model.policy.optimizer)
+    progress = model._current_progress_remaining
+    clip_range = model.clip_range(progress)  # type: ignore[operator]
+    clip_range_vf = None if model.clip_range_vf is None else model.clip_range_vf(progress)  # type: ignore[operator]
+
+    logged: list[list[float]] = []  # losses of each minibatch
+    goes_on = True
+    for epoch in range(model.n_epochs):
+        approx_kl_divs = []
+        for batch in model.rollout_buffer.get(share("batch_size", model.batch_size)):
+            losses = _losses(model, batch, clip_range, clip_range_vf)
+            loss = losses.policy + model.ent_coef * losses.entropy + model.vf_coef * losses.value
+            logged.append([each.item() for each in losses[:-1]])
+            weight, approx_kl = _weight(batch), losses.approx_kl
+            if model.target_kl is not None:  # all ranks stop at the same minibatch
+                approx_kl = total(weight * approx_kl) / world_size()
+            approx_kl_div = approx_kl.cpu().numpy()
+            approx_kl_divs.append(approx_kl_div)
+
+            if model.target_kl is not None and approx_kl_div > 1.5 * model.target_kl:
+                goes_on = False
+                if model.verbose >= 1:
+                    print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl_div:.2f}")
+                break
+            _step(model, weight * loss)
+        model._n_updates += 1
+        if not goes_on:
+            break
+    copy_buffers_from_main(model.policy)
+    means = [np.mean(each) for each in (*zip(*logged, strict=True), approx_kl_divs)]
+    _log(model, [*means, loss.item()], clip_range, clip_range_vf)
+
+
+def _losses(
+    model: TransformerPPO, batch: MemoryRolloutBufferSamples, clip_range: float, clip_range_vf: float | None
+) -> _Losses:
+    actions = batch.actions
+    if isinstance(model.action_space, spaces.Discrete):
+        actions = actions.long().flatten()
+    values, log_prob, entropy = model.policy.evaluate_actions(batch.observations, actions)
+    values = values.flatten()
+    advantages = batch.advantages
+    if model.normalize_advantage and len(advantages) > 1:  # one advantage has no standard deviation
+        advantages = standardized(advantages)
+
+    log_ratio = log_prob - batch.old_log_prob
+    ratio = th.exp(log_ratio)
+    clipped = advantages * th.clamp(ratio, 1 - clip_range, 1 + clip_range)
+    policy_loss = -th.min(advantages * ratio, clipped).mean()
+
+    if clip_range_vf is not None:
+        values = batch.old_values + th.clamp(values - batch.old_values, -clip_range_vf, clip_range_vf)
+    with th.no_grad():
+        clip_fraction = th.mean((th.abs(ratio - 1) > clip_range).float())
+        # Schulman, http://joschu.net/blog/kl-approx.html
+        approx_kl = th.mean((th.exp(log_ratio) - 1) - log_ratio)
+    return _Losses(
+        policy_loss,
+        F.mse_loss(batch.returns, values),
+        -th.mean(-log_prob) if entropy is None else -th.mean(entropy),
+        clip_fraction,
+        approx_kl,
+    )
+
+
+def _weight(batch: MemoryRolloutBufferSamples) -> float:
+    """Return the weight of this rank in the mean over all transitions of a minibatch, 1 if all ranks have as many."""
+    n_transitions = len(batch.advantages)
+    return n_transitions * world_size() / float(total(th.tensor(n_transitions)))
+
+
+def _step(model: TransformerPPO, loss: th.Tensor) -> None:
+    """Take a step with the mean gradient of all ranks."""
+    parameters = list(model.policy.parameters())
+    model.policy.optimizer.zero_grad()
+    loss.backward()
+    average_gradients(parameters)
+    norm = th.nn.utils.clip_grad_norm_(parameters, model.max_grad_norm)
+    # Clipping by this norm would turn every weight into NaN, or every gradient into 0
+    if not th.isfinite(norm):
+        raise FloatingPointError(
+            f"non-finite gradient (its norm is {norm.item()}): the weights were not changed. Look for rewards or "
+            "observations that are too large, or lower `learning_rate` or `max_grad_norm`"
+        )
+    model.policy.optimizer.step()
+
+
+def _log(model: TransformerPPO, means: list[float], clip_range: float, clip_range_vf: float | None) -> None:
+    """Log what SB3 logs. Losses are means over the ranks."""
+    means = [np.mean(each) for each in zip(*gathered(means), strict=True)]
+    policy_loss, value_loss, entropy_loss, clip_fraction, approx_kl, loss = means
+    buffer = model.rollout_buffer
+    values, returns = (np.concatenate(gathered(each.flatten())) for each in (buffer.values, buffer.returns))
+    record = model.logger.record
+    record("train/entropy_loss", entropy_loss)
+    record("train/policy_gradient_loss", policy_loss)
+    record("train/value_loss", value_loss)
+    record("train/approx_kl", approx_kl)
+    record("train/clip_fraction", clip_fraction)
+    record("train/loss", loss)
+    record("train/explained_variance", explained_variance(values, returns))
+    if hasattr(model.policy, "log_std"):
+        record("train/std", th.exp(model.policy.log_std).mean().item())
+    record("train/n_updates", model._n_updates, exclude="tensorboard")
+    record("train/clip_range", clip_range)
+    if clip_range_vf is not None:
+        record("train/clip_range_vf", clip_range_vf)
