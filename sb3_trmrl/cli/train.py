@@ -39,6 +39,8 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, argument
         print(f"Threads of PyTorch: {n_threads} (--num-threads)")
     # Worker processes have a core each: their own threads would only compete for it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not is_main():
+        os.environ["WANDB_MODE"] = "disabled"  # for --track
     try:
         with nullcontext() if is_main() else redirect_stdout(None):
             run_script("train", rl_zoo3.train.train, script_arguments)

@@ -14,16 +14,16 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from sb3_trmrl.distributed.collectives import from_main, gathered, total, world_size
 
 
-def standardized(values: th.Tensor) -> th.Tensor:
+def standardized(values: th.Tensor, count: int) -> th.Tensor:
     """
     :param values: Advantages of this rank's part of a minibatch, (B,)
+    :param count: Number of advantages on all ranks, 2 or more
     :return: The same in units of the standard deviation from the mean, both over the parts of all ranks, as in PPO
     """
     if world_size() == 1:
         return (values - values.mean()) / (values.std() + 1e-8)
     wide = values.double()
-    count, mean = total(th.stack([th.ones_like(wide).sum(), wide.sum()]))
-    mean = mean / count
+    mean = total(wide.sum()) / count
     variance = total(((wide - mean) ** 2).sum()) / (count - 1)
     result: th.Tensor = ((wide - mean) / (variance.sqrt() + 1e-8)).to(values.dtype)
     return result

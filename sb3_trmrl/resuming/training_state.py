@@ -56,7 +56,7 @@ class TrainingState(NamedTuple):
 def take_training_state(
     model: Any, callbacks: CallbackWatch, steps_before_learn: int, threads: int, log_files: dict[str, int]
 ) -> TrainingState:
-    """Take the state of a training run, without changing anything or drawing a random number. All ranks must call it."""
+    """Take the state of a run, without changing anything or drawing a random number. To be called by all ranks."""
     own = RankState(
         last_step={name: getattr(model, name) for name in _LAST_STEP},
         memory=model.memory_state(),

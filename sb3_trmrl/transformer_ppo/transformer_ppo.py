@@ -29,7 +29,16 @@ from sb3_trmrl.common.methods import IMPLEMENTATIONS
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.distributed import start
-from sb3_trmrl.distributed.collectives import gathered, is_main, join, of_other_ranks, own_device, share, world_size
+from sb3_trmrl.distributed.collectives import (
+    from_main,
+    gathered,
+    is_main,
+    join,
+    of_other_ranks,
+    own_device,
+    share,
+    world_size,
+)
 from sb3_trmrl.distributed.statistics import SharedStatistics
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
@@ -53,11 +62,16 @@ from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated, check_finite
 from sb3_trmrl.transformer_ppo.update import update
 
 #: Attributes that are not saved in the zip
-_NOT_SAVED = ("_last_memory", "_last_resets", "_has_own_numbers", "_shared_statistics", "start_from")
+_NOT_SAVED = ("_finished", "_has_own_numbers", "_last_memory", "_last_resets", "_shared_statistics", "start_from")
 #: Entries of an info that SB3 averages over the last episodes
 _EPISODE_INFOS = ("episode", "is_success")
 
 SelfTransformerPPO = TypeVar("SelfTransformerPPO", bound="TransformerPPO")
+
+
+def _episode_infos(infos: list[dict[str, Any]], dones: np.ndarray) -> list[dict[str, Any]]:
+    """Return the entries of the infos of finished episodes that SB3 averages."""
+    return [{key: info.get(key) for key in _EPISODE_INFOS} for info, done in zip(infos, dones, strict=True) if done]
 
 
 class Resumption(Protocol):
@@ -85,7 +99,7 @@ class TransformerPPO(PPO):
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
 
     The policy acts on a window of the newest observations or, with ``memory="full"``, on all observations of the
-    episode. The rollout buffer restores exactly these memories for the update, which is SB3's ``PPO.train``. Every
+    episode. The rollout buffer restores exactly these memories for the update, which is that of SB3's PPO. Every
     observation is a token: no wrapper is needed for memory. For meta-RL, where tokens are (state, previous action,
     reward, done flag), wrap the environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
 
@@ -143,7 +157,8 @@ class TransformerPPO(PPO):
     zip_format: int = 1
     # Whether the random numbers of this rank are its own
     _has_own_numbers: bool = False
-    _shared_statistics: SharedStatistics
+    _shared_statistics: SharedStatistics | None = None
+    _finished: list[dict[str, Any]]  # what Monitor has reported of the episodes that ended during the rollout
     # Infos of the newest reset of each environment at the last step. Every reset replaces them
     _last_resets: tuple[Any, ...] | None = None
 
@@ -292,7 +307,10 @@ class TransformerPPO(PPO):
         # Callbacks run on rank 0 only, which may end training
         if not all(gathered(goes_on)):
             return False
-        self._shared_statistics.merge()
+        elsewhere = of_other_ranks(self._finished)
+        self._update_info_buffer(elsewhere, np.ones(len(elsewhere), dtype=bool))
+        if self._shared_statistics is not None:
+            self._shared_statistics.merge()
         return True
 
     def train(self) -> None:
@@ -310,8 +328,7 @@ class TransformerPPO(PPO):
         self.policy.set_training_mode(False)
 
         n_steps = 0
-        finished: list[dict[str, Any]] = []  # what Monitor reports of finished episodes
-        self._begin_rollout(rollout_buffer, callback)
+        self._begin_rollout(env, rollout_buffer, callback)
         callback.on_rollout_start()
 
         # Sample new weights for the state dependent exploration, after a checkpoint has saved the generators
@@ -355,8 +372,7 @@ class TransformerPPO(PPO):
                 return False
 
             self._update_info_buffer(infos, dones)
-            ended = [info for info, done in zip(infos, dones, strict=True) if done]
-            finished += [{key: info.get(key) for key in _EPISODE_INFOS} for info in ended]
+            self._finished += _episode_infos(infos, dones)
             n_steps += 1
 
             bootstrap_truncated(self.policy, self.gamma, rewards, dones, infos, memory)
@@ -380,8 +396,6 @@ class TransformerPPO(PPO):
             values = self.policy.predict_values(memory)
 
         rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
-        elsewhere = of_other_ranks(finished)
-        self._update_info_buffer(elsewhere, np.ones(len(elsewhere), dtype=bool))
 
         callback.update_locals(locals())
 
@@ -417,12 +431,13 @@ class TransformerPPO(PPO):
         self._last_obs = map_tokens(np.array, env.reset())
         self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
 
-    def _begin_rollout(self, rollout_buffer: MemoryRolloutBuffer, callback: BaseCallback) -> None:
+    def _begin_rollout(self, env: VecEnv, rollout_buffer: MemoryRolloutBuffer, callback: BaseCallback) -> None:
         """Continue an interrupted run, prepare the buffer, and tell callbacks that write checkpoints."""
         if self.start_from is not None:
             self.start_from.begin_rollout(self, callback)
             self.start_from = None
-            self._shared_statistics = SharedStatistics(self.env)  # those of the checkpoint
+            self._shared_statistics = SharedStatistics(env)  # those of the checkpoint
+        self._finished = []
         rollout_buffer.reset()
         self._last_memory = rollout_buffer.begin_rollout(self._last_memory)
         for each in callbacks_of(callback).values():
@@ -500,6 +515,8 @@ class TransformerPPO(PPO):
         names = ("n_envs", "n_steps", "batch_size", "n_epochs", "target_kl", "normalize_advantage")
         start.check_equal({name: getattr(self, name) for name in names})
         start.copy_from_main(self.policy, self.policy.optimizer)
+        # They differ if a callback has ended training in the middle of a rollout
+        self.num_timesteps, self._n_updates = from_main((self.num_timesteps, self._n_updates))
         if not self._has_own_numbers:
             start.seed_this_rank(self.seed, self.env)
             self._has_own_numbers = True

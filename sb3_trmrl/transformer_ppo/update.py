@@ -54,10 +54,13 @@ def update(model: TransformerPPO) -> None:
     for epoch in range(model.n_epochs):
         approx_kl_divs = []
         for batch in model.rollout_buffer.get(share("batch_size", model.batch_size)):
-            losses = _losses(model, batch, clip_range, clip_range_vf)
+            # Ranks may have parts of different sizes
+            count = int(total(th.tensor(len(batch.advantages))))
+            weight = len(batch.advantages) * world_size() / count
+            losses = _losses(model, batch, count, clip_range, clip_range_vf)
             loss = losses.policy + model.ent_coef * losses.entropy + model.vf_coef * losses.value
             logged.append([each.item() for each in losses[:-1]])
-            weight, approx_kl = _weight(batch), losses.approx_kl
+            approx_kl = losses.approx_kl
             if model.target_kl is not None:  # all ranks stop at the same minibatch
                 approx_kl = total(weight * approx_kl) / world_size()
             approx_kl_div = approx_kl.cpu().numpy()
@@ -78,16 +81,17 @@ def update(model: TransformerPPO) -> None:
 
 
 def _losses(
-    model: TransformerPPO, batch: MemoryRolloutBufferSamples, clip_range: float, clip_range_vf: float | None
+    model: TransformerPPO, batch: MemoryRolloutBufferSamples, count: int, clip_range: float, clip_range_vf: float | None
 ) -> _Losses:
+    """Compute the losses of this rank's part of a minibatch with this number of transitions."""
     actions = batch.actions
     if isinstance(model.action_space, spaces.Discrete):
         actions = actions.long().flatten()
     values, log_prob, entropy = model.policy.evaluate_actions(batch.observations, actions)
     values = values.flatten()
     advantages = batch.advantages
-    if model.normalize_advantage and len(advantages) > 1:  # one advantage has no standard deviation
-        advantages = standardized(advantages)
+    if model.normalize_advantage and count > 1:  # a single advantage has no standard deviation
+        advantages = standardized(advantages, count)
 
     log_ratio = log_prob - batch.old_log_prob
     ratio = th.exp(log_ratio)
@@ -107,12 +111,6 @@ def _losses(
         clip_fraction,
         approx_kl,
     )
-
-
-def _weight(batch: MemoryRolloutBufferSamples) -> float:
-    """Return the weight of this rank in the mean over all transitions of a minibatch, 1 if all ranks have as many."""
-    n_transitions = len(batch.advantages)
-    return n_transitions * world_size() / float(total(th.tensor(n_transitions)))
 
 
 def _step(model: TransformerPPO, loss: th.Tensor) -> None:

@@ -94,6 +94,8 @@ class TrMRLExperimentManager(ExperimentManager):
     ) -> None:
         arguments, algo, env_id = args[:3]
         kwargs["config"] = find_config(algo, env_id, kwargs.get("config"))
+        if world_size() > 1 and not issubclass(ALGOS[algo], TransformerPPO):
+            raise BadExperiment(f"argument --algo: {algo} cannot be trained by several ranks")
         join()
         kwargs["seed"] = arguments.seed = from_main(kwargs.get("seed", 0))  # rl-zoo3 may have drawn it
         super().__init__(*args, **kwargs)

@@ -60,5 +60,5 @@ def register(**manager_kwargs: Any) -> None:
         module.StoreDict = StoreValues  # type: ignore[attr-defined]
     for module in (rl_zoo3.enjoy, rl_zoo3.utils):
         module.create_test_env = _create_masked_test_env  # type: ignore[attr-defined]
-    rl_zoo3.exp_manager.make_vec_env = _make_vec_env_of_rank  # type: ignore[attr-defined]
+    rl_zoo3.exp_manager.make_vec_env = _make_vec_env_of_rank  # type: ignore[assignment, attr-defined]
     rl_zoo3.exp_manager.TrialEvalCallback = _MaskedTrialEvalCallback  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from sb3_trmrl.distributed.statistics import SharedStatistics, standardized
 from tests.helpers.agents import sampled_vec_env
 from tests.helpers.ranks import run_ranks
 
-PARTS = [np.random.default_rng(rank).normal(3.0, 2.0, size=size) for rank, size in enumerate((5, 2, 9))]
+PARTS = [np.random.default_rng(rank).normal(3.0, 2.0, size=size) for rank, size in enumerate((5, 1, 9))]
 
 
 def exchange() -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_a_share_must_be_whole(total: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 def standardize() -> th.Tensor:
     collectives.join()
-    return standardized(th.as_tensor(PARTS[collectives.rank()], dtype=th.float32))
+    return standardized(th.as_tensor(PARTS[collectives.rank()], dtype=th.float32), sum(map(len, PARTS)))
 
 
 def test_advantages_are_standardized_over_all_ranks() -> None:

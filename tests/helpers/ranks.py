@@ -14,7 +14,7 @@ import torch as th
 
 # Imports the package once, in the process from which all ranks are forked
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["sb3_trmrl", "tests.helpers.agents"])
+_CONTEXT.set_forkserver_preload(["pytest", "sb3_trmrl.cli.train", "tests.helpers.agents", "tests.helpers.resuming"])
 
 
 def free_port() -> int:

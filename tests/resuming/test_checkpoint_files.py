@@ -150,8 +150,8 @@ def test_resume_checks_path_and_env(
 
 
 def test_a_checkpoint_of_another_format_is_refused(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sb3_trmrl.resuming.checkpoint_files._FORMAT", 99)
-    with pytest.raises(ValueError, match=r"`path` must be a checkpoint of format 99, .* has format \d"):
+    monkeypatch.setattr("sb3_trmrl.resuming.checkpoint_files._READABLE", (98, 99))
+    with pytest.raises(ValueError, match=r"`path` must be a checkpoint of format 98 or 99, .* has format \d"):
         TransformerPPO.resume(checkpoints, VecNormalize(make_env()))
 
 
