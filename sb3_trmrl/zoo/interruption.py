@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_trmrl.distributed.collectives import world_size
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
 from sb3_trmrl.zoo.runs import CHECKPOINTS, Run
 
@@ -67,4 +69,8 @@ def how_to_resume(folder: str | Path, n_steps: int) -> str:
         start, command = steps_of(checkpoints[-1]), ["--resume", str(run.folder)]
     else:
         start, command = n_steps, ["--algo", run.algo, "--env", run.env_id, "-i", str(run.last_model)]
-    return f"Interrupted after {n_steps:,} steps. Resume from step {start:,} with\n  trmrl train {shlex.join(command)}"
+    launcher = "trmrl train"
+    if world_size() > 1:
+        n_local = os.environ.get("LOCAL_WORLD_SIZE", str(world_size()))
+        launcher = f"torchrun --nproc-per-node={n_local} -m sb3_trmrl train"
+    return f"Interrupted after {n_steps:,} steps. Resume from step {start:,} with\n  {launcher} {shlex.join(command)}"
