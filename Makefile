@@ -4,12 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-# Variables of `make train`, for example `make train ENV=AntDir-v0 STEPS=200000 SEED=1 ARGS="--save-freq 50000"`
+# Variables of `make train`, for example `make train ENV=AntDir-v0 STEPS=200000 SEED=1 RANKS=1 ARGS="--save-freq 50000"`
 ALGO ?= trmrl
 ENV ?= HalfCheetahVel-v0
 STEPS ?= -1
 SEED ?= 0
 ARGS ?=
+# Processes that train together: one for each physical core, and a divisor of the 10 environments of the default settings.
+# Other settings may need another number, for example RANKS=1
+CORES := $(shell lscpu -p=Core,Socket 2>/dev/null | grep -v '^\#' | sort -u | wc -l)
+RANKS ?= $(if $(filter trmrl,$(ALGO)),$(shell for n in 10 5 2; do [ $(CORES) -ge $$n ] && echo $$n && exit; done; echo 1),1)
 
 export PYTHONUNBUFFERED = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -17,8 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: help install train demo test test-slow lint type format doc bench wheel-test clean
 
 help:
-	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl ARGS=...]"
-	@echo "                 train an agent and compare it before and after training"
+	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl RANKS=$(RANKS) ARGS=...]"
+	@echo "                 train an agent with RANKS processes, and compare it before and after training"
 	@echo "make demo        show how the trained agent in docs/demo adapts: a table and pictures in the folder demo"
 	@echo "make install     install the package with all extras in $(VENV); the other targets do this too"
 	@echo "make test        run the tests; make test-slow runs those that train for minutes"
@@ -41,7 +45,8 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 train: $(STAMP)
-	$(BIN)/python -m sb3_trmrl train --algo $(ALGO) --env $(ENV) --n-timesteps $(STEPS) --seed $(SEED) --progress --report $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS-1} $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node=$(RANKS) \
+		-m sb3_trmrl train --algo $(ALGO) --env $(ENV) --n-timesteps $(STEPS) --seed $(SEED) --progress --report $(ARGS)
 
 demo: $(STAMP)
 	$(BIN)/python -m sb3_trmrl analyze online docs/demo/HalfCheetahVel-v0.safetensors --output demo

@@ -107,7 +107,8 @@ class TransformerPPO(PPO):
     :param env: The environment to learn from (if registered in Gym, can be str)
     :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
     :param n_steps: The number of steps to run for each environment per update
-    :param batch_size: Minibatch size, in transitions
+    :param batch_size: Minibatch size, in transitions. If several ranks train the model, see
+        ``docs/how-to/many-machines.md``, it is that of all ranks together
     :param n_epochs: Number of epoch when optimizing the surrogate loss
     :param gamma: Discount factor, from 0 to 1
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator, from 0 to 1
@@ -467,10 +468,11 @@ class TransformerPPO(PPO):
         use_masking: bool = True,
     ) -> SelfTransformerPPO:
         """
-        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
+        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it. Several processes
+        that have been started by ``torchrun`` train one model together; callbacks are called in the first one only.
 
-        :param total_timesteps: Number of steps in all environments together. Rollouts are always completed, which adds
-            at most one rollout
+        :param total_timesteps: Number of steps in all environments of all ranks together. Rollouts are always completed,
+            which adds at most one rollout
         :param callback: Callback or list of callbacks, called at every step; or a function of local and global
             variables, which ends training by returning False
         :param log_interval: Number of rollouts between two entries of the log, None for no entries
@@ -482,10 +484,10 @@ class TransformerPPO(PPO):
             ``action_masks()``
         :return: The model
         :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if a number is out of range, an observation or a reward is not finite, or action masks do
-            not fit the action space or allow no action
+        :raises ValueError: if a number is out of range, an observation or a reward is not finite, action masks do not fit
+            the action space or allow no action, or ranks have different arguments
         :raises FloatingPointError: if a gradient is not finite
-        :raises RuntimeError: if a worker process of an environment has ended
+        :raises RuntimeError: if a worker process of an environment, or another rank, has ended
         """
         check_arguments(locals(), LEARN_CHECKS)
         total_timesteps = int(total_timesteps)
