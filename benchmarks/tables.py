@@ -20,6 +20,7 @@ SECTIONS = (
     ("collect", "Collecting rollouts and acting", "python benchmarks/collect.py", None),
     ("storage", "Rollout storage", "python benchmarks/storage.py", None),
     ("stock", "Standard environments with default settings", "python benchmarks/stock.py", None),
+    ("ranks", "Ranks and threads", "OMP_NUM_THREADS=2 python benchmarks/ranks.py", None),
     (
         "time_to_return",
         "Wall time to -60 on HalfCheetahVel",
