@@ -16,7 +16,7 @@ _STATELESS = (CallbackList, ProgressBarCallback)
 def callbacks_of(root: BaseCallback, without: BaseCallback | None = None) -> dict[str, BaseCallback]:
     """Return a callback and all callbacks inside it by class and number, for example ``"EvalCallback 0"``."""
     found: dict[str, BaseCallback] = {}
-    for callback in _walk(root):
+    for callback in walk_callbacks(root):
         is_known = any(callback is other for other in (without, *found.values()))
         if not is_known and not isinstance(callback, _STATELESS):
             name = type(callback).__name__
@@ -24,12 +24,13 @@ def callbacks_of(root: BaseCallback, without: BaseCallback | None = None) -> dic
     return found
 
 
-def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
+def walk_callbacks(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """Yield a callback and all callbacks inside it, some of them several times."""
     yield callback
     for name, value in vars(callback).items():
         for inner in value if isinstance(value, list) else [value]:
             if name not in PROCESS_ATTRIBUTES and isinstance(inner, BaseCallback):
-                yield from _walk(inner)
+                yield from walk_callbacks(inner)
 
 
 def environments_of(callback: BaseCallback) -> dict[str, VecEnv]:

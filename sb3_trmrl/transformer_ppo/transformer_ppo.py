@@ -39,6 +39,7 @@ from sb3_trmrl.distributed.collectives import (
     share,
     world_size,
 )
+from sb3_trmrl.distributed.progress import count_all_ranks
 from sb3_trmrl.distributed.statistics import SharedStatistics
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
@@ -410,6 +411,11 @@ class TransformerPPO(PPO):
             return None
         return check_action_masks(env.env_method("action_masks"), self.action_space, env.num_envs)
 
+    def _init_callback(self, *args: Any, **kwargs: Any) -> BaseCallback:
+        callback = super()._init_callback(*args, **kwargs)
+        count_all_ranks(callback)
+        return callback
+
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         before = self._last_obs
         result = super()._setup_learn(*args, **kwargs)
@@ -468,11 +474,11 @@ class TransformerPPO(PPO):
         use_masking: bool = True,
     ) -> SelfTransformerPPO:
         """
-        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it. Several processes
-        that have been started by ``torchrun`` train one model together; callbacks are called in the first one only.
+        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it. Several
+        processes that ``torchrun`` has started train one model together; callbacks are called in the first one only.
 
-        :param total_timesteps: Number of steps in all environments of all ranks together. Rollouts are always completed,
-            which adds at most one rollout
+        :param total_timesteps: Number of steps in all environments of all ranks together. Rollouts are always
+            completed, which adds at most one rollout
         :param callback: Callback or list of callbacks, called at every step; or a function of local and global
             variables, which ends training by returning False
         :param log_interval: Number of rollouts between two entries of the log, None for no entries
@@ -484,8 +490,8 @@ class TransformerPPO(PPO):
             ``action_masks()``
         :return: The model
         :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if a number is out of range, an observation or a reward is not finite, action masks do not fit
-            the action space or allow no action, or ranks have different arguments
+        :raises ValueError: if a number is out of range, an observation or a reward is not finite, action masks do
+            not fit the action space or allow no action, or ranks have different arguments
         :raises FloatingPointError: if a gradient is not finite
         :raises RuntimeError: if a worker process of an environment, or another rank, has ended
         """

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -193,12 +193,13 @@ class Recorder(BaseCallback):
 
 def learn_with_callback(folder: str) -> dict[str, Any]:
     model = tiny_model(numbered("vector"), tensorboard_log=folder, verbose=1)
-    recorder = Recorder(last_step=100)
+    recorder, bar = Recorder(last_step=100), ProgressBarCallback()
     with redirect_stdout(StringIO()) as output:
-        model.learn(1000, callback=recorder)
+        model.learn(1000, callback=[bar, recorder])
     return {
         "steps": recorder.steps,
         "num_timesteps": model.num_timesteps,
+        "progress": getattr(bar, "pbar", None) and bar.pbar.n,
         "has_output": bool(output.getvalue()),
         "formats": len(model.logger.output_formats),
         "episodes": len(model.ep_info_buffer),
@@ -211,6 +212,7 @@ def test_rank_0_calls_back_and_logs(tmp_path: Path) -> None:
     assert first["steps"] == list(range(N_ENVS, 101, N_ENVS))
     assert second["steps"] == []
     assert (first["num_timesteps"], second["num_timesteps"]) == (100, 128)
+    assert (first["progress"], second["progress"]) == (100, None)
     assert (first["has_output"], second["has_output"]) == (True, False)
     assert (first["formats"], second["formats"]) == (2, 0)
     assert len(list(tmp_path.iterdir())) == 1

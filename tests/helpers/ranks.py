@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch as th
+from tqdm import TqdmExperimentalWarning
 
 # Imports the package once, in the process from which all ranks are forked
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -48,6 +49,7 @@ def run_ranks(function: Callable[..., Any], *args: Any, n_ranks: int = 2, timeou
 
 def _run(end: Connection, variables: dict[str, int], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     warnings.simplefilter("error")
+    warnings.simplefilter("ignore", TqdmExperimentalWarning)  # of SB3's progress bar
     os.environ.update({name: str(value) for name, value in variables.items()}, MASTER_ADDR="127.0.0.1")
     th.set_num_threads(1)
     try:
