@@ -10,10 +10,10 @@ ENV ?= HalfCheetahVel-v0
 STEPS ?= -1
 SEED ?= 0
 ARGS ?=
-# Processes that train together: one for each physical core, and a divisor of the 10 environments of the default settings.
-# Other settings may need another number, for example RANKS=1
+# Number of training processes (ranks), which must divide n_envs and batch_size: for the default settings the largest of 10, 5, 2
+# and 1 that does not exceed the number of physical cores, otherwise 1
 CORES := $(shell lscpu -p=Core,Socket 2>/dev/null | grep -v '^\#' | sort -u | wc -l)
-RANKS ?= $(if $(filter trmrl,$(ALGO)),$(shell for n in 10 5 2; do [ $(CORES) -ge $$n ] && echo $$n && exit; done; echo 1),1)
+RANKS ?= $(if $(filter trmrl-HalfCheetahVel-v0,$(ALGO)-$(ENV)),$(shell for n in 10 5 2; do [ $(CORES) -ge $$n ] && echo $$n && exit; done; echo 1),1)
 
 export PYTHONUNBUFFERED = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:
 	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl RANKS=$(RANKS) ARGS=...]"
-	@echo "                 train an agent with RANKS processes, and compare it before and after training"
+	@echo "                 train an agent with RANKS parallel processes, and compare it before and after"
 	@echo "make demo        show how the trained agent in docs/demo adapts: a table and pictures in the folder demo"
 	@echo "make install     install the package with all extras in $(VENV); the other targets do this too"
 	@echo "make test        run the tests; make test-slow runs those that train for minutes"

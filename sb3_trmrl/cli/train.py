@@ -40,7 +40,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, argument
     # Worker processes have a core each: their own threads would only compete for it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not is_main():
-        os.environ["WANDB_MODE"] = "disabled"  # for --track
+        os.environ["WANDB_MODE"] = "disabled"  # only rank 0 logs to Weights & Biases (--track)
     try:
         with nullcontext() if is_main() else redirect_stdout(None):
             run_script("train", rl_zoo3.train.train, script_arguments)

@@ -1,7 +1,7 @@
 """
 Communication between the ranks of a run, on ``torch.distributed``.
 
-Without a process group there is one rank, and every function returns what it was given.
+With a single process, nothing is communicated. If ``torchrun`` has started several, call :func:`join` first.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch.distributed as dist
 
 Value = TypeVar("Value")
 
-#: The other ranks wait while rank 0 evaluates
+#: How long a rank waits for the others. Must exceed the time of an evaluation on rank 0
 _TIMEOUT = timedelta(hours=2)
 
 
 def world_size() -> int:
     """
-    :return: Number of ranks: of the process group, or those that ``torchrun`` has announced, or 1
+    :return: Number of ranks in the process group, or the number set by ``torchrun``; 1 without either
     """
     if dist.is_available() and dist.is_initialized():
         return dist.get_world_size()
@@ -33,7 +33,7 @@ def world_size() -> int:
 
 def rank() -> int:
     """
-    :return: Number of this rank, from 0; rank 0 evaluates, logs and writes files
+    :return: Index of this rank. Rank 0 evaluates, logs and writes files
     """
     if world_size() == 1:
         return 0
@@ -50,7 +50,8 @@ def is_main() -> bool:
 def join() -> None:
     """
     Join the process group that ``torchrun`` or ``accelerate launch`` has announced in environment variables, unless
-    there is one already, as in Ray's ``TorchTrainer``. CPUs communicate through gloo and GPUs through nccl.
+    there is one already, as in Ray's ``TorchTrainer``. CPU tensors
+    and Python objects are exchanged with Gloo, CUDA tensors with NCCL.
     """
     if world_size() > 1 and not dist.is_initialized():
         dist.init_process_group(timeout=_TIMEOUT)
@@ -65,11 +66,18 @@ def _leave() -> None:
 def own_device(device: th.device | str) -> th.device | str:
     """
     :param device: Device that the user asked for
-    :return: The GPU of this rank if it is any GPU, with several ranks
+    :return: The GPU of this rank if several ranks train on GPUs, else the device unchanged; with more ranks than GPUs,
+        ``"auto"`` is the CPU
     """
-    if world_size() > 1 and str(device) in ("auto", "cuda") and th.cuda.is_available():
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % th.cuda.device_count()}"
-    return device
+    if world_size() == 1 or str(device) not in ("auto", "cuda") or not th.cuda.is_available():
+        return device
+    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if n_local > th.cuda.device_count():
+        if str(device) == "auto":
+            return "cpu"
+        raise ValueError(f"`device` must be 'cpu' for {n_local} ranks on {th.cuda.device_count()} GPU(s), got {device}")
+    th.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return f"cuda:{th.cuda.current_device()}"
 
 
 def share(name: str, total: int) -> int:
@@ -77,49 +85,49 @@ def share(name: str, total: int) -> int:
     :param name: Name of the argument, for the error
     :param total: Value for all ranks together
     :return: Value for each rank
-    :raises ValueError: if it is not a whole number
+    :raises ValueError: if the total is not a multiple of the number of ranks
     """
     each, rest = divmod(total, world_size())
     if rest or not each:
         raise ValueError(
-            f"`{name}` is the number for all ranks together and must be a multiple of their number, "
-            f"{world_size()}, got {total}"
+            f"`{name}` is the total over all ranks and must be a multiple of the number of ranks "
+            f"({world_size()}), got {total}"
         )
     return each
 
 
-def total(values: th.Tensor) -> th.Tensor:
+def all_reduce(values: th.Tensor) -> th.Tensor:
     """
     :param values: A tensor of the same shape on all ranks
-    :return: The same tensor, which now holds the sum over all ranks
+    :return: The same tensor, summed over all ranks in place
     """
     if world_size() > 1:
-        with _lost_ranks_are_named():
+        with _explained_errors():
             dist.all_reduce(values)
     return values
 
 
-def minimum(value: int) -> int:
+def all_reduce_min(value: int) -> int:
     """
     :param value: A number
     :return: The smallest of the numbers of all ranks
     """
-    return min(gathered(value))
+    return min(all_gather(value))
 
 
-def gathered(value: Value) -> list[Value]:
+def all_gather(value: Value) -> list[Value]:
     """
     :param value: An object that can be pickled
-    :return: The objects of all ranks, in their order
+    :return: The objects of all ranks, ordered by rank
     """
     values: list[Any] = [value] * world_size()
     if world_size() > 1:
-        with _lost_ranks_are_named():
+        with _explained_errors():
             dist.all_gather_object(values, value)
     return values
 
 
-def from_main(value: Value) -> Value:
+def broadcast(value: Value) -> Value:
     """
     :param value: An object that can be pickled; only that of rank 0 matters
     :return: The object of rank 0
@@ -127,32 +135,32 @@ def from_main(value: Value) -> Value:
     if world_size() == 1:
         return value
     values = [value]
-    with _lost_ranks_are_named():
+    with _explained_errors():
         dist.broadcast_object_list(values)
     return values[0]
 
 
-def of_other_ranks(values: list[Value]) -> list[Value]:
+def gather_from_others(values: list[Value]) -> list[Value]:
     """
     :param values: Objects that can be pickled
-    :return: Those of all other ranks
+    :return: The objects of all other ranks, in one list
     """
-    lists = gathered(values)
+    lists = all_gather(values)
     return [value for number, each in enumerate(lists) if number != rank() for value in each]
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Return once all ranks have called this function."""
-    gathered(None)
+    all_gather(None)
 
 
 @contextmanager
-def _lost_ranks_are_named() -> Iterator[None]:
-    """Say that another rank has ended where torch.distributed reports a closed connection."""
+def _explained_errors() -> Iterator[None]:
+    """Explain errors of torch.distributed, which usually mean that another rank has ended."""
     try:
         yield
     except RuntimeError as error:
         raise RuntimeError(
-            f"rank {rank()} of {world_size()} has lost the connection to another rank, which has probably ended with "
-            f"an error of its own ({str(error).splitlines()[0]})"
+            f"rank {rank()} of {world_size()} could not communicate with the other ranks. One of them has probably "
+            f"failed: see its error message ({str(error).splitlines()[0]})"
         ) from error

@@ -8,7 +8,7 @@ from sb3_trmrl.distributed.collectives import world_size
 
 def count_all_ranks(root: BaseCallback) -> None:
     """
-    Let progress bars advance by the steps of all ranks instead of those of rank 0.
+    Make progress bars count the steps of all ranks.
 
     :param root: Callback of rank 0, which may contain progress bars
     """

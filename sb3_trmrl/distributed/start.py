@@ -1,4 +1,4 @@
-"""The beginning of training: all ranks have the same model, and each has random numbers of its own."""
+"""Synchronisation before training: ranks get the same weights and different seeds."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from sb3_trmrl.distributed.collectives import from_main, gathered, rank
+from sb3_trmrl.distributed.collectives import all_gather, broadcast, rank
 
 
 def check_equal(values: Mapping[str, Any]) -> None:
     """
     :param values: Arguments, by name
-    :raises ValueError: if a rank has another value
+    :raises ValueError: if the ranks have different values
     """
-    of_ranks = gathered(dict(values))
+    values_by_rank = all_gather(dict(values))
     for name in values:
-        found = [each[name] for each in of_ranks]
+        found = [each[name] for each in values_by_rank]
         if any(value != found[0] for value in found):
             raise ValueError(f"`{name}` must be the same on all ranks, got {', '.join(map(str, found))}")
 
@@ -34,30 +34,30 @@ def copy_from_main(policy: nn.Module, optimizer: th.optim.Optimizer) -> None:
     :param optimizer: Its optimizer
     """
     on_cpu = {name: tensor.cpu() for name, tensor in policy.state_dict().items()}
-    weights, optimizer_state = from_main((on_cpu, optimizer.state_dict()))
+    weights, optimizer_state = broadcast((on_cpu, optimizer.state_dict()))
     policy.load_state_dict(weights)
     optimizer.load_state_dict(optimizer_state)
 
 
 def copy_buffers_from_main(policy: nn.Module) -> None:
     """
-    Replace what a policy has besides parameters, for example the statistics of batch normalization.
+    Copy the policy's buffers from rank 0, for example the running statistics of batch normalization.
 
     :param policy: The policy
     """
     persistent = policy.state_dict().keys()
     buffers = {name: buffer for name, buffer in policy.named_buffers() if name in persistent}
     if buffers:
-        for name, buffer in from_main({name: buffer.cpu() for name, buffer in buffers.items()}).items():
+        for name, buffer in broadcast({name: buffer.cpu() for name, buffer in buffers.items()}).items():
             buffers[name].copy_(buffer)
 
 
 def seed_this_rank(seed: int | None, env: VecEnv) -> None:
     """
-    Give this rank random numbers that no other rank has. Rank 0 keeps those of a run with one process.
+    Seed this rank differently from the others. Rank 0 keeps its seed, as in a run with one process.
 
     :param seed: Seed of the model, with which all ranks have drawn the same weights, or None
-    :param env: The training environment. If its next reset has seeds, they become those of this rank
+    :param env: The training environment. Seeds that are pending for its next reset are replaced
     """
     if rank() == 0:
         return
@@ -68,5 +68,5 @@ def seed_this_rank(seed: int | None, env: VecEnv) -> None:
 
 
 def _seed_of_rank(seed: int) -> int:
-    # Not the seed plus the rank: environments have consecutive seeds, which the next rank would repeat
+    # Seed + rank would not do: environment i has seed + i, so ranks would share seeds
     return int(np.random.SeedSequence(seed, spawn_key=(rank(),)).generate_state(1)[0])

@@ -11,35 +11,35 @@ import torch as th
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
-from sb3_trmrl.distributed.collectives import from_main, gathered, total, world_size
+from sb3_trmrl.distributed.collectives import all_gather, all_reduce, broadcast, world_size
 
 
 def standardized(values: th.Tensor, count: int) -> th.Tensor:
     """
     :param values: Advantages of this rank's part of a minibatch, (B,)
-    :param count: Number of advantages on all ranks, 2 or more
-    :return: The same in units of the standard deviation from the mean, both over the parts of all ranks, as in PPO
+    :param count: Size of the minibatch on all ranks together, at least 2
+    :return: Advantages normalized by the mean and standard deviation of the whole minibatch
     """
     if world_size() == 1:
         return (values - values.mean()) / (values.std() + 1e-8)
     wide = values.double()
-    mean = total(wide.sum()) / count
-    variance = total(((wide - mean) ** 2).sum()) / (count - 1)
+    mean = all_reduce(wide.sum()) / count
+    variance = all_reduce(((wide - mean) ** 2).sum()) / (count - 1)
     result: th.Tensor = ((wide - mean) / (variance.sqrt() + 1e-8)).to(values.dtype)
     return result
 
 
 class SharedStatistics:
     """
-    Keeps the running statistics of ``VecNormalize`` the same on all ranks: each rank adds what it sees during a
-    rollout, and :meth:`merge` adds what the others have seen.
+    Keeps the running statistics of ``VecNormalize`` the same on all ranks. During a rollout, each rank updates its own
+    copy; :meth:`merge` then combines them.
 
-    :param env: The training environment. Its statistics become those of rank 0
+    :param env: The training environment. Its statistics are replaced by those of rank 0
     """
 
     def __init__(self, env: VecEnv) -> None:
         self._statistics = list(_running_statistics(env))
-        for own, main in zip(self._statistics, from_main(self._statistics), strict=True):
+        for own, main in zip(self._statistics, broadcast(self._statistics), strict=True):
             vars(own).update(vars(main))
         self._before = copy.deepcopy(self._statistics)
 
@@ -48,8 +48,8 @@ class SharedStatistics:
         if not self._statistics or world_size() == 1:
             return
         seen = [_difference(now, before) for now, before in zip(self._statistics, self._before, strict=True)]
-        for of_ranks in gathered(seen):
-            for merged, moments in zip(self._before, of_ranks, strict=True):
+        for seen_by_rank in all_gather(seen):
+            for merged, moments in zip(self._before, seen_by_rank, strict=True):
                 if moments[2] > 0:
                     merged.update_from_moments(*moments)
         for own, merged in zip(self._statistics, self._before, strict=True):
@@ -60,9 +60,9 @@ def _running_statistics(env: VecEnv) -> Iterator[RunningMeanStd]:
     """Yield the statistics of each VecNormalize around an environment."""
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecNormalize):
-            # Not by getattr, which would look in the wrappers inside
-            of_observations: Any = vars(env).get("obs_rms", {})
-            yield from of_observations.values() if isinstance(of_observations, dict) else [of_observations]
+            # `getattr` would also find the attributes of inner wrappers
+            obs_rms: Any = vars(env).get("obs_rms", {})
+            yield from obs_rms.values() if isinstance(obs_rms, dict) else [obs_rms]
             yield env.ret_rms
         env = env.venv
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_trmrl.distributed.collectives import minimum
+from sb3_trmrl.distributed.collectives import all_reduce_min
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.full_memory import FullMemory, KeyValueCache
@@ -96,8 +96,8 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         sizes = (ends - starts)[order]
         batches = ((np.cumsum(sizes) - sizes / 2) * n_batches / len(begins)).astype(int)
         _, batches = np.unique(batches, return_inverse=True)
-        # All ranks draw as many: neighbours are merged where there are more
-        n_drawn, n_batches = batches[-1] + 1, minimum(batches[-1] + 1)
+        # All ranks must draw the same number of minibatches: ranks with more merge adjacent ones
+        n_drawn, n_batches = batches[-1] + 1, all_reduce_min(batches[-1] + 1)
         batches = batches * n_batches // n_drawn
         for batch in range(n_batches):
             drawn = batches == batch

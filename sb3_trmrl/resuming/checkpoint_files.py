@@ -24,7 +24,7 @@ from sb3_trmrl.resuming.training_state import TrainingState
 _STATE = "training_state.pkl"
 #: Increased whenever older versions of the package could not read what newer ones write
 _FORMAT = 3
-#: Formats that this version reads: 2 has no state of other ranks
+#: Readable formats. Format 2 stores only one rank
 _READABLE = (2, 3)
 _NAME = re.compile(r"checkpoint_(\d+)_steps\.zip")
 
@@ -42,7 +42,7 @@ def steps_of(checkpoint: Path) -> int:
 
 
 def checkpoint_path(folder: Path, model: BaseAlgorithm) -> Path:
-    """Return the path of the checkpoint that is to be written now."""
+    """Return the path of the next checkpoint."""
     return folder / f"checkpoint_{model.num_timesteps}_steps.zip"
 
 

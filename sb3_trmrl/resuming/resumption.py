@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.checks import check_instance
-from sb3_trmrl.distributed.collectives import is_main, rank, wait_for_all, world_size
+from sb3_trmrl.distributed.collectives import barrier, is_main, rank, world_size
 from sb3_trmrl.resuming.callback_state import set_callback_state
 from sb3_trmrl.resuming.checkpoint_files import find_checkpoint, read_training_state
 from sb3_trmrl.resuming.training_state import RankState, platform_of
@@ -69,14 +69,14 @@ class Resumption:
         if is_main():
             set_callback_state(callback, state.callbacks)
         if 1 + len(state.other_ranks) == world_size():
-            self._continue_rank(model, state.of_rank(rank()))
+            self._continue_rank(model, state.rank_state(rank()))
         else:
             self._begin_trials(model)
-        wait_for_all()  # before other ranks add lines to the log files
+        barrier()  # no rank may append to the log files before they are truncated
 
     @staticmethod
     def _continue_rank(model: Any, state: RankState) -> None:
-        """Restore what this rank had of its own."""
+        """Restore the state of this rank."""
         for name, value in state.last_step.items():
             setattr(model, name, value)
         if not set_vec_env_state(model.env, state.env):
@@ -91,16 +91,16 @@ class Resumption:
         model.load_memory_state(state.memory)
 
     def _begin_trials(self, model: Any) -> None:
-        """Begin new episodes, as the environments are divided among another number of ranks."""
+        """Start new episodes, because the environments are now divided differently."""
         n_ranks = 1 + len(self.state.other_ranks)
         warnings.warn(
-            f"the interrupted run had {n_ranks} rank{'s' * (n_ranks > 1)}, this one has {world_size()}: new episodes "
-            "begin, and from here on the run differs from one without interruption",
+            f"the interrupted run had {n_ranks} rank{'s' * (n_ranks > 1)}, this one has {world_size()}: training "
+            "continues with new episodes, so the result will differ from that of an uninterrupted run",
             UserWarning,
             stacklevel=3,
         )
         set_statistics(model.env, self.state.env)
-        # Numbers that the interrupted run has not drawn
+        # A seed that the interrupted run did not use
         seed = np.random.SeedSequence(int(model.num_timesteps), spawn_key=(rank(),)).generate_state(1)[0]
         set_random_seed(int(seed))
         model.env.seed(int(seed))

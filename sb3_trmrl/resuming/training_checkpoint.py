@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trmrl.common.atomic_file import remove_unfinished
 from sb3_trmrl.common.checks import check_instance, check_path, check_positive_int
-from sb3_trmrl.distributed.collectives import is_main, wait_for_all
+from sb3_trmrl.distributed.collectives import is_main
 from sb3_trmrl.resuming.callback_state import CallbackWatch
 from sb3_trmrl.resuming.checkpoint_files import checkpoint_path, checkpoints_in, steps_of, write_checkpoint
 from sb3_trmrl.resuming.training_state import take_training_state
@@ -122,7 +122,7 @@ class TrainingCheckpoint(BaseCallback):
 
     def write(self) -> Path:
         """
-        Write a checkpoint. Only to be called at the beginning of a rollout, by all ranks.
+        Write a checkpoint. Must be called by all ranks, at the beginning of a rollout.
 
         :return: The file
         :raises OSError: if it cannot be written; older checkpoints are left unchanged
@@ -136,7 +136,6 @@ class TrainingCheckpoint(BaseCallback):
             if self.verbose:
                 print(f"Checkpoint: {path}")
             self._remove_old()
-        wait_for_all()  # the others would add lines to the log files
         return path
 
     def _remove_old(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch as th
 
 from sb3_trmrl.common.versions import versions_of
-from sb3_trmrl.distributed.collectives import gathered
+from sb3_trmrl.distributed.collectives import all_gather
 from sb3_trmrl.resuming.callback_state import CallbackWatch
 from sb3_trmrl.resuming.vec_env_state import vec_env_state
 
@@ -24,7 +24,7 @@ _PENDING_LOGS = ("name_to_value", "name_to_count", "name_to_excluded")
 
 
 class RankState(NamedTuple):
-    """The part of the state that each rank has of its own."""
+    """State that differs between ranks."""
 
     last_step: dict[str, Any]
     memory: dict[str, Any]
@@ -44,10 +44,10 @@ class TrainingState(NamedTuple):
     logs: dict[str, Any]  # values that have not been written yet, and the name of TensorBoard's folder
     generators: dict[str, Any]  # random generators of Python, NumPy and PyTorch
     log_files: dict[str, int]  # bytes of files that grow line by line, by path relative to the folder of the checkpoint
-    other_ranks: tuple[RankState, ...] = ()  # of rank 1 and following, if several ranks train the model
+    other_ranks: tuple[RankState, ...] = ()  # states of ranks 1, 2, ...
 
-    def of_rank(self, rank: int) -> RankState:
-        """Return what belongs to one rank."""
+    def rank_state(self, rank: int) -> RankState:
+        """Return the state of one rank."""
         if rank:
             return self.other_ranks[rank - 1]
         return RankState(self.last_step, self.memory, self.env, self.generators)
@@ -56,14 +56,14 @@ class TrainingState(NamedTuple):
 def take_training_state(
     model: Any, callbacks: CallbackWatch, steps_before_learn: int, threads: int, log_files: dict[str, int]
 ) -> TrainingState:
-    """Take the state of a run, without changing anything or drawing a random number. To be called by all ranks."""
+    """Return the state of a run, without changing it or drawing random numbers. Must be called by all ranks."""
     own = RankState(
         last_step={name: getattr(model, name) for name in _LAST_STEP},
         memory=model.memory_state(),
         env=vec_env_state(model.env),
         generators=_generator_states(),
     )
-    _, *others = gathered(own)
+    _, *others = all_gather(own)
     folder = model.logger.get_dir()
     pending = {name: dict(getattr(model.logger, name)) for name in _PENDING_LOGS}
     return TrainingState(

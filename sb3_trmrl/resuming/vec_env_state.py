@@ -103,7 +103,7 @@ def set_vec_env_state(env: VecEnv, state: dict[str, Any]) -> bool:
 
 
 def set_statistics(env: VecEnv, state: dict[str, Any]) -> None:
-    """Restore only the statistics of VecNormalize, which do not belong to single environments."""
+    """Restore only the statistics of VecNormalize, which all environments share."""
     for wrapper, attributes in zip(_layers(env)[:-1], state["wrappers"], strict=True):
         if isinstance(wrapper, VecNormalize):
             set_plain_state(wrapper, {name: attributes[name] for name in _STATISTICS if name in attributes})

@@ -30,11 +30,11 @@ from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.distributed import start
 from sb3_trmrl.distributed.collectives import (
-    from_main,
-    gathered,
+    all_gather,
+    broadcast,
+    gather_from_others,
     is_main,
     join,
-    of_other_ranks,
     own_device,
     share,
     world_size,
@@ -100,7 +100,7 @@ class TransformerPPO(PPO):
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
 
     The policy acts on a window of the newest observations or, with ``memory="full"``, on all observations of the
-    episode. The rollout buffer restores exactly these memories for the update, which is that of SB3's PPO. Every
+    episode. The rollout buffer restores exactly these memories. The update is that of SB3's PPO. Every
     observation is a token: no wrapper is needed for memory. For meta-RL, where tokens are (state, previous action,
     reward, done flag), wrap the environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
 
@@ -108,8 +108,7 @@ class TransformerPPO(PPO):
     :param env: The environment to learn from (if registered in Gym, can be str)
     :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
     :param n_steps: The number of steps to run for each environment per update
-    :param batch_size: Minibatch size, in transitions. If several ranks train the model, see
-        ``docs/how-to/many-machines.md``, it is that of all ranks together
+    :param batch_size: Minibatch size, in transitions. With several ranks, the total over all ranks
     :param n_epochs: Number of epoch when optimizing the surrogate loss
     :param gamma: Discount factor, from 0 to 1
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator, from 0 to 1
@@ -157,10 +156,10 @@ class TransformerPPO(PPO):
     uses_action_masks: bool = False
     # Of the zip that is being loaded: a zip without a number has format 1
     zip_format: int = 1
-    # Whether the random numbers of this rank are its own
+    # Whether this rank has already been seeded differently from the others
     _has_own_numbers: bool = False
     _shared_statistics: SharedStatistics | None = None
-    _finished: list[dict[str, Any]]  # what Monitor has reported of the episodes that ended during the rollout
+    _finished: list[dict[str, Any]]  # statistics of the episodes that ended during this rollout
     # Infos of the newest reset of each environment at the last step. Every reset replaces them
     _last_resets: tuple[Any, ...] | None = None
 
@@ -199,7 +198,7 @@ class TransformerPPO(PPO):
         self._check_policy_and_env(policy, env)
         if normalize_advantage:
             check_batch_size(batch_size)
-        # SB3 compares it with the rollout of this rank
+        # SB3 checks it against the size of this rank's rollout
         own_batch_size = share("batch_size", batch_size) if _init_setup_model else batch_size
         super().__init__(
             policy,
@@ -305,18 +304,18 @@ class TransformerPPO(PPO):
         :raises ValueError: if an observation or a reward is not finite
         """
         with one_thread_beside_workers(env):
-            goes_on = self._collect(env, callback, rollout_buffer, n_rollout_steps)
-        # Callbacks run on rank 0 only, which may end training
-        if not all(gathered(goes_on)):
+            continue_training = self._collect(env, callback, rollout_buffer, n_rollout_steps)
+        # Only rank 0 runs callbacks. If one of them ends training, all ranks stop
+        if not all(all_gather(continue_training)):
             return False
-        elsewhere = of_other_ranks(self._finished)
+        elsewhere = gather_from_others(self._finished)
         self._update_info_buffer(elsewhere, np.ones(len(elsewhere), dtype=bool))
         if self._shared_statistics is not None:
             self._shared_statistics.merge()
         return True
 
     def train(self) -> None:
-        """Update policy using the currently gathered rollout buffer, or those of all ranks."""
+        """Update the policy with the rollout buffers of all ranks."""
         update(self)
 
     def _collect(
@@ -474,11 +473,12 @@ class TransformerPPO(PPO):
         use_masking: bool = True,
     ) -> SelfTransformerPPO:
         """
-        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it. Several
-        processes that ``torchrun`` has started train one model together; callbacks are called in the first one only.
+        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
+        Processes started by ``torchrun`` train one model together. Callbacks run on rank 0 only, except
+        :class:`~sb3_trmrl.TrainingCheckpoint`.
 
-        :param total_timesteps: Number of steps in all environments of all ranks together. Rollouts are always
-            completed, which adds at most one rollout
+        :param total_timesteps: Total number of steps over all environments and ranks. Rollouts are always completed,
+            which adds at most one rollout
         :param callback: Callback or list of callbacks, called at every step; or a function of local and global
             variables, which ends training by returning False
         :param log_interval: Number of rollouts between two entries of the log, None for no entries
@@ -502,7 +502,7 @@ class TransformerPPO(PPO):
             reset_num_timesteps = False
         with watched_workers(self._environments(callback)):
             self.uses_action_masks = use_masking and self.env is not None and is_masking_supported(self.env)
-            callback = self._join_ranks(callback)
+            callback = self._join_ranks(callback, total_timesteps)
             return super().learn(
                 total_timesteps=total_timesteps,
                 callback=callback,
@@ -512,19 +512,23 @@ class TransformerPPO(PPO):
                 progress_bar=progress_bar and is_main(),
             )
 
-    def _join_ranks(self, callback: MaybeCallback) -> MaybeCallback:
+    def _join_ranks(self, callback: MaybeCallback, total_timesteps: int) -> MaybeCallback:
         """Make the model the same on all ranks, and return the callbacks that run on this one."""
         join()
         assert self.env is not None
-        share("batch_size", self.batch_size)  # again, as load() bypasses the constructor
+        share("batch_size", self.batch_size)  # load() skips the check in the constructor
         self._shared_statistics = SharedStatistics(self.env)
         if world_size() == 1:
             return callback
         names = ("n_envs", "n_steps", "batch_size", "n_epochs", "target_kl", "normalize_advantage")
-        start.check_equal({name: getattr(self, name) for name in names})
+        own: dict[str, Any] = {name: getattr(self, name) for name in names}
+        own |= {"total_timesteps": total_timesteps, "learning_rate": self.lr_schedule(1.0)}
+        if self.start_from is not None:  # each rank has read a checkpoint
+            own["num_timesteps"] = self.num_timesteps
+        start.check_equal(own)
         start.copy_from_main(self.policy, self.policy.optimizer)
         # They differ if a callback has ended training in the middle of a rollout
-        self.num_timesteps, self._n_updates = from_main((self.num_timesteps, self._n_updates))
+        self.num_timesteps, self._n_updates = broadcast((self.num_timesteps, self._n_updates))
         if not self._has_own_numbers:
             start.seed_this_rank(self.seed, self.env)
             self._has_own_numbers = True

@@ -1,8 +1,8 @@
 """
-The update of PPO by all ranks together.
+PPO's update, over all ranks.
 
-With one rank it computes what ``PPO.train`` of SB3 does, bit for bit. That method cannot be inherited: between ranks,
-advantages, the mean of the gradients and the KL divergence have to be exchanged in the middle of it.
+With one rank, it equals SB3's ``PPO.train`` bit for bit. ``PPO.train`` cannot be reused, because ranks exchange
+advantages, gradients and the KL divergence within each minibatch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.utils import explained_variance
 
-from sb3_trmrl.distributed.collectives import gathered, share, total, world_size
+from sb3_trmrl.distributed.collectives import all_gather, all_reduce, share, world_size
 from sb3_trmrl.distributed.gradients import average_gradients
 from sb3_trmrl.distributed.start import copy_buffers_from_main
 from sb3_trmrl.distributed.statistics import standardized
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class _Losses(NamedTuple):
-    """Losses of a minibatch, and what is logged of it. Means over the part of this rank."""
+    """Losses and logged values of a minibatch, averaged over the transitions of this rank."""
 
     policy: th.Tensor
     value: th.Tensor
@@ -50,30 +50,30 @@ def update(model: TransformerPPO) -> None:
     clip_range_vf = None if model.clip_range_vf is None else model.clip_range_vf(progress)  # type: ignore[operator]
 
     logged: list[list[float]] = []  # losses of each minibatch
-    goes_on = True
+    continue_training = True
     for epoch in range(model.n_epochs):
         approx_kl_divs = []
         for batch in model.rollout_buffer.get(share("batch_size", model.batch_size)):
-            # Ranks may have parts of different sizes
-            count = int(total(th.tensor(len(batch.advantages))))
+            # The parts of the ranks may differ in size, so each is weighted by its size
+            count = int(all_reduce(th.tensor(len(batch.advantages), device=model.device)))
             weight = len(batch.advantages) * world_size() / count
             losses = _losses(model, batch, count, clip_range, clip_range_vf)
             loss = losses.policy + model.ent_coef * losses.entropy + model.vf_coef * losses.value
             logged.append([each.item() for each in losses[:-1]])
             approx_kl = losses.approx_kl
             if model.target_kl is not None:  # all ranks stop at the same minibatch
-                approx_kl = total(weight * approx_kl) / world_size()
+                approx_kl = all_reduce(weight * approx_kl) / world_size()
             approx_kl_div = approx_kl.cpu().numpy()
             approx_kl_divs.append(approx_kl_div)
 
             if model.target_kl is not None and approx_kl_div > 1.5 * model.target_kl:
-                goes_on = False
+                continue_training = False
                 if model.verbose >= 1:
                     print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl_div:.2f}")
                 break
             _step(model, weight * loss)
         model._n_updates += 1
-        if not goes_on:
+        if not continue_training:
             break
     copy_buffers_from_main(model.policy)
     means = [np.mean(each) for each in (*zip(*logged, strict=True), approx_kl_divs)]
@@ -83,7 +83,7 @@ def update(model: TransformerPPO) -> None:
 def _losses(
     model: TransformerPPO, batch: MemoryRolloutBufferSamples, count: int, clip_range: float, clip_range_vf: float | None
 ) -> _Losses:
-    """Compute the losses of this rank's part of a minibatch with this number of transitions."""
+    """Compute the losses of this rank's part of a minibatch; ``count`` is the size of the whole minibatch."""
     actions = batch.actions
     if isinstance(model.action_space, spaces.Discrete):
         actions = actions.long().flatten()
@@ -114,13 +114,13 @@ def _losses(
 
 
 def _step(model: TransformerPPO, loss: th.Tensor) -> None:
-    """Take a step with the mean gradient of all ranks."""
+    """Take an optimizer step with the gradient averaged over all ranks."""
     parameters = list(model.policy.parameters())
     model.policy.optimizer.zero_grad()
     loss.backward()
     average_gradients(parameters)
     norm = th.nn.utils.clip_grad_norm_(parameters, model.max_grad_norm)
-    # Clipping by this norm would turn every weight into NaN, or every gradient into 0
+    # Clipping by a non-finite norm would turn gradients into NaN or 0
     if not th.isfinite(norm):
         raise FloatingPointError(
             f"non-finite gradient (its norm is {norm.item()}): the weights were not changed. Look for rewards or "
@@ -130,11 +130,11 @@ def _step(model: TransformerPPO, loss: th.Tensor) -> None:
 
 
 def _log(model: TransformerPPO, means: list[float], clip_range: float, clip_range_vf: float | None) -> None:
-    """Log what SB3 logs. Losses are means over the ranks."""
-    means = [np.mean(each) for each in zip(*gathered(means), strict=True)]
+    """Log the same keys as SB3. Losses are averaged over ranks."""
+    means = [np.mean(each) for each in zip(*all_gather(means), strict=True)]
     policy_loss, value_loss, entropy_loss, clip_fraction, approx_kl, loss = means
     buffer = model.rollout_buffer
-    values, returns = (np.concatenate(gathered(each.flatten())) for each in (buffer.values, buffer.returns))
+    values, returns = (np.concatenate(all_gather(each.flatten())) for each in (buffer.values, buffer.returns))
     record = model.logger.record
     record("train/entropy_loss", entropy_loss)
     record("train/policy_gradient_loss", policy_loss)

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int, check_whole_number
-from sb3_trmrl.distributed.collectives import from_main, is_main, join, share, world_size
+from sb3_trmrl.distributed.collectives import broadcast, is_main, join, share, world_size
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.resuming import TrainingCheckpoint
 from sb3_trmrl.transformer_ppo import TransformerPPO
@@ -78,7 +78,8 @@ class TrMRLExperimentManager(ExperimentManager):
     * evaluations and training returns are also logged for each episode of a trial
     * ``-i`` continues with the run's own hyperparameters and step count
     * a run that another process is training is not resumed
-    * with several ranks, each has its share of the environments, and rank 0 evaluates and writes files
+    * with several ranks, each steps its share of the environments and writes their monitor.csv; rank 0 evaluates and
+      writes all other files
     * TransformerPPO writes checkpoints, from which an interrupted run is resumed exactly
     * Ctrl-C and SIGTERM print the command that resumes the run
     """
@@ -97,7 +98,7 @@ class TrMRLExperimentManager(ExperimentManager):
         if world_size() > 1 and not issubclass(ALGOS[algo], TransformerPPO):
             raise BadExperiment(f"argument --algo: {algo} cannot be trained by several ranks")
         join()
-        kwargs["seed"] = arguments.seed = from_main(kwargs.get("seed", 0))  # rl-zoo3 may have drawn it
+        kwargs["seed"] = arguments.seed = broadcast(kwargs.get("seed", 0))  # rl-zoo3 draws one on each rank
         super().__init__(*args, **kwargs)
         self.report = report
         self.checkpoint_freq = checkpoint_freq if issubclass(ALGOS[algo], TransformerPPO) else 0
@@ -118,8 +119,8 @@ class TrMRLExperimentManager(ExperimentManager):
         if self.optimize_hyperparameters:
             if world_size() > 1:
                 raise BadExperiment(
-                    "argument --optimize-hyperparameters: not with several ranks. Start one process for each core, "
-                    "with the same --storage and --study-name"
+                    "argument --optimize-hyperparameters: a search cannot use several ranks. Instead, start one "
+                    "process per core with the same --storage and --study-name"
                 )
             # Outside the folder of runs, where enjoy would take it for the newest run
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
@@ -145,7 +146,7 @@ class TrMRLExperimentManager(ExperimentManager):
         if self.resume is not None:
             return
         if not is_main():
-            self.save_path = from_main("")
+            self.save_path = broadcast("")
             self.params_path = f"{self.save_path}/{self.env_name}"
             return
         # Runs that start at the same time have all found the same number free
@@ -160,7 +161,7 @@ class TrMRLExperimentManager(ExperimentManager):
                 self.save_path = os.path.join(folder, f"{name}_{get_latest_run_id(folder, name) + 1}")
         self.params_path = f"{self.save_path}/{name}"
         super().create_log_folder()  # type: ignore[no-untyped-call]
-        from_main(self.save_path)
+        broadcast(self.save_path)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.resume is not None or self.continue_training:

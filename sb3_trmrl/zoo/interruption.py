@@ -71,6 +71,7 @@ def how_to_resume(folder: str | Path, n_steps: int) -> str:
         start, command = n_steps, ["--algo", run.algo, "--env", run.env_id, "-i", str(run.last_model)]
     launcher = "trmrl train"
     if world_size() > 1:
-        n_local = os.environ.get("LOCAL_WORLD_SIZE", str(world_size()))
-        launcher = f"torchrun --nproc-per-node={n_local} -m sb3_trmrl train"
+        one_machine = os.environ.get("LOCAL_WORLD_SIZE") == str(world_size())
+        options = f"--standalone --nproc-per-node={world_size()}" if one_machine else "(the same options)"
+        launcher = f"torchrun {options} -m sb3_trmrl train"
     return f"Interrupted after {n_steps:,} steps. Resume from step {start:,} with\n  {launcher} {shlex.join(command)}"

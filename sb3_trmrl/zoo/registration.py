@@ -40,7 +40,7 @@ def _create_masked_test_env(*args: Any, **kwargs: Any) -> VecEnv:
 
 
 def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, **kwargs: Any) -> VecEnv:
-    """Number the environments of all ranks, so that each has a monitor.csv of its own."""
+    """Number the environments across ranks, so that their monitor files do not collide."""
     return make_vec_env(env_id, n_envs, start_index=rank() * n_envs, **kwargs)
 
 

@@ -27,11 +27,11 @@ def exchange() -> dict[str, Any]:
         "rank": rank,
         "world_size": collectives.world_size(),
         "share": collectives.share("batch_size", 12),
-        "total": collectives.total(th.tensor([1.0, rank])).tolist(),
-        "minimum": collectives.minimum(7 - rank),
-        "gathered": collectives.gathered({"rank": rank}),
-        "from_main": collectives.from_main(f"of rank {rank}"),
-        "others": collectives.of_other_ranks([rank] * rank),
+        "total": collectives.all_reduce(th.tensor([1.0, rank])).tolist(),
+        "minimum": collectives.all_reduce_min(7 - rank),
+        "gathered": collectives.all_gather({"rank": rank}),
+        "from_main": collectives.broadcast(f"of rank {rank}"),
+        "others": collectives.gather_from_others([rank] * rank),
     }
 
 
@@ -51,15 +51,15 @@ def test_values_of_all_ranks() -> None:
 
 def test_one_process_is_the_only_rank() -> None:
     assert (collectives.rank(), collectives.world_size(), collectives.is_main()) == (0, 1, True)
-    assert collectives.gathered("value") == ["value"]
-    assert collectives.of_other_ranks(["value"]) == []
+    assert collectives.all_gather("value") == ["value"]
+    assert collectives.gather_from_others(["value"]) == []
     assert collectives.share("batch_size", 7) == 7
 
 
 @pytest.mark.parametrize("total", [10, 2])
 def test_a_share_must_be_whole(total: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(ValueError, match=rf"`n_envs` .* must be a multiple of their number, 4, got {total}"):
+    with pytest.raises(ValueError, match=rf"`n_envs` .* must be a multiple of the number of ranks \(4\), got {total}"):
         collectives.share("n_envs", total)
 
 

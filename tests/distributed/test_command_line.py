@@ -56,9 +56,9 @@ def test_ranks_share_one_run(tmp_path: Path) -> None:
 #: Options of commands that must be refused, and what the error says
 WRONG: list[tuple[list[str], str]] = [
     (["--algo", "ppo"], "argument --algo: ppo cannot be trained by several ranks"),
-    (["-optimize", "--n-trials", "1"], "argument --optimize-hyperparameters: not with several ranks"),
-    (["-params", "n_envs:3"], "`n_envs` is the number for all ranks together"),
-    (["-params", *TINY, "batch_size:5"], "`batch_size` is the number for all ranks together"),
+    (["-optimize", "--n-trials", "1"], "argument --optimize-hyperparameters: a search cannot use several ranks"),
+    (["-params", "n_envs:3"], "`n_envs` is the total over all ranks"),
+    (["-params", *TINY, "batch_size:5"], "`batch_size` is the total over all ranks"),
 ]
 
 

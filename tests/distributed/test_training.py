@@ -234,7 +234,12 @@ def test_ranks_continue_after_a_callback_has_ended_training() -> None:
     assert run_ranks(learn_after_stop) == [[36 + 2 * 64, 2]] * 2
 
 
-DIFFERENT: dict[str, list[Any]] = {"n_envs": [1, 2], "n_steps": [16, 32], "target_kl": [None, 0.1]}
+DIFFERENT: dict[str, list[Any]] = {
+    "n_envs": [1, 2],
+    "n_steps": [16, 32],
+    "target_kl": [None, 0.1],
+    "learning_rate": [0.1, 0.2],
+}
 
 
 def learn_with_different_arguments() -> list[str]:
@@ -257,7 +262,7 @@ def test_arguments_are_the_same_on_all_ranks() -> None:
 def test_batch_size_is_that_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(ValueError, match=r"`batch_size` .* must be a multiple of their number, 3, got 16"):
+    with pytest.raises(ValueError, match=r"`batch_size` .* must be a multiple of the number of ranks \(3\), got 16"):
         tiny_model(SampledEnv())
 
 
@@ -281,6 +286,6 @@ def test_a_killed_rank_ends_the_others(tmp_path: Path) -> None:
     begin = time.monotonic()
     error, exit_code = run_ranks(learn_and_die, str(tmp_path))
     assert time.monotonic() - begin < 60
-    assert "RuntimeError: rank 0 of 2 has lost the connection to another rank" in error
+    assert "RuntimeError: rank 0 of 2 could not communicate with the other ranks" in error
     assert exit_code == -signal.SIGKILL
     assert find_checkpoint(tmp_path).name == "checkpoint_192_steps.zip"
