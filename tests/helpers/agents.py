@@ -19,7 +19,7 @@ from sb3_trmrl.memory.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo import TransformerPPO
 
 Space = spaces.Space[Any]
-TINY: dict[str, Any] = dict(context_length=4, d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
+TINY: dict[str, Any] = dict(d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
 IMAGE_FIRST = spaces.Box(0, 255, (1, 36, 36), np.uint8)
@@ -140,10 +140,13 @@ def sampled_vec_env(
 
 
 def tiny_model(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-    """Return a TransformerPPO that learns from 16 steps of each environment in a few milliseconds."""
+    """Return a TransformerPPO that learns from 16 steps of each environment in a few milliseconds. Windows have 4 slots."""
     arguments: dict[str, Any] = dict(policy="TrMRLPolicy", n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
     arguments.update(kwargs)
-    model = TransformerPPO(env=env, policy_kwargs={**TINY, **(policy_kwargs or {})}, **arguments)
+    given = policy_kwargs or {}
+    if given.get("memory") == "window":
+        given = {"context_length": 4, **given}
+    model = TransformerPPO(env=env, policy_kwargs={**TINY, **given}, **arguments)
     for transformer in model.policy.transformers:
         if transformer.encoder.relative_positions is not None:  # they are 0 at first, which would hide faults
             th.nn.init.normal_(transformer.encoder.relative_positions.biases, generator=th.Generator().manual_seed(0))
