@@ -98,7 +98,7 @@ class TransformerPPO(PPO):
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
 
-    The policy acts on all observations of the episode or, with a ``context_length``, on a window of the newest ones. The
+    The policy acts on all observations of the episode or, with a ``context_length``, on a window of the newest. The
     rollout buffer restores exactly these memories for the update, which is that of SB3's PPO. Every observation is a
     token: no wrapper is needed for memory. For meta-RL, where tokens are (state, previous action, reward, done flag),
     wrap the environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.

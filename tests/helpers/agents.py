@@ -140,7 +140,7 @@ def sampled_vec_env(
 
 
 def tiny_model(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-    """Return a TransformerPPO that learns from 16 steps of each environment in a few milliseconds. Windows have 4 slots."""
+    """Return a TransformerPPO that learns from 16 steps of each environment in milliseconds. A window has 4 slots."""
     arguments: dict[str, Any] = dict(policy="TrMRLPolicy", n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
     arguments.update(kwargs)
     given = policy_kwargs or {}

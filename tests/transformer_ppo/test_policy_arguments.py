@@ -41,7 +41,7 @@ TRANSFORMER = [
 ]
 POLICY = [
     *TRANSFORMER,
-    *wrong_option("memory", "window"),
+    *wrong_option("memory", "window", or_none=True),
     Wrong("positional_encoding", "learned", ValueError, "window", given={"memory": "full"}),
     *wrong_integer("context_length", or_none=True),
     *wrong_option("positional_encoding", "sinusoidal", or_none=True),
