@@ -121,7 +121,7 @@ RIGHT: list[dict[str, Any]] = [
     dict(n_steps=np.int64(3), batch_size=np.int32(3), use_sde=np.bool_(False)),
     dict(policy_kwargs=dict(activation_fn=lambda: nn.LeakyReLU(0.1), net_arch=[])),
     dict(policy_kwargs=dict(net_arch=dict(pi=[4]), optimizer_kwargs=None)),
-    dict(policy_kwargs=dict(d_model=7, n_heads=1, positional_encoding="learned")),
+    dict(policy_kwargs=dict(d_model=7, n_heads=1, positional_encoding="learned", context_length=3)),
     dict(policy_kwargs=dict(d_model=7, n_heads=1, positional_encoding="none")),
     dict(policy_kwargs=dict(context_length=np.int64(3), n_layers=np.int64(3)), n_steps=np.int64(3), batch_size=3),
     dict(policy_kwargs=dict(context_length=np.int32(3), n_layers=np.int32(3)), n_steps=np.int32(3), batch_size=3),

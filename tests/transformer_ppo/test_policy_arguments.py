@@ -32,7 +32,7 @@ TRANSFORMER = [
     *(row for name in SIZES[1:] for row in wrong_integer(name)),
     Wrong("n_heads", 3, ValueError, "divide"),
     Wrong("n_heads", 128, ValueError, "divide"),
-    Wrong("d_model", 63, ValueError, "even", given={"n_heads": 1}),
+    Wrong("d_model", 63, ValueError, "even", given={"n_heads": 1, "positional_encoding": "sinusoidal"}),
     *wrong_option("initialization", "tfixup"),
     *wrong_option("layer_norm", "none"),
     *rows("embedding_arch", (4, "4"), TypeError, "a list of layer sizes"),
