@@ -113,14 +113,18 @@ def assert_same_actions(model: TransformerPPO, graph: Path | AgentStep, env: Any
 
 #: Exports take seconds, so each of them has many features
 EXPORTED = {
-    "window-transition": Case(TRANSITION, normalize=dict(norm_obs_keys=["prev_done", "prev_reward", "observation"])),
+    "window-transition": Case(
+        TRANSITION,
+        settings=dict(memory="window"),
+        normalize=dict(norm_obs_keys=["prev_done", "prev_reward", "observation"]),
+    ),
     "full-transition": Case(TRANSITION, settings=dict(memory="full", n_layers=2), normalize={}),
-    "window-image": Case(IMAGE_FIRST, ACTION_SPACES["multi-discrete"]),
+    "window-image": Case(IMAGE_FIRST, ACTION_SPACES["multi-discrete"], dict(memory="window")),
     "full-image-and-more": Case(MIXED, ACTION_SPACES["multi-binary"], dict(memory="full", layer_norm="pre")),
     "window-discrete": Case(
         spaces.Discrete(5),
         spaces.Discrete(3),
-        dict(n_layers=2, layer_norm="pre", positional_encoding="learned", embedding_arch=[8]),
+        dict(memory="window", n_layers=2, layer_norm="pre", positional_encoding="learned", embedding_arch=[8]),
     ),
     "full-box": Case(
         OBSERVATION_SPACES["box-float64"],
@@ -130,7 +134,9 @@ EXPORTED = {
         normalize=dict(clip_obs=0.7),
     ),
     "window-multi-discrete": Case(
-        spaces.MultiDiscrete([4, 3]), ACTION_SPACES["box-matrix"], dict(positional_encoding="relative")
+        spaces.MultiDiscrete([4, 3]),
+        ACTION_SPACES["box-matrix"],
+        dict(memory="window", positional_encoding="relative"),
     ),
 }
 
@@ -257,7 +263,7 @@ class _Branching(LinearFeatures):
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`max_steps` must be None with memory='window', got 5"):
-        tiny_model(sampled_vec_env()).export_onnx(tmp_path / "agent", max_steps=5)
+        tiny_model(sampled_vec_env(), dict(memory="window")).export_onnx(tmp_path / "agent", max_steps=5)
     with pytest.raises(ValueError, match="only a TrMRLPolicy can be, got a _OwnPolicy"):
         tiny_model(sampled_vec_env(), policy=_OwnPolicy).export_onnx(tmp_path / "agent")
     with pytest.raises(ValueError, match=r"PyTorch cannot trace its policy: .*data-dependent"):
