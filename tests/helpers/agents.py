@@ -1,7 +1,10 @@
 """A tiny model, an environment with any spaces, and tables of spaces."""
 
+import json
+import zipfile
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -151,6 +154,21 @@ def tiny_model(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: 
         if transformer.encoder.relative_positions is not None:  # they are 0 at first, which would hide faults
             th.nn.init.normal_(transformer.encoder.relative_positions.biases, generator=th.Generator().manual_seed(0))
     return model
+
+
+def with_format(saved: Path, number: int | None, **policy_kwargs: Any) -> Path:
+    """Return a copy of the zip of a model with another number of its format, or without one."""
+    other = saved.with_name("other.zip")
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(other, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "data":
+                data = json.loads(content)
+                assert data.pop("zip_format") == 3
+                data["policy_kwargs"] = policy_kwargs or data["policy_kwargs"]
+                content = json.dumps(data if number is None else {**data, "zip_format": number}).encode()
+            new.writestr(name, content)
+    return other
 
 
 def parameters_of(model: TransformerPPO) -> dict[str, th.Tensor]:

@@ -2,11 +2,9 @@
 
 import errno
 import io
-import json
 import os
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from tests.helpers.agents import (
     assert_equal_weights,
     sampled_vec_env,
     tiny_model,
+    with_format,
 )
 
 
@@ -230,21 +229,6 @@ def test_zip_names_its_classes(tmp_path: Path) -> None:
     assert data["policy_class"] is TrMRLPolicy
     assert data["rollout_buffer_class"] is SequenceRolloutBuffer
     assert data["vf_learning_rate"] == 1e-3
-
-
-def with_format(saved: Path, number: int | None, **policy_kwargs: Any) -> Path:
-    """Return a copy of the zip of a model with another number of its format, or without one."""
-    other = saved.with_name("other.zip")
-    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(other, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "data":
-                data = json.loads(content)
-                assert data.pop("zip_format") == 3
-                data["policy_kwargs"] = policy_kwargs or data["policy_kwargs"]
-                content = json.dumps(data if number is None else {**data, "zip_format": number}).encode()
-            new.writestr(name, content)
-    return other
 
 
 def test_zip_of_another_format_is_refused(saved: Path) -> None:
