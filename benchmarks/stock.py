@@ -1,6 +1,6 @@
 """
-Steps per second of ``learn()`` on standard environments with default settings, for users who replace PPO or
-RecurrentPPO by TransformerPPO.
+Steps per second of ``learn()`` on standard environments with default settings and each kind of memory, for users who
+replace PPO or RecurrentPPO by TransformerPPO.
 
     python benchmarks/stock.py
 """
@@ -25,7 +25,9 @@ def main() -> None:
     rows = []
     for env_id in ("CartPole-v1", "Pendulum-v1"):
         models = {
-            "window": TransformerPPO("TrMRLPolicy", env_id, n_steps=N_STEPS, seed=0, device="cpu"),
+            "window": TransformerPPO(
+                "TrMRLPolicy", env_id, n_steps=N_STEPS, seed=0, device="cpu", policy_kwargs=dict(memory="window")
+            ),
             # The stored figures were measured without positions
             "full": TransformerPPO(
                 "TrMRLPolicy",

@@ -1,5 +1,6 @@
 """The kinds of memory that a policy can have. A new kind is a new module and one entry here."""
 
+from sb3_trmrl.common.checks import check_option
 from sb3_trmrl.memory.full_memory import FullMemory
 from sb3_trmrl.memory.interface import MemoryKind
 from sb3_trmrl.memory.sequence_buffer import SequenceRolloutBuffer
@@ -13,3 +14,10 @@ MEMORY_KINDS: dict[str, MemoryKind] = {
     "window": MemoryKind(WorkingMemory, Windows.of_single_tokens, WindowRolloutBuffer, 16, "sinusoidal", True),
     "full": MemoryKind(FullMemory, Sequences.of_single_tokens, SequenceRolloutBuffer, 1024, "relative", False),
 }
+
+
+def memory_name(memory: str | None, context_length: int | None) -> str:
+    """Return the value of ``memory``. None stands for a window if a length is given, else for the full memory."""
+    if memory is None:
+        return "full" if context_length is None else "window"
+    return check_option("memory", memory, MEMORY_KINDS)

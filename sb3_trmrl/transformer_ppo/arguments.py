@@ -46,7 +46,7 @@ Check = Callable[[str, Any], Any]
 
 #: Format of the zip of a model. It changes when an earlier version could not load the zip, or would load it with other
 #: defaults. A zip without a number has format 1
-ZIP_FORMAT = 2
+ZIP_FORMAT = 3
 
 #: Largest observation: networks compute products of observations and weights, and their squares, in 32 bits
 MAX_OBSERVATION = 1e18
@@ -288,9 +288,12 @@ def check_zip(path: Any) -> None:
 
 def explicit_defaults(policy_kwargs: dict[str, Any], zip_format: int) -> dict[str, Any]:
     """Return arguments of a policy that was saved in a zip of this format, with defaults that have changed since."""
+    defaults = {}
+    if zip_format < 3 and policy_kwargs.get("memory") is None:
+        defaults["memory"] = "window"
     if zip_format < 2 and policy_kwargs.get("memory") == "full" and policy_kwargs.get("positional_encoding") is None:
-        return {**policy_kwargs, "positional_encoding": "none"}
-    return policy_kwargs
+        defaults["positional_encoding"] = "none"
+    return {**policy_kwargs, **defaults}
 
 
 def check_arguments(arguments: Mapping[str, Any], checks: Mapping[str, Check] = CHECKS) -> None:

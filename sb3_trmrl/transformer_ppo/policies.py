@@ -23,7 +23,7 @@ from sb3_trmrl.memory.buffers import MaskedBatch
 from sb3_trmrl.memory.encoder import EncoderTrace
 from sb3_trmrl.memory.extractor import TransformerExtractor, default_token_extractor
 from sb3_trmrl.memory.interface import Batch, Memory
-from sb3_trmrl.memory.kinds import MEMORY_KINDS
+from sb3_trmrl.memory.kinds import MEMORY_KINDS, memory_name
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
 from sb3_trmrl.memory.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo.action_masks import check_action_masks, mask_distribution
@@ -72,8 +72,8 @@ class TrMRLPolicy(ActorCriticPolicy):
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer. Adam's
         epsilon is PyTorch's 1e-8 by default instead of SB3's 1e-5, and ``fused`` is on.
-    :param context_length: Number of working memories N in the window, 16 by default. With ``memory="full"``, the number
-        of tokens that a token attends to in each layer, 1,024 by default
+    :param context_length: Number of working memories N in the window, 16 by default with ``memory="window"``. With
+        ``memory="full"``, the number of tokens that a token attends to in each layer, 1,024 by default
     :param d_model: Width of the working memories
     :param n_layers: Number of transformer layers
     :param n_heads: Number of attention heads, divides ``d_model``
@@ -90,7 +90,8 @@ class TrMRLPolicy(ActorCriticPolicy):
         features of the current token, as in the released HalfCheetahVel and MetaWorld settings.
     :param action_head_gain: Gain of the action head's orthogonal initialization (with ``ortho_init``)
     :param memory: ``"window"`` (the paper): the newest tokens, recomputed at each step. ``"full"``: all tokens
-        since the memory was emptied, each computed once. Positions are counted from there.
+        since the memory was emptied, each computed once. Positions are counted from there. None: a window if
+        ``context_length`` is given, and otherwise the full memory.
     :raises TypeError: if an argument has the wrong type, or keyword arguments have a name that their class does not
         take
     :raises ValueError: if a size is below 1, an option is unknown, ``n_heads`` does not divide ``d_model``, or
@@ -131,12 +132,12 @@ class TrMRLPolicy(ActorCriticPolicy):
         reset_memory_on: str = "episode",
         critic_input: str = "memory",
         action_head_gain: float = 0.01,
-        memory: str = "window",
+        memory: str | None = None,
     ) -> None:
         check_arguments(locals(), POLICY_CHECKS)
         check_spaces(observation_space, action_space)
-        self.memory = check_option("memory", memory, MEMORY_KINDS)
-        self._kind = MEMORY_KINDS[memory]
+        self.memory = memory_name(memory, context_length)
+        self._kind = MEMORY_KINDS[self.memory]
         if context_length is None:
             context_length = self._kind.context_length
         if positional_encoding is None:

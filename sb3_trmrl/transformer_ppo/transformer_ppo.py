@@ -43,7 +43,7 @@ from sb3_trmrl.distributed.progress import count_all_ranks
 from sb3_trmrl.distributed.statistics import SharedStatistics
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
-from sb3_trmrl.memory.kinds import MEMORY_KINDS
+from sb3_trmrl.memory.kinds import MEMORY_KINDS, memory_name
 from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.transformer_ppo.action_masks import check_action_masks
 from sb3_trmrl.transformer_ppo.arguments import (
@@ -99,10 +99,10 @@ class TransformerPPO(PPO):
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
 
-    The policy acts on a window of the newest observations or, with ``memory="full"``, on all observations of the
-    episode. The rollout buffer restores exactly these memories. The update is that of SB3's PPO. Every
-    observation is a token: no wrapper is needed for memory. For meta-RL, where tokens are (state, previous action,
-    reward, done flag), wrap the environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
+    The policy acts on all observations of the episode or, with a ``context_length``, on a window of the newest. The
+    rollout buffer restores exactly these memories. The update is that of SB3's PPO. Every observation is a token: no
+    wrapper is needed for memory. For meta-RL, where tokens are (state, previous action, reward, done flag),
+    wrap the environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
 
     :param policy: ``"TrMRLPolicy"``, or one of the aliases with SB3's names
     :param env: The environment to learn from (if registered in Gym, can be str)
@@ -257,7 +257,7 @@ class TransformerPPO(PPO):
         passed = ("observation_space", "action_space", "lr_schedule", "use_sde")
         check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=passed)
         self.policy_kwargs = explicit_defaults(self.policy_kwargs, self.zip_format)
-        memory = check_option("memory", self.policy_kwargs.get("memory", "window"), MEMORY_KINDS)
+        memory = memory_name(self.policy_kwargs.get("memory"), self.policy_kwargs.get("context_length"))
         expected = MEMORY_KINDS[memory].buffer
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = expected

@@ -20,6 +20,7 @@ import yaml
 
 from sb3_trmrl.analysis.ablations import Ablations
 from sb3_trmrl.common.checks import check_instance, check_int, check_positive_int
+from sb3_trmrl.memory.kinds import memory_name
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
 from sb3_trmrl.trials.held_out import has_environment
 from sb3_trmrl.zoo.defaults import GRID
@@ -76,7 +77,10 @@ def _base_policy_kwargs(env_id: str, settings: Iterable[str]) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"`grid` must hold settings of TrMRLPolicy, got {', '.join(map(repr, unknown))}")
     defaults = {name: parameters[name].default for name in ("d_model", "n_heads", *settings)}
-    return {**defaults, **(known.get(env_id) or known["default"]).get("policy_kwargs", {})}
+    base = {**defaults, **(known.get(env_id) or known["default"]).get("policy_kwargs", {})}
+    if "memory" in base or base.get("context_length") is None:  # another length must not change the kind of memory
+        base["memory"] = memory_name(base.get("memory"), base.get("context_length"))
+    return base
 
 
 def train_ablations(

@@ -38,8 +38,8 @@ ENV_KWARGS = {"horizon": 7}
 MEMORIES = {
     "window": dict(context_length=4),
     "window, one token": dict(context_length=1),
-    "window, learned positions, pre-norm": dict(positional_encoding="learned", layer_norm="pre"),
-    "window, over episodes": dict(reset_memory_on="trial"),
+    "window, learned positions, pre-norm": dict(memory="window", positional_encoding="learned", layer_norm="pre"),
+    "window, over episodes": dict(memory="window", reset_memory_on="trial"),
     "full, narrow band": dict(memory="full", context_length=3, reset_memory_on="trial"),
     "full, sinusoids beyond the band": dict(memory="full", context_length=5, positional_encoding="sinusoidal"),
 }

@@ -37,7 +37,7 @@ def make_model(algorithm: str, env: Any, env_kwargs: dict[str, Any]) -> Any:
     if algorithm == "recurrent":
         policy_kwargs: dict[str, Any] = dict(lstm_hidden_size=8, net_arch=[8])
         return RecurrentPPO("MultiInputLstmPolicy", venv, n_steps=8, seed=0, device="cpu", policy_kwargs=policy_kwargs)
-    policy_kwargs = dict(TINY, memory="full") if algorithm == "full" else TINY
+    policy_kwargs = TINY if algorithm == "full" else dict(TINY, context_length=4)
     return TransformerPPO("TrMRLPolicy", venv, n_steps=8, seed=0, device="cpu", policy_kwargs=policy_kwargs)
 
 

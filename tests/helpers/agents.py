@@ -1,7 +1,10 @@
 """A tiny model, an environment with any spaces, and tables of spaces."""
 
+import json
+import zipfile
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -19,7 +22,7 @@ from sb3_trmrl.memory.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo import TransformerPPO
 
 Space = spaces.Space[Any]
-TINY: dict[str, Any] = dict(context_length=4, d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
+TINY: dict[str, Any] = dict(d_model=8, n_layers=1, n_heads=2, dim_feedforward=8)
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
 IMAGE_FIRST = spaces.Box(0, 255, (1, 36, 36), np.uint8)
@@ -140,14 +143,32 @@ def sampled_vec_env(
 
 
 def tiny_model(env: Any, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-    """Return a TransformerPPO that learns from 16 steps of each environment in a few milliseconds."""
+    """Return a TransformerPPO that learns from 16 steps of each environment in milliseconds. A window has 4 slots."""
     arguments: dict[str, Any] = dict(policy="TrMRLPolicy", n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
     arguments.update(kwargs)
-    model = TransformerPPO(env=env, policy_kwargs={**TINY, **(policy_kwargs or {})}, **arguments)
+    given = policy_kwargs or {}
+    if given.get("memory") == "window":
+        given = {"context_length": 4, **given}
+    model = TransformerPPO(env=env, policy_kwargs={**TINY, **given}, **arguments)
     for transformer in model.policy.transformers:
         if transformer.encoder.relative_positions is not None:  # they are 0 at first, which would hide faults
             th.nn.init.normal_(transformer.encoder.relative_positions.biases, generator=th.Generator().manual_seed(0))
     return model
+
+
+def with_format(saved: Path, number: int | None, **policy_kwargs: Any) -> Path:
+    """Return a copy of the zip of a model with another number of its format, or without one."""
+    other = saved.with_name("other.zip")
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(other, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "data":
+                data = json.loads(content)
+                assert data.pop("zip_format") == 3
+                data["policy_kwargs"] = policy_kwargs or data["policy_kwargs"]
+                content = json.dumps(data if number is None else {**data, "zip_format": number}).encode()
+            new.writestr(name, content)
+    return other
 
 
 def parameters_of(model: TransformerPPO) -> dict[str, th.Tensor]:

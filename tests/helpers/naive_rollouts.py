@@ -165,3 +165,15 @@ class NaiveHistory:
         """Return a window of the observations of one environment, without unfilled slots."""
         tokens = map_tokens(lambda array: th.as_tensor(array[None]), stack(list(self.observations[env])))
         return WorkingMemory(tokens, th.tensor([len(self.observations[env])]))
+
+
+def naive_actions(policy: Any, history: NaiveHistory) -> np.ndarray:
+    """Return the deterministic actions that follow the history of each environment alone, (B, A)."""
+    windows = [history.window(env) for env in range(len(history.observations))]
+    with th.no_grad():
+        if policy.memory == "window":
+            return np.concatenate([policy.get_distribution(window).mode() for window in windows])
+        # One masked pass over the whole history
+        memories = th.cat([policy.trace(window).memories[-1][:, -1] for window in windows])
+        latent = policy.mlp_extractor.forward_actor(memories)
+        return np.asarray(policy._get_action_dist_from_latent(latent).mode())

@@ -21,7 +21,7 @@ from tests.helpers.agents import (
     tiny_model,
 )
 from tests.helpers.learning import assert_learns_on_policy, play
-from tests.helpers.naive_rollouts import NaiveHistory
+from tests.helpers.naive_rollouts import NaiveHistory, naive_actions
 from tests.helpers.naive_transformer import FULL_CONTEXT, RandomTransformer, assert_close
 
 #: A space so large that no action is clipped
@@ -74,14 +74,6 @@ def refilled(transformer: RandomTransformer, histories: list[list[np.ndarray]]) 
     sequences = Sequences(tokens, tuple(map(len, kept.values())), th.tensor(positions), th.tensor([], dtype=th.long))
     with th.no_grad():
         return KeyValueCache.of_sequences(transformer.extractor, sequences, envs, len(histories))
-
-
-def naive_actions(policy: Any, history: NaiveHistory) -> np.ndarray:
-    """Return the deterministic actions after one masked pass over the history of each environment, (B, A)."""
-    windows = [history.window(env) for env in range(len(history.observations))]
-    memories = th.cat([policy.trace(window).memories[-1][:, -1] for window in windows])
-    latent = policy.mlp_extractor.forward_actor(memories)
-    return np.asarray(policy._get_action_dist_from_latent(latent).mode().detach())
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "relative", "none"])

@@ -33,12 +33,23 @@ from tests.helpers.naive_rollouts import NaiveHistory
 
 
 @pytest.mark.parametrize(
-    ("memory", "context_length", "positional_encoding"), [("window", 16, "sinusoidal"), ("full", 1024, "relative")]
+    ("given", "memory", "context_length", "positional_encoding"),
+    [
+        (dict(), "full", 1024, "relative"),
+        (dict(memory=None), "full", 1024, "relative"),
+        (dict(context_length=5), "window", 5, "sinusoidal"),
+        (dict(memory="window"), "window", 16, "sinusoidal"),
+        (dict(memory="full", context_length=64), "full", 64, "relative"),
+    ],
+    ids=str,
 )
-def test_defaults_depend_on_the_memory(memory: str, context_length: int, positional_encoding: str) -> None:
-    env = sampled_vec_env(1, VECTOR, BOX_ACTION)
-    extractor = TransformerPPO("TrMRLPolicy", env, policy_kwargs=dict(memory=memory)).policy.pi_features_extractor
-    assert (extractor.context_length, extractor.positional_encoding) == (context_length, positional_encoding)
+def test_the_default_memory(given: dict[str, Any], memory: str, context_length: int, positional_encoding: str) -> None:
+    """The whole episode, or a window if its length is given."""
+    model = TransformerPPO("TrMRLPolicy", sampled_vec_env(1, VECTOR, BOX_ACTION), n_steps=8, policy_kwargs=given)
+    extractor = model.policy.pi_features_extractor
+    found = (model.policy.memory, extractor.context_length, extractor.positional_encoding)
+    assert found == (memory, context_length, positional_encoding)
+    assert type(model.rollout_buffer) is MEMORY_KINDS[memory].buffer
 
 
 class CountingMemory(NamedTuple):

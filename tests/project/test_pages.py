@@ -19,6 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_trmrl import TransformerPPO, TrMRLPolicy
+from sb3_trmrl.memory.kinds import memory_name
 from sb3_trmrl.zoo.experiment import find_config, hyperparams_folder
 from tests.helpers.agents import SampledEnv
 from tests.helpers.doc_blocks import ROOT, Block, blocks_of, pages
@@ -223,7 +224,8 @@ def test_registered_settings() -> None:
         env_id = env_id.strip("`")
         entry = files["trmrl"].get(env_id, files["trmrl"]["default"])
         kwargs = entry.get("policy_kwargs", {})
-        expected = "full" if kwargs.get("memory") == "full" else f"window of {kwargs.get('context_length', 16)}"
+        is_full = memory_name(kwargs.get("memory"), kwargs.get("context_length")) == "full"
+        expected = "full" if is_full else f"window of {kwargs.get('context_length', 16)}"
         expected += ", kept for the trial" if kwargs.get("reset_memory_on") == "trial" else ""
         assert memory == expected
         assert rollout == f"{entry['n_envs']} x {entry['n_steps']}"

@@ -18,8 +18,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from sb3_trmrl import TrainingCheckpoint, TransformerPPO
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.resuming import training_checkpoint
-from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, read_training_state
-from tests.helpers.agents import SampledEnv
+from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, read_training_state, steps_of
+from tests.helpers.agents import SampledEnv, with_format
 from tests.helpers.resuming import (
     Hooks,
     assert_same,
@@ -170,6 +170,18 @@ def test_images_with_a_full_memory(tmp_path: Path) -> None:
     whole.learn(64, callback=TrainingCheckpoint(tmp_path, save_freq=16, keep=9))
     resumed = TransformerPPO.resume(checkpoints_in(tmp_path)[2], DummyVecEnv([Images, Images])).learn(64)
     assert_same(everything_learned(whole)["parameters"], everything_learned(resumed)["parameters"])
+
+
+def test_a_checkpoint_of_an_older_version_keeps_its_window(tmp_path: Path) -> None:
+    """A window of 16 was the default when it was written."""
+    sizes: dict[str, Any] = dict(d_model=8, n_heads=2)
+    whole = new_model(policy_kwargs=dict(memory="window", **sizes))
+    whole.learn(192, callback=TrainingCheckpoint(tmp_path, save_freq=64, keep=9))
+    checkpoint = checkpoints_in(tmp_path)[1]
+    with_format(checkpoint, 2, **sizes).replace(checkpoint)
+    resumed = TransformerPPO.resume(checkpoint, make_env()).learn(192)
+    assert resumed.num_timesteps == 192 and 0 < steps_of(checkpoint) < 192
+    assert_same(everything_learned(resumed), everything_learned(whole))
 
 
 def test_an_environment_without_state_begins_new_episodes(tmp_path: Path) -> None:

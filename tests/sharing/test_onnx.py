@@ -113,14 +113,20 @@ def assert_same_actions(model: TransformerPPO, graph: Path | AgentStep, env: Any
 
 #: Exports take seconds, so each of them has many features
 EXPORTED = {
-    "window-transition": Case(TRANSITION, normalize=dict(norm_obs_keys=["prev_done", "prev_reward", "observation"])),
-    "full-transition": Case(TRANSITION, settings=dict(memory="full", n_layers=2), normalize={}),
-    "window-image": Case(IMAGE_FIRST, ACTION_SPACES["multi-discrete"]),
-    "full-image-and-more": Case(MIXED, ACTION_SPACES["multi-binary"], dict(memory="full", layer_norm="pre")),
+    "window-transition": Case(
+        TRANSITION,
+        settings=dict(memory="window"),
+        normalize=dict(norm_obs_keys=["prev_done", "prev_reward", "observation"]),
+    ),
+    "full-transition": Case(TRANSITION, settings=dict(memory="full", context_length=4, n_layers=2), normalize={}),
+    "window-image": Case(IMAGE_FIRST, ACTION_SPACES["multi-discrete"], dict(memory="window")),
+    "full-image-and-more": Case(
+        MIXED, ACTION_SPACES["multi-binary"], dict(memory="full", context_length=4, layer_norm="pre")
+    ),
     "window-discrete": Case(
         spaces.Discrete(5),
         spaces.Discrete(3),
-        dict(n_layers=2, layer_norm="pre", positional_encoding="learned", embedding_arch=[8]),
+        dict(memory="window", n_layers=2, layer_norm="pre", positional_encoding="learned", embedding_arch=[8]),
     ),
     "full-box": Case(
         OBSERVATION_SPACES["box-float64"],
@@ -130,7 +136,9 @@ EXPORTED = {
         normalize=dict(clip_obs=0.7),
     ),
     "window-multi-discrete": Case(
-        spaces.MultiDiscrete([4, 3]), ACTION_SPACES["box-matrix"], dict(positional_encoding="relative")
+        spaces.MultiDiscrete([4, 3]),
+        ACTION_SPACES["box-matrix"],
+        dict(memory="window", positional_encoding="relative"),
     ),
 }
 
@@ -172,7 +180,7 @@ def test_the_step_acts_like_the_model(case: Case) -> None:
 
 def test_the_newest_steps_beyond_the_last_one(tmp_path: Path) -> None:
     """A graph with ``max_steps`` acts like the model that long, and later like one that sees as many tokens."""
-    settings = dict(memory="full", n_layers=2)
+    settings = dict(memory="full", context_length=4, n_layers=2)
     model = Case(settings=settings).model()
     short = Case(settings=dict(settings, context_length=3)).model()
     short.policy.load_state_dict(model.policy.state_dict())
@@ -184,7 +192,7 @@ def test_the_newest_steps_beyond_the_last_one(tmp_path: Path) -> None:
 
 
 def test_positions_of_a_long_episode(tmp_path: Path) -> None:
-    model = Case(settings=dict(memory="full", positional_encoding="sinusoidal")).model()
+    model = Case(settings=dict(memory="full", context_length=4, positional_encoding="sinusoidal")).model()
     path = model.export_onnx(tmp_path / "agent")
     assert_same_actions(model, path, sampled_vec_env(1, VECTOR, BOX_ACTION, length=1000), n_steps=1000)
 
@@ -222,7 +230,7 @@ print(session.run(["action"], inputs)[0].shape, "torch" in sys.modules)
 
 
 def test_the_graph_runs_without_pytorch(tmp_path: Path) -> None:
-    path = Case().model().export_onnx(tmp_path / "agent")
+    path = Case(settings=dict(memory="window")).model().export_onnx(tmp_path / "agent")
     command = [sys.executable, "-c", _WITHOUT_TORCH, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "(1, 2) False"
@@ -257,7 +265,7 @@ class _Branching(LinearFeatures):
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`max_steps` must be None with memory='window', got 5"):
-        tiny_model(sampled_vec_env()).export_onnx(tmp_path / "agent", max_steps=5)
+        tiny_model(sampled_vec_env(), dict(memory="window")).export_onnx(tmp_path / "agent", max_steps=5)
     with pytest.raises(ValueError, match="only a TrMRLPolicy can be, got a _OwnPolicy"):
         tiny_model(sampled_vec_env(), policy=_OwnPolicy).export_onnx(tmp_path / "agent")
     with pytest.raises(ValueError, match=r"PyTorch cannot trace its policy: .*data-dependent"):

@@ -87,6 +87,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         embedding_arch=[8],
         n_layers=2,
         layer_norm="pre",
+        memory="window",
         positional_encoding="learned",
     ),
     "list-architecture": dict(net_arch=[8], layer_norm="post", positional_encoding="relative", n_heads=4),
@@ -348,7 +349,7 @@ def test_loading_runs_nothing(tmp_path: Path) -> None:
 def test_the_description_is_readable(tmp_path: Path) -> None:
     path = tiny_model(sampled_vec_env()).export(tmp_path / "agent", summary={"author": "é"})
     description, entries = read_header(path.read_bytes())
-    assert description["format_version"] == 1 and description["policy"]["context_length"] == 4
+    assert description["format_version"] == 1 and description["policy"]["context_length"] == 1024
     assert description["summary"]["author"] == "é"
     weights = tiny_model(sampled_vec_env()).policy.named_parameters()
     assert set(entries) == {f"policy.{name}" for name, _ in weights}

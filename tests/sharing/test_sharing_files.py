@@ -30,7 +30,7 @@ GIGABYTE = 10**9
 
 @pytest.fixture(scope="module")
 def agent_file(tmp_path_factory: Any) -> Path:
-    model = tiny_model(VecNormalize(sampled_vec_env(2, TRANSITION))).learn(32)
+    model = tiny_model(VecNormalize(sampled_vec_env(2, TRANSITION)), dict(memory="window")).learn(32)
     path: Path = tmp_path_factory.mktemp("agent") / "agent.safetensors"
     return model.export(path, env_id="BernoulliBandit-v0", env_kwargs={"n_arms": 3}, summary={"a": [1, {"b": "c"}]})
 
@@ -53,7 +53,8 @@ def test_a_thousand_mutations(agent_file: Path) -> None:
 
 
 def test_valid_agents_near_the_limits(tmp_path: Path) -> None:
-    small = tiny_model(sampled_vec_env(1, VECTOR, BOX_ACTION)).export(tmp_path / "small").read_bytes()
+    model = tiny_model(sampled_vec_env(1, VECTOR, BOX_ACTION), dict(memory="window"))
+    small = model.export(tmp_path / "small").read_bytes()
     paths = [tmp_path / f"{name}{SUFFIX}" for name in agents_near_limits.AGENTS]
     for path in paths:
         agents_near_limits.write(small, agents_near_limits.AGENTS[path.stem], path)

@@ -74,14 +74,15 @@ MODEL = [
     *rows("sde_sample_freq", (2.5, "4", True, None), TypeError, "integer"),
     *rows("sde_sample_freq", (0, -2), ValueError, "at least"),
     *rows("rollout_buffer_class", ("WindowRolloutBuffer", 5, dict), TypeError, "RolloutBuffer"),
-    *rows("rollout_buffer_class", (RolloutBuffer, DictRolloutBuffer), ValueError, "WindowRolloutBuffer"),
-    Wrong("rollout_buffer_class", SequenceRolloutBuffer, ValueError, "WindowRolloutBuffer"),
-    Wrong(
-        "rollout_buffer_class",
-        WindowRolloutBuffer,
-        ValueError,
-        "SequenceRolloutBuffer",
-        given={"policy_kwargs": {"memory": "full"}},
+    *rows("rollout_buffer_class", (RolloutBuffer, DictRolloutBuffer), ValueError, "SequenceRolloutBuffer"),
+    Wrong("rollout_buffer_class", WindowRolloutBuffer, ValueError, "SequenceRolloutBuffer"),
+    *(
+        Wrong("rollout_buffer_class", buffer, ValueError, expected.__name__, given={"policy_kwargs": policy_kwargs})
+        for buffer, expected, policy_kwargs in (
+            (WindowRolloutBuffer, SequenceRolloutBuffer, {"memory": "full", "context_length": 5}),
+            (SequenceRolloutBuffer, WindowRolloutBuffer, {"context_length": 5}),
+            (SequenceRolloutBuffer, WindowRolloutBuffer, {"memory": "window"}),
+        )
     ),
     *wrong_keywords("rollout_buffer_kwargs"),
     Wrong("rollout_buffer_kwargs", {"gamma": 0.5}, TypeError, "it takes none", quoted="'gamma'"),
@@ -120,7 +121,7 @@ RIGHT: list[dict[str, Any]] = [
     dict(n_steps=np.int64(3), batch_size=np.int32(3), use_sde=np.bool_(False)),
     dict(policy_kwargs=dict(activation_fn=lambda: nn.LeakyReLU(0.1), net_arch=[])),
     dict(policy_kwargs=dict(net_arch=dict(pi=[4]), optimizer_kwargs=None)),
-    dict(policy_kwargs=dict(d_model=7, n_heads=1, positional_encoding="learned")),
+    dict(policy_kwargs=dict(d_model=7, n_heads=1, positional_encoding="learned", context_length=3)),
     dict(policy_kwargs=dict(d_model=7, n_heads=1, positional_encoding="none")),
     dict(policy_kwargs=dict(context_length=np.int64(3), n_layers=np.int64(3)), n_steps=np.int64(3), batch_size=3),
     dict(policy_kwargs=dict(context_length=np.int32(3), n_layers=np.int32(3)), n_steps=np.int32(3), batch_size=3),

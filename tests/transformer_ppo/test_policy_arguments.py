@@ -32,7 +32,7 @@ TRANSFORMER = [
     *(row for name in SIZES[1:] for row in wrong_integer(name)),
     Wrong("n_heads", 3, ValueError, "divide"),
     Wrong("n_heads", 128, ValueError, "divide"),
-    Wrong("d_model", 63, ValueError, "even", given={"n_heads": 1}),
+    Wrong("d_model", 63, ValueError, "even", given={"n_heads": 1, "positional_encoding": "sinusoidal"}),
     *wrong_option("initialization", "tfixup"),
     *wrong_option("layer_norm", "none"),
     *rows("embedding_arch", (4, "4"), TypeError, "a list of layer sizes"),
@@ -41,7 +41,7 @@ TRANSFORMER = [
 ]
 POLICY = [
     *TRANSFORMER,
-    *wrong_option("memory", "window"),
+    *wrong_option("memory", "window", or_none=True),
     Wrong("positional_encoding", "learned", ValueError, "window", given={"memory": "full"}),
     *wrong_integer("context_length", or_none=True),
     *wrong_option("positional_encoding", "sinusoidal", or_none=True),

@@ -22,7 +22,7 @@ from tests.helpers.agents import (
     tiny_model,
 )
 from tests.helpers.learning import play
-from tests.helpers.naive_rollouts import NaiveHistory
+from tests.helpers.naive_rollouts import NaiveHistory, naive_actions
 from tests.helpers.resuming import assert_same
 
 #: A space so large that no action is clipped
@@ -32,6 +32,8 @@ LOUD = dict(action_head_gain=1.0)
 NAMES = ("box", "box-float64", "box-matrix", "discrete", "multi-discrete", "image-channels-first", "dict-transition")
 each_space = pytest.mark.parametrize("space", [OBSERVATION_SPACES[name] for name in NAMES], ids=NAMES)
 each_memory = pytest.mark.parametrize("memory", ["window", "full"])
+#: Of the memory of `tiny_model`
+MAX_LENGTH = {"window": 4, "full": None}
 
 
 def vector_model(**policy_kwargs: Any) -> Any:
@@ -40,16 +42,6 @@ def vector_model(**policy_kwargs: Any) -> Any:
 
 def random_vectors(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(*shape, 3)).astype(np.float32)
-
-
-def naive_action(model: Any, history: NaiveHistory, env: int) -> np.ndarray:
-    """Return the deterministic action of one environment alone, (A,)."""
-    with th.no_grad():
-        return np.asarray(model.policy.get_distribution(history.window(env)).mode()[0])
-
-
-def naive_actions(model: Any, history: NaiveHistory) -> np.ndarray:
-    return np.stack([naive_action(model, history, env) for env in range(len(history.observations))])
 
 
 @pytest.mark.parametrize("context_length", [1, 2, 4])
@@ -69,29 +61,31 @@ def test_predict_acts_on_the_history(
     for step in play(actor, sampled_vec_env(n_envs, space, WIDE), 12, start_probability=0.3):
         history.see(step.observations, step.starts)
         assert step.actions.shape == (n_envs, 2)
-        np.testing.assert_allclose(step.actions, naive_actions(model, history), atol=1e-5)
+        np.testing.assert_allclose(step.actions, naive_actions(model.policy, history), atol=1e-5)
         assert step.state.lengths.tolist() == history.lengths
 
 
+@each_memory
 @pytest.mark.parametrize("reset_memory_on", ["episode", "trial"])
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("inner_length", [1, 3])
-def test_prev_done_empties_the_memory(reset_memory_on: str, normalized: bool, inner_length: int) -> None:
+def test_prev_done_empties_the_memory(memory: str, reset_memory_on: str, normalized: bool, inner_length: int) -> None:
     """VecNormalize turns the flag into other numbers, which are near 0 if most steps end an inner episode."""
     env: Any = sampled_vec_env(3, TRANSITION, WIDE, length=20)
     env.set_attr("inner_length", inner_length)
     if normalized:
         env = VecNormalize(env, norm_obs_keys=["observation", "prev_reward", "prev_done"])
-    model = tiny_model(env, {**LOUD, "reset_memory_on": reset_memory_on})
-    history = NaiveHistory(3, 4, resets_on_prev_done=reset_memory_on == "episode")
+    model = tiny_model(env, {**LOUD, "memory": memory, "reset_memory_on": reset_memory_on})
+    history = NaiveHistory(3, MAX_LENGTH[memory], resets_on_prev_done=reset_memory_on == "episode")
     lengths, flags = [], set()
     for step in play(model, env, 12):
         history.see(step.observations, step.starts)
-        np.testing.assert_allclose(step.actions, naive_actions(model, history), atol=1e-5)
+        np.testing.assert_allclose(step.actions, naive_actions(model.policy, history), atol=1e-5)
         lengths.append(step.state.lengths.tolist())
         flags |= set(step.observations["prev_done"].flatten().tolist())
-    within_episode, within_trial = [1, 2, 3][:inner_length] * (12 // inner_length), [1, 2, 3] + [4] * 9
-    assert lengths == [[length] * 3 for length in (within_episode if reset_memory_on == "episode" else within_trial)]
+    forgets = reset_memory_on == "episode"
+    expected = [min(step % inner_length + 1 if forgets else step + 1, MAX_LENGTH[memory] or 12) for step in range(12)]
+    assert lengths == [[length] * 3 for length in expected]
     assert len(flags - {0.0, 1.0}) > 5 if normalized else flags == {0.0, 1.0}
 
 
@@ -163,17 +157,18 @@ def test_shapes_are_those_of_sb3(space: spaces.Space[Any], action_space: spaces.
             assert all(action_space.contains(member) for member in (action[None] if observation is single else action))
 
 
-def test_one_environment_without_vec_env() -> None:
+@each_memory
+def test_one_environment_without_vec_env(memory: str) -> None:
     """The observation has no batch dimension, and ``episode_start`` may be a flag."""
-    model = vector_model()
-    env, history = SampledEnv(VECTOR, WIDE, length=10), NaiveHistory(1, 4)
+    model = vector_model(memory=memory)
+    env, history = SampledEnv(VECTOR, WIDE, length=10), NaiveHistory(1, MAX_LENGTH[memory])
     observation, _ = env.reset(seed=0)
     state, start = None, True
     for step in range(6):
         action, state = model.predict(observation, state, start, deterministic=True)
         history.see(observation[None], [start])
-        np.testing.assert_allclose(action, naive_action(model, history, 0), atol=1e-5)
-        assert state.lengths.tolist() == [min(step + 1, 4)]
+        np.testing.assert_allclose(action, naive_actions(model.policy, history)[0], atol=1e-5)
+        assert state.lengths.tolist() == history.lengths == [min(step + 1, MAX_LENGTH[memory] or 6)]
         observation, _, start, _, _ = env.step(action)
         assert not start
 
@@ -219,21 +214,22 @@ def test_no_state_is_an_empty_memory_whatever_the_starts() -> None:
 # -- Evaluation -------------------------------------------------------------------------------------------------------
 
 
+@each_memory
 @pytest.mark.parametrize("bare_policy", [True, False])
 @pytest.mark.parametrize("n_envs", [1, 3])
-def test_evaluate_policy_carries_the_memory(bare_policy: bool, n_envs: int) -> None:
-    """The actions of evaluated episodes are those of windows rebuilt from their observations."""
-    model = vector_model()
-    histories = [NaiveHistory(1, 4) for _ in range(n_envs)]
+def test_evaluate_policy_carries_the_memory(memory: str, bare_policy: bool, n_envs: int) -> None:
+    """The actions of evaluated episodes are those of memories rebuilt from their observations."""
+    model = vector_model(memory=memory)
+    histories = [NaiveHistory(1, MAX_LENGTH[memory]) for _ in range(n_envs)]
     actions: list[np.ndarray] = []
 
     def check(locals_: dict[str, Any], _: dict[str, Any]) -> None:
         env = locals_["i"]
         histories[env].see(locals_["observations"][[env]], [not histories[env].observations[0]])
-        np.testing.assert_allclose(locals_["actions"][env], naive_action(model, histories[env], 0), atol=1e-5)
+        np.testing.assert_allclose(locals_["actions"][[env]], naive_actions(model.policy, histories[env]), atol=1e-5)
         actions.append(locals_["actions"][env])
         if locals_["done"]:
-            histories[env] = NaiveHistory(1, 4)
+            histories[env] = NaiveHistory(1, MAX_LENGTH[memory])
 
     actor = model.policy if bare_policy else model
     evaluate_policy(actor, sampled_vec_env(n_envs, VECTOR, WIDE), 6, callback=check, warn=False)

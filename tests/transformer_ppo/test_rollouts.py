@@ -69,21 +69,23 @@ def test_interrupted_rollout_leaves_memory_and_observation_consistent() -> None:
 
 
 @pytest.mark.parametrize("reset_memory_on", ["episode", "trial"])
+@pytest.mark.parametrize(("memory", "longest"), [("window", 4), ("full", 30)])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_lengths_of_memories(reset_memory_on: str, normalize: bool) -> None:
+def test_lengths_of_memories(reset_memory_on: str, memory: str, longest: int, normalize: bool) -> None:
     """Trials have 5, 7 and 11 steps, inner episodes 3 steps."""
     env = fixed_episodes(TRANSITION, normalize)
-    model = tiny_model(env, dict(reset_memory_on=reset_memory_on), n_steps=30, batch_size=90).learn(90)
+    policy_kwargs = dict(memory=memory, reset_memory_on=reset_memory_on)
+    model = tiny_model(env, policy_kwargs, n_steps=30, batch_size=90).learn(90)
     for lengths, trial in zip(model.rollout_buffer.lengths.reshape(3, 30), LENGTHS, strict=True):
         ages = [step % trial % 3 if reset_memory_on == "episode" else step % trial for step in range(30)]
-        assert lengths.tolist() == [min(age + 1, 4) for age in ages]
+        assert lengths.tolist() == [min(age + 1, longest) for age in ages]
 
 
 def test_windows_of_training_are_those_of_the_environment() -> None:
     """Windows in the buffer equal a deque of the observations that equal environments return."""
     n_steps = 8
     env, twins = fixed_episodes(VECTOR), fixed_episodes(VECTOR)
-    model = tiny_model(env, n_steps=n_steps, batch_size=24)
+    model = tiny_model(env, dict(memory="window"), n_steps=n_steps, batch_size=24)
     for vec_env in (env, twins):
         vec_env.seed(1)
     history = NaiveHistory(3, maxlen=4)
@@ -151,7 +153,7 @@ class RecordRewards(BaseCallback):
 def test_truncated_episodes_are_bootstrapped(space: spaces.Space[Any], critic_input: str) -> None:
     """The value of the terminal observation, after the window before it, is added at no other step."""
     env = DummyVecEnv([partial(SampledEnv, space, length=n) for n in (2, 2, 3)])
-    model = tiny_model(env, dict(critic_input=critic_input), gamma=0.9)
+    model = tiny_model(env, dict(critic_input=critic_input, memory="window"), gamma=0.9)
     model.train = lambda: None
     record = RecordRewards()
     model.learn(48, callback=record)
@@ -164,7 +166,8 @@ def test_advantages_are_sums_over_the_trial() -> None:
     """Inner episodes do not end the sum. A truncated trial adds gamma V(terminal observation), a terminated one 0."""
     gamma, gae_lambda, n_steps = 0.9, 0.8, 16
     arguments: dict[str, Any] = dict(gamma=gamma, gae_lambda=gae_lambda, learning_rate=0.0, n_steps=n_steps)
-    model = tiny_model(fixed_episodes(TRANSITION), dict(reset_memory_on="trial"), batch_size=48, **arguments)
+    policy_kwargs = dict(reset_memory_on="trial", memory="window")
+    model = tiny_model(fixed_episodes(TRANSITION), policy_kwargs, batch_size=48, **arguments)
     record = RecordRewards()
     model.learn(n_steps * 3, record)
     buffer, policy = model.rollout_buffer, model.policy

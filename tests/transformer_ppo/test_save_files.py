@@ -2,15 +2,14 @@
 
 import errno
 import io
-import json
 import os
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 from sb3_contrib import RecurrentPPO
@@ -18,7 +17,7 @@ from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
+from sb3_trmrl.memory.sequence_buffer import SequenceRolloutBuffer
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 from tests.helpers.agents import (
     BOX_ACTION,
@@ -29,6 +28,7 @@ from tests.helpers.agents import (
     assert_equal_weights,
     sampled_vec_env,
     tiny_model,
+    with_format,
 )
 
 
@@ -227,29 +227,14 @@ def test_zip_names_its_classes(tmp_path: Path) -> None:
     data, _, _ = load_from_zip_file(tmp_path / "model.zip")
     assert data is not None
     assert data["policy_class"] is TrMRLPolicy
-    assert data["rollout_buffer_class"] is WindowRolloutBuffer
+    assert data["rollout_buffer_class"] is SequenceRolloutBuffer
     assert data["vf_learning_rate"] == 1e-3
-
-
-def with_format(saved: Path, number: int | None, **policy_kwargs: Any) -> Path:
-    """Return a copy of the zip of a model with another number of its format, or without one."""
-    other = saved.with_name("other.zip")
-    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(other, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "data":
-                data = json.loads(content)
-                assert data.pop("zip_format") == 2
-                data["policy_kwargs"] = policy_kwargs or data["policy_kwargs"]
-                content = json.dumps(data if number is None else {**data, "zip_format": number}).encode()
-            new.writestr(name, content)
-    return other
 
 
 def test_zip_of_another_format_is_refused(saved: Path) -> None:
     """A model that a later version saved in another format is not loaded half."""
-    with pytest.raises(ValueError, match=r"has format 3, this version of sb3_trmrl reads 1 to 2"):
-        TransformerPPO.load(with_format(saved, 3))
+    with pytest.raises(ValueError, match=r"has format 4, this version of sb3_trmrl reads 1 to 3"):
+        TransformerPPO.load(with_format(saved, 4))
 
 
 @pytest.mark.parametrize("number", [1, None])
@@ -265,6 +250,34 @@ def test_zips_of_format_1_keep_their_defaults(memory: str, number: int | None, t
     assert_equal_weights(loaded, model)
     loaded.save(tmp_path / "again")  # has the present format
     assert_equal_weights(TransformerPPO.load(tmp_path / "again"), model)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_older_zips_keep_their_window(number: int, tmp_path: Path) -> None:
+    """Then, a window of 16 was the default. The state and the actions are those of the model that was saved."""
+    model = tiny_model(sampled_vec_env(2), dict(memory="window", context_length=16, action_head_gain=1.0)).learn(32)
+    model.save(tmp_path / "model")
+    old = with_format(tmp_path / "model.zip", number, **TINY, action_head_gain=1.0)
+    loaded = TransformerPPO.load(old, env=sampled_vec_env(2))
+    assert (loaded.policy.memory, loaded.policy.context_length) == ("window", 16)
+    assert_equal_weights(loaded, model)
+    state, others, starts = None, None, np.ones(2, bool)
+    for observation in np.random.default_rng(0).uniform(-1, 1, (20, 2, 3)).astype(np.float32):
+        actions, state = model.predict(observation, state, starts, deterministic=True)
+        found, others = loaded.predict(observation, others, starts, deterministic=True)
+        np.testing.assert_array_equal(found, actions)
+        starts = np.zeros(2, bool)
+    loaded.learn(32).save(tmp_path / "again")  # has the present format
+    assert TransformerPPO.load(tmp_path / "again").policy.memory == "window"
+
+
+def test_policy_kwargs_may_be_passed_when_loading(saved: Path) -> None:
+    """SB3 compares them with those of the zip, whose format may be an older one."""
+    loaded = TransformerPPO.load(with_format(saved, 2, **TINY, memory="full"), policy_kwargs={**TINY, "memory": "full"})
+    assert loaded.policy.memory == "full"
+    window = tiny_model("CartPole-v1", dict(memory="window", context_length=16))
+    window.save(saved)
+    assert TransformerPPO.load(with_format(saved, 2, **TINY), policy_kwargs=TINY).policy.memory == "window"
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin"])

@@ -38,7 +38,7 @@ from tests.helpers.learning import play
 from tests.helpers.resuming import assert_same
 
 
-class OwnBuffer(WindowRolloutBuffer):
+class OwnBuffer(SequenceRolloutBuffer):
     """A buffer class of a user."""
 
 
@@ -66,13 +66,19 @@ POLICY_OPTIONS: list[dict[str, Any]] = [
         dim_feedforward=[6],
         initialization=["xavier", "default"],
         layer_norm=["pre", "post"],
-        positional_encoding=["learned", "relative", "none"],
+        positional_encoding=["sinusoidal", "none"],
         embedding_arch=[[6]],
         reset_memory_on=["trial"],
         action_head_gain=[1.0],
-        memory=["full"],
+        memory=["window", "full"],
     ),
-    *(dict(memory="full", **option) for option in one_by_one(layer_norm=["pre", "post"], embedding_arch=[[6]])),
+    *(
+        dict(memory="window", **option)
+        for option in one_by_one(
+            layer_norm=["pre", "post"], embedding_arch=[[6]], positional_encoding=["learned", "relative", "none"]
+        )
+    ),
+    dict(memory="full", context_length=7),
     dict(optimizer_class=th.optim.AdamW, optimizer_kwargs=dict(weight_decay=0.1)),
     dict(features_extractor_class=LinearFeatures, features_extractor_kwargs=dict(width=5)),
     dict(features_extractor_class=LinearFeatures, share_features_extractor=True),
@@ -179,7 +185,9 @@ def test_every_option_is_restored(
         found = getattr(loaded, "_stats_window_size" if name == "stats_window_size" else name)
         is_schedule = callable(found) and name != "rollout_buffer_class"
         assert (found(0.5) == FloatSchedule(value)(0.5)) if is_schedule else found == value
-    buffer_class = SequenceRolloutBuffer if policy_kwargs.get("memory") == "full" else WindowRolloutBuffer
+    default = "window" if "context_length" in policy_kwargs else "full"
+    is_window = policy_kwargs.get("memory", default) == "window"
+    buffer_class = WindowRolloutBuffer if is_window else SequenceRolloutBuffer
     assert type(loaded.rollout_buffer) is kwargs.get("rollout_buffer_class", buffer_class)
     assert loaded.num_timesteps == 32 and loaded._n_updates == model._n_updates
 

@@ -197,8 +197,8 @@ def test_frame_stack_of_many_channels_keeps_its_order() -> None:
 
 def test_images_are_transposed_once() -> None:
     """Channels-last environments are wrapped. ``predict`` takes images of either order."""
-    last = tiny_model(SampledEnv(IMAGE_LAST, BOX_ACTION), dict(action_head_gain=1.0))
-    first = tiny_model(SampledEnv(IMAGE_FIRST, BOX_ACTION), dict(action_head_gain=1.0))
+    window = dict(memory="window", action_head_gain=1.0)  # its state holds the images
+    last, first = (tiny_model(SampledEnv(space, BOX_ACTION), window) for space in (IMAGE_LAST, IMAGE_FIRST))
     assert is_vecenv_wrapped(last.get_env(), VecTransposeImage)
     assert not is_vecenv_wrapped(first.get_env(), VecTransposeImage)
     assert_equal_weights(first, last)

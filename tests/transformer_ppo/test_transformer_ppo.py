@@ -163,7 +163,7 @@ def test_batch_norm_changes_in_training_only(env_id: str, critic_input: str) -> 
     ("policy_kwargs", "kwargs"),
     [
         *((critic, {}) for critic in CRITICS.values()),
-        (dict(positional_encoding="learned", layer_norm="pre", initialization="default"), {}),
+        (dict(memory="window", positional_encoding="learned", layer_norm="pre", initialization="default"), {}),
         ({}, dict(use_sde=True, sde_sample_freq=4)),
     ],
     ids=str,
@@ -222,13 +222,15 @@ def test_set_env(tmp_path: Path) -> None:
         assert loaded.learn(16, reset_num_timesteps=False).num_timesteps == 48
 
 
-def test_new_environment_empties_the_memory() -> None:
-    """The first windows of a rollout in another environment hold no token of the previous one."""
-    model = tiny_model(sampled_vec_env(2, length=100)).learn(32)
-    assert (model._last_memory.lengths == 4).all()
+@pytest.mark.parametrize(("memory", "longest"), [("window", 4), ("full", 16)])
+def test_new_environment_empties_the_memory(memory: str, longest: int) -> None:
+    """The first memories of a rollout in another environment hold no token of the previous one."""
+    model = tiny_model(sampled_vec_env(2, length=100), dict(memory=memory)).learn(32)
+    assert (model._last_memory.lengths == longest).all()
     model.set_env(sampled_vec_env(2, length=100))
     model.learn(32)
-    assert model.rollout_buffer.lengths.reshape(2, 16)[:, :5].tolist() == [[1, 2, 3, 4, 4]] * 2
+    lengths = [min(step + 1, longest) for step in range(16)]
+    assert model.rollout_buffer.lengths.reshape(2, 16).tolist() == [lengths] * 2
 
 
 # -- Evaluation -------------------------------------------------------------------------------------------------------

@@ -74,6 +74,15 @@ def test_a_wrong_grid_is_refused(tmp_path: Path) -> None:
     assert {run.setting for run in heads} == {"initialization", "context_length", "n_layers", "n_heads"}
 
 
+def test_another_length_does_not_change_the_kind_of_memory(tmp_path: Path) -> None:
+    """A window is the default only where a length is given."""
+    for env_id, memory in (("CartPole-v1", "full"), ("CartPoleNoVel-v1", "window")):
+        runs = ablation_runs(env_id, tmp_path, [0], {"context_length": (4,)})
+        assert [run.policy_kwargs["memory"] for run in runs] == [memory]
+    runs = ablation_runs("HalfCheetahVel-v0", tmp_path, [0], {"memory": ("window", "full")})
+    assert [run.folder.parent.name for run in runs] == ["base", "memory=full"]
+
+
 def test_the_ablation_command_trains_what_is_missing(tmp_path: Path) -> None:
     sizes = ["--hyperparams", "n_envs:4", "n_steps:10", "batch_size:40", "n_epochs:1"]
     arguments = ["--env", "BernoulliBandit-v0", "--n-timesteps", "80", "--n-evaluations", "2", "--seeds", "0"]
