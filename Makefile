@@ -10,10 +10,9 @@ ENV ?= HalfCheetahVel-v0
 STEPS ?= -1
 SEED ?= 0
 ARGS ?=
-# Number of training processes (ranks), which must divide n_envs and batch_size: for the default settings the largest of 10, 5, 2
-# and 1 that does not exceed the number of physical cores, otherwise 1
-CORES := $(shell lscpu -p=Core,Socket 2>/dev/null | grep -v '^\#' | sort -u | wc -l)
-RANKS ?= $(if $(filter trmrl-HalfCheetahVel-v0,$(ALGO)-$(ENV)),$(shell for n in 10 5 2; do [ $(CORES) -ge $$n ] && echo $$n && exit; done; echo 1),1)
+# Number of training processes, one for each physical core at most. Must divide n_envs and batch_size
+RANKS ?= 1
+TORCHRUN = $(if $(filter-out 1,$(RANKS)),-m torch.distributed.run --standalone --nproc-per-node=$(RANKS))
 
 export PYTHONUNBUFFERED = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -21,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: help install train demo test test-slow lint type format doc bench wheel-test clean
 
 help:
-	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl RANKS=$(RANKS) ARGS=...]"
+	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl RANKS=1 ARGS=...]"
 	@echo "                 train an agent with RANKS parallel processes, and compare it before and after"
 	@echo "make demo        show how the trained agent in docs/demo adapts: a table and pictures in the folder demo"
 	@echo "make install     install the package with all extras in $(VENV); the other targets do this too"
@@ -45,8 +44,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 train: $(STAMP)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS-1} $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node=$(RANKS) \
-		-m sb3_trmrl train --algo $(ALGO) --env $(ENV) --n-timesteps $(STEPS) --seed $(SEED) --progress --report $(ARGS)
+	$(BIN)/python $(TORCHRUN) -m sb3_trmrl train --algo $(ALGO) --env $(ENV) --n-timesteps $(STEPS) --seed $(SEED) --progress --report $(ARGS)
 
 demo: $(STAMP)
 	$(BIN)/python -m sb3_trmrl analyze online docs/demo/HalfCheetahVel-v0.safetensors --output demo

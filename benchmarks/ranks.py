@@ -30,6 +30,12 @@ SETTINGS: dict[str, tuple[str, int, dict[str, Any], dict[str, Any]]] = {
         dict(n_steps=400, batch_size=250, n_epochs=10),
         dict(context_length=5, d_model=128, n_layers=4, n_heads=16, dim_feedforward=512, critic_input="token"),
     ),
+    "paper, full memory": (
+        "HalfCheetahVel-v0",
+        20,
+        dict(n_steps=400, batch_size=2000, n_epochs=10),
+        dict(memory="full", d_model=128, n_layers=4, n_heads=4, dim_feedforward=512, critic_input="token"),
+    ),
     "make train, window of 5": (
         "HalfCheetahVel-v0",
         10,
@@ -42,7 +48,7 @@ SETTINGS: dict[str, tuple[str, int, dict[str, Any], dict[str, Any]]] = {
         dict(n_steps=256, batch_size=512, n_epochs=10),
         dict(memory="full", reset_memory_on="trial", share_features_extractor=True),
     ),
-    "default arguments, window of 16": ("CartPole-v1", 2, dict(n_steps=1024), dict(context_length=16)),
+    "default algorithm arguments, window of 16": ("CartPole-v1", 2, dict(n_steps=1024), dict(context_length=16)),
 }
 
 

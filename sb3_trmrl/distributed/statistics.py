@@ -14,19 +14,19 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from sb3_trmrl.distributed.collectives import all_gather, all_reduce, broadcast, world_size
 
 
-def standardized(values: th.Tensor, count: int) -> th.Tensor:
+def moments(values: th.Tensor) -> tuple[int, th.Tensor, th.Tensor]:
     """
     :param values: Advantages of this rank's part of a minibatch, (B,)
-    :param count: Size of the minibatch on all ranks together, at least 2
-    :return: Advantages normalized by the mean and standard deviation of the whole minibatch
+    :return: Size, mean and standard deviation of the whole minibatch
     """
     if world_size() == 1:
-        return (values - values.mean()) / (values.std() + 1e-8)
+        return len(values), values.mean(), values.std() if len(values) > 1 else values.new_zeros(())
     wide = values.double()
-    mean = all_reduce(wide.sum()) / count
-    variance = all_reduce(((wide - mean) ** 2).sum()) / (count - 1)
-    result: th.Tensor = ((wide - mean) / (variance.sqrt() + 1e-8)).to(values.dtype)
-    return result
+    # In a single message, whose latency matters more than the rounding of these sums in 64 bits
+    count, total, squares = all_reduce(th.stack([th.ones_like(wide).sum(), wide.sum(), (wide**2).sum()]))
+    mean = total / count
+    variance = (squares - count * mean**2) / (count - 1).clamp(min=1)
+    return int(count), mean.to(values.dtype), variance.clamp(min=0).sqrt().to(values.dtype)
 
 
 class SharedStatistics:

@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import explained_variance
 from sb3_trmrl.distributed.collectives import all_gather, all_reduce, share, world_size
 from sb3_trmrl.distributed.gradients import average_gradients
 from sb3_trmrl.distributed.start import copy_buffers_from_main
-from sb3_trmrl.distributed.statistics import standardized
+from sb3_trmrl.distributed.statistics import moments
 from sb3_trmrl.memory.buffers import MemoryRolloutBufferSamples
 
 if TYPE_CHECKING:
@@ -55,9 +55,12 @@ def update(model: TransformerPPO) -> None:
         approx_kl_divs = []
         for batch in model.rollout_buffer.get(share("batch_size", model.batch_size)):
             # The parts of the ranks may differ in size, so each is weighted by its size
-            count = int(all_reduce(th.tensor(len(batch.advantages), device=model.device)))
+            count, mean, std = moments(batch.advantages)
             weight = len(batch.advantages) * world_size() / count
-            losses = _losses(model, batch, count, clip_range, clip_range_vf)
+            advantages = batch.advantages
+            if model.normalize_advantage and count > 1:  # a single advantage has no standard deviation
+                advantages = (advantages - mean) / (std + 1e-8)
+            losses = _losses(model, batch, advantages, clip_range, clip_range_vf)
             loss = losses.policy + model.ent_coef * losses.entropy + model.vf_coef * losses.value
             logged.append([each.item() for each in losses[:-1]])
             approx_kl = losses.approx_kl
@@ -81,17 +84,18 @@ def update(model: TransformerPPO) -> None:
 
 
 def _losses(
-    model: TransformerPPO, batch: MemoryRolloutBufferSamples, count: int, clip_range: float, clip_range_vf: float | None
+    model: TransformerPPO,
+    batch: MemoryRolloutBufferSamples,
+    advantages: th.Tensor,
+    clip_range: float,
+    clip_range_vf: float | None,
 ) -> _Losses:
-    """Compute the losses of this rank's part of a minibatch; ``count`` is the size of the whole minibatch."""
+    """Compute the losses of this rank's part of a minibatch."""
     actions = batch.actions
     if isinstance(model.action_space, spaces.Discrete):
         actions = actions.long().flatten()
     values, log_prob, entropy = model.policy.evaluate_actions(batch.observations, actions)
     values = values.flatten()
-    advantages = batch.advantages
-    if model.normalize_advantage and count > 1:  # a single advantage has no standard deviation
-        advantages = standardized(advantages, count)
 
     log_ratio = log_prob - batch.old_log_prob
     ratio = th.exp(log_ratio)

@@ -120,7 +120,7 @@ class BatchNorm(BaseFeaturesExtractor):
 
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "window": ("vector", dict()),
+    "window": ("vector", dict(policy_kwargs=dict(memory="window"))),
     "full": ("vector", dict(policy_kwargs=dict(memory="full"), batch_size=8)),
     "gSDE": ("vector", dict(use_sde=True, sde_sample_freq=4)),
     "dict": ("dict", dict(policy_kwargs=dict(critic_input="token"))),

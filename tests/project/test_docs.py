@@ -20,6 +20,7 @@ import gymnasium as gym
 import pytest
 import rl_zoo3.import_envs  # noqa: F401  (registers CartPoleNoVel-v1 before the registry is restored)
 import yaml
+from torch.distributed.run import get_args_parser
 
 from sb3_trmrl.__main__ import COMMANDS, main
 from tests.helpers.doc_blocks import ROOT, Block, blocks_of, pages
@@ -34,7 +35,10 @@ EXEMPTIONS = (
     ("docs/how-to/share.md", "push_to_hub(", "needs the network and an account on the Hub"),
     ("docs/how-to/popgym-minigrid.md", "--gym-packages popgym", "needs POPGym, which is not a dependency"),
     ("docs/how-to/popgym-minigrid.md", "--gym-packages my_minigrid", "needs MiniGrid, which is not a dependency"),
+    ("docs/how-to/many-machines.md", "my_script.py", "starts several processes; tests/distributed has such scripts"),
 )
+#: Commands that start several processes
+TORCHRUN = (("torchrun",), ("python", "-m", "torch.distributed.run"))
 #: Modules of `python -m` besides our own. They are not run, because they install something or start the tests
 OTHER_MODULES = ("venv", "pip", "pytest", "build")
 #: Keys of rl-zoo3's hyperparameters that are not arguments of an algorithm, see ``ExperimentManager``
@@ -45,7 +49,7 @@ ZOO_KEYS |= {"frame_stack", "monitor_kwargs"}
 RECORDER = """
 set -euo pipefail
 record() { local line; printf -v line '%q ' "$@"; echo "$line" >> "$RECORD"; }
-for name in python python3 trmrl make pip git; do eval "$name() { record $name \\"\\$@\\"; }"; done
+for name in python python3 torchrun trmrl make pip git; do eval "$name() { record $name \\"\\$@\\"; }"; done
 .() { :; }
 cd() { :; }
 """
@@ -163,8 +167,20 @@ def restore_process(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
             sys.modules.pop(name, None)
 
 
+def without_torchrun(command: list[str]) -> list[str]:
+    """Return the command of each process that torchrun starts; other commands are unchanged."""
+    launcher = next((each for each in TORCHRUN if tuple(command[: len(each)]) == each), None)
+    if launcher is None:
+        return command
+    first = next(i for i, word in enumerate(command) if i >= len(launcher) and not word.startswith("--"))
+    with pytest.raises(Parsed):
+        get_args_parser().parse_args([*command[len(launcher) : first], "script"])
+    return ["python", *command[first:]]
+
+
 def check(command: list[str], folder: Path) -> None:
     """The real parser accepts the command, which is not run. ``folder`` is for temporary files."""
+    command = without_torchrun(command)
     missing = [word for word in command if word.startswith("docs/") and not (ROOT / word).exists()]
     assert not missing, f"there is no {missing}"
     arguments = own_arguments(command)
@@ -310,6 +326,8 @@ def test_commands_are_understood(block: Block, workplace: Path, parse_only: None
         "make nothing",
         "make train NOTHING=1",
         'make train ARGS="--no-such-option"',
+        "torchrun --standalone -m sb3_trmrl train --env HalfCheetahVel-v0 --no-such-option",
+        "torchrun --no-such-option train.py --env HalfCheetahVel-v0",
         'pip install "sb3_trmrl[nothing]"',
         "python -m nothing",
         "nothing",
