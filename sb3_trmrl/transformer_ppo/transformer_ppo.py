@@ -15,7 +15,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
@@ -28,13 +27,10 @@ from sb3_trmrl.common.checks import check_instance, check_keywords, check_non_ne
 from sb3_trmrl.common.methods import IMPLEMENTATIONS
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
-from sb3_trmrl.distributed import start
 from sb3_trmrl.distributed.collectives import (
     all_gather,
-    broadcast,
     gather_from_others,
     is_main,
-    join,
     own_device,
     share,
     world_size,
@@ -59,6 +55,7 @@ from sb3_trmrl.transformer_ppo.arguments import (
     explicit_defaults,
 )
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
+from sb3_trmrl.transformer_ppo.ranks import join_ranks
 from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated, check_finite_step
 from sb3_trmrl.transformer_ppo.update import update
 
@@ -502,7 +499,7 @@ class TransformerPPO(PPO):
             reset_num_timesteps = False
         with watched_workers(self._environments(callback)):
             self.uses_action_masks = use_masking and self.env is not None and is_masking_supported(self.env)
-            callback = self._join_ranks(callback, total_timesteps)
+            callback = join_ranks(self, callback, total_timesteps)
             return super().learn(
                 total_timesteps=total_timesteps,
                 callback=callback,
@@ -511,34 +508,6 @@ class TransformerPPO(PPO):
                 reset_num_timesteps=reset_num_timesteps,
                 progress_bar=progress_bar and is_main(),
             )
-
-    def _join_ranks(self, callback: MaybeCallback, total_timesteps: int) -> MaybeCallback:
-        """Make the model the same on all ranks, and return the callbacks that run on this one."""
-        join()
-        assert self.env is not None
-        share("batch_size", self.batch_size)  # load() skips the check in the constructor
-        self._shared_statistics = SharedStatistics(self.env)
-        if world_size() == 1:
-            return callback
-        names = ("n_envs", "n_steps", "batch_size", "n_epochs", "target_kl", "normalize_advantage")
-        own: dict[str, Any] = {name: getattr(self, name) for name in names}
-        own |= {"total_timesteps": total_timesteps, "learning_rate": self.lr_schedule(1.0)}
-        if self.start_from is not None:  # each rank has read a checkpoint
-            own["num_timesteps"] = self.num_timesteps
-        start.check_equal(own)
-        start.copy_from_main(self.policy, self.policy.optimizer)
-        # They differ if a callback has ended training in the middle of a rollout
-        self.num_timesteps, self._n_updates = broadcast((self.num_timesteps, self._n_updates))
-        if not self._has_own_numbers:
-            start.seed_this_rank(self.seed, self.env)
-            self._has_own_numbers = True
-        if is_main():
-            return callback
-        self.verbose = 0
-        self.set_logger(Logger(folder=None, output_formats=[]))
-        roots = callback if isinstance(callback, list) else [callback]
-        found = [each for root in roots if isinstance(root, BaseCallback) for each in callbacks_of(root).values()]
-        return [each for each in found if getattr(each, "on_every_rank", False)]
 
     def predict(
         self,
