@@ -51,4 +51,6 @@ def is_about_arguments(error: BaseException) -> bool:
 def error_text(error: BaseException) -> str:
     """Return the message for the user, with the type of errors whose text may be a bare key."""
     is_message = isinstance(error, (*_CHECK_ERRORS, AssertionError)) and str(error)
+    if isinstance(error, gym.error.UnregisteredEnv):
+        return f"{error} If a module of yours registers it, name the module: --gym-packages MODULE"
     return str(error) if is_message else f"{type(error).__name__}: {error}"

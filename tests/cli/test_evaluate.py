@@ -110,3 +110,7 @@ def test_stacked_frames_of_an_environment_without_tasks(tmp_path: Path, capsys: 
     assert "--n-episodes must be 1" in error and "got 2" in error
     error = error_of(["export", run, tmp_path / "agent"], capsys)
     assert "VecFrameStack outside VecNormalize" in error
+
+
+def test_an_unknown_environment_may_need_its_module(capsys: Any) -> None:
+    assert "--gym-packages MODULE" in error_of(["evaluate", DEMO, "--env", "MyRobot-v0"], capsys)
