@@ -145,6 +145,19 @@ def _compare(path: Path, found: set[str], expected: set[str]) -> None:
     print(f"{path.name}: {len(found)} files ({path.stat().st_size / 1000:.0f} kB), none missing, none unexpected")
 
 
+#: Arguments with which a command starts to work. The others need the extra for their help already
+ARGUMENTS = {
+    "plot": ["train"],
+    "report": ["folder"],
+    "evaluate": ["model"],
+    "compare": ["model"],
+    "analyze": ["online", "model"],
+    "render": ["model"],
+    "export": ["model", "file"],
+    "push": ["model", "user/repository"],
+}
+
+
 def check_core(installation: Installation) -> None:
     """Check that the package learns without extras, and that commands name the extra that they need."""
     installation.run("trmrl", "--help")
@@ -153,7 +166,7 @@ def check_core(installation: Installation) -> None:
     if not package.is_relative_to(installation.prefix):
         raise Failure(f"sb3_trmrl {version} was imported from {package}, not from {installation.prefix}")
     for command in installation.run("python", "-c", COMMANDS_SNIPPET).stdout.split():
-        said = installation.run("trmrl", command, "--help", status=1).stderr.strip()
+        said = installation.run("trmrl", command, *ARGUMENTS.get(command, ["--help"]), status=1).stderr.strip()
         if len(said.splitlines()) != 1 or "pip install 'sb3_trmrl[zoo]'" not in said:
             raise Failure(f"trmrl {command} without the extra should name it in one line, but says\n{said}")
 
