@@ -50,8 +50,8 @@ def is_main() -> bool:
 def join() -> None:
     """
     Join the process group that ``torchrun`` or ``accelerate launch`` has announced in environment variables, unless
-    there is one already, as in Ray's ``TorchTrainer``. CPU tensors
-    and Python objects are exchanged with Gloo, CUDA tensors with NCCL.
+    there is one already, as in Ray's ``TorchTrainer``. CPU tensors and Python objects are exchanged with Gloo, CUDA
+    tensors with NCCL.
     """
     if world_size() > 1 and not dist.is_initialized():
         dist.init_process_group(timeout=_TIMEOUT)

@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from sb3_trmrl.distributed.collectives import all_gather, broadcast, rank
+from sb3_trmrl.distributed.collectives import all_gather, broadcast, rank, world_size
 
 
 def check_equal(values: Mapping[str, Any]) -> None:
@@ -45,6 +45,8 @@ def copy_buffers_from_main(policy: nn.Module) -> None:
 
     :param policy: The policy
     """
+    if world_size() == 1:
+        return
     persistent = policy.state_dict().keys()
     buffers = {name: buffer for name, buffer in policy.named_buffers() if name in persistent}
     if buffers:
@@ -62,11 +64,15 @@ def seed_this_rank(seed: int | None, env: VecEnv) -> None:
     if rank() == 0:
         return
     if seed is not None:
-        set_random_seed(_seed_of_rank(seed))
+        set_random_seed(seed_of_rank(seed))
     base = env.unwrapped
-    base._seeds = [None if each is None else _seed_of_rank(each) for each in base._seeds]
+    base._seeds = [None if each is None else seed_of_rank(each) for each in base._seeds]
 
 
-def _seed_of_rank(seed: int) -> int:
+def seed_of_rank(seed: int) -> int:
+    """
+    :param seed: A seed that all ranks have
+    :return: A seed that only this rank has
+    """
     # Seed + rank would not do: environment i has seed + i, so ranks would share seeds
     return int(np.random.SeedSequence(seed, spawn_key=(rank(),)).generate_state(1)[0])

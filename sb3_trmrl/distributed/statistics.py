@@ -49,9 +49,9 @@ class SharedStatistics:
             return
         seen = [_difference(now, before) for now, before in zip(self._statistics, self._before, strict=True)]
         for seen_by_rank in all_gather(seen):
-            for merged, moments in zip(self._before, seen_by_rank, strict=True):
-                if moments[2] > 0:
-                    merged.update_from_moments(*moments)
+            for merged, (mean, var, count) in zip(self._before, seen_by_rank, strict=True):
+                if count > 0:
+                    merged.update_from_moments(mean, var, count)
         for own, merged in zip(self._statistics, self._before, strict=True):
             vars(own).update(vars(copy.deepcopy(merged)))
 

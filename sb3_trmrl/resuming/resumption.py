@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.distributed.collectives import barrier, is_main, rank, world_size
+from sb3_trmrl.distributed.start import seed_of_rank
 from sb3_trmrl.resuming.callback_state import set_callback_state
 from sb3_trmrl.resuming.checkpoint_files import find_checkpoint, read_training_state
 from sb3_trmrl.resuming.training_state import RankState, platform_of
@@ -68,7 +69,7 @@ class Resumption:
             kept.update(values)
         if is_main():
             set_callback_state(callback, state.callbacks)
-        if 1 + len(state.other_ranks) == world_size():
+        if state.n_ranks == world_size():
             self._continue_rank(model, state.rank_state(rank()))
         else:
             self._begin_trials(model)
@@ -92,7 +93,7 @@ class Resumption:
 
     def _begin_trials(self, model: Any) -> None:
         """Start new episodes, because the environments are now divided differently."""
-        n_ranks = 1 + len(self.state.other_ranks)
+        n_ranks = self.state.n_ranks
         warnings.warn(
             f"the interrupted run had {n_ranks} rank{'s' * (n_ranks > 1)}, this one has {world_size()}: training "
             "continues with new episodes, so the result will differ from that of an uninterrupted run",
@@ -101,9 +102,9 @@ class Resumption:
         )
         set_statistics(model.env, self.state.env)
         # A seed that the interrupted run did not use
-        seed = np.random.SeedSequence(int(model.num_timesteps), spawn_key=(rank(),)).generate_state(1)[0]
-        set_random_seed(int(seed))
-        model.env.seed(int(seed))
+        seed = seed_of_rank(int(model.num_timesteps))
+        set_random_seed(seed)
+        model.env.seed(seed)
         _reset(model)
 
 
@@ -123,8 +124,7 @@ def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | 
     with resumption.checkpoint.open("rb") as file:
         model = algorithm.load(file, env=maybe_make_env(env, verbose=0), **kwargs)
     assert model.env is not None
-    same_ranks = 1 + len(resumption.state.other_ranks) == world_size()
-    check_same_layers(model.env, resumption.state.env, check_number=same_ranks)
+    check_same_layers(model.env, resumption.state.env, check_number=resumption.state.n_ranks == world_size())
     model.start_from = resumption  # type: ignore[attr-defined]
     return model
 

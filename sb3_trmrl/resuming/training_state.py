@@ -46,6 +46,11 @@ class TrainingState(NamedTuple):
     log_files: dict[str, int]  # bytes of files that grow line by line, by path relative to the folder of the checkpoint
     other_ranks: tuple[RankState, ...] = ()  # states of ranks 1, 2, ...
 
+    @property
+    def n_ranks(self) -> int:
+        """Number of ranks that trained the model."""
+        return 1 + len(self.other_ranks)
+
     def rank_state(self, rank: int) -> RankState:
         """Return the state of one rank."""
         if rank:
