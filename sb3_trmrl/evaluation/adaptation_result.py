@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from sb3_trmrl.common.checks import check_int, check_number, check_path
 
@@ -179,6 +178,8 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, seed: int =
     check_int("seed", seed)
     if len(values) < 2:
         return np.full((*values.shape[1:], 2), np.nan)
+    from scipy import stats  # 60 MB that loading an agent does not need
+
     rng = np.random.default_rng(seed)
     found = stats.bootstrap(
         (values,), np.mean, axis=0, confidence_level=confidence, method="percentile", n_resamples=_N_RESAMPLES, rng=rng
