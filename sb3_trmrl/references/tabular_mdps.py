@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +12,11 @@ from sb3_trmrl.envs.tabular_mdp import TabularMDPEnv, TabularMDPTask
 from sb3_trmrl.references.scripted import ScriptedAgent, check_tasks
 
 
-def tabular_mdp_optimum(tasks: Iterable[TabularMDPTask], horizon: int = 10) -> float:
+def tabular_mdp_optimum(tasks: Iterable[Any], horizon: int = 10) -> float:
     """
     Return the highest possible expected return of an episode in a known MDP, averaged over MDPs.
 
-    :param tasks: MDPs of the same size, for example those of an evaluation
+    :param tasks: MDPs of the same size, each a ``TabularMDPTask``, for example those of an evaluation
     :param horizon: Steps of an episode
     :return: Optimal mean return
     :raises TypeError: if a task is not a ``TabularMDPTask``
