@@ -32,10 +32,12 @@ def _decoder_inputs(name: str, value: Any) -> None:
         check_option(f"{name}[{index}]", each, DECODER_INPUTS)
 
 
-#: Arguments of the constructor, which are also the names of the attributes
-CHECKS: dict[str, Check] = {
+#: Arguments of the constructor, which are also the names of the attributes: those of PPO, and those of the autoencoder
+PPO_CHECKS: dict[str, Check] = {
     **arguments.PPO_CHECKS,
     "rollout_buffer_class": or_none(lambda name, value: check_subclass(name, value, DictRolloutBuffer)),
+}
+VAE_CHECKS: dict[str, Check] = {
     "vae_learning_rate": check_positive,
     "kl_weight": check_non_negative,
     "n_elbo_terms": or_none(check_positive_int),

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments, check_spaces
-from sb3_trmrl.algorithms.transitions import PREVIOUS, TokenReader
+from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, short_repr
 from sb3_trmrl.varibad.arguments import POLICY_CHECKS
 from sb3_trmrl.varibad.networks import Encoder, Standardizer
@@ -181,9 +181,7 @@ class VariBADPolicy(ActorCriticPolicy):
         with th.no_grad():
             return {**obs, BELIEF: self.encoder.belief(hidden)}
 
-    def extract_features(  # type: ignore[override]
-        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
-    ) -> th.Tensor:
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None) -> th.Tensor:
         """
         :param obs: Observations with the key ``"belief"``, or without it at the beginning of a trial
         :param features_extractor: The features extractor to use instead of the policy's
@@ -245,7 +243,7 @@ class VariBADPolicy(ActorCriticPolicy):
             observation is not finite or does not fit the observation space
         """
         if isinstance(observation, tuple):  # Gym's (obs, info): SB3 raises an explanatory error
-            return super().predict(observation)  # type: ignore[return-value]
+            return super().predict(observation)
         check_bool("deterministic", deterministic)
         self.set_training_mode(False)
         self._check_keys(observation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch as th
 import torch.nn.functional as F
@@ -11,6 +11,12 @@ from torch import nn
 
 from sb3_trmrl.varibad.networks import Decoder, Encoder, Gaussian, Standardizer
 from sb3_trmrl.varibad.trials import Batch
+
+if TYPE_CHECKING:
+    from sb3_trmrl.varibad.varibad import VariBAD
+
+#: Names of the losses in the log
+_LOGGED = ("vae_loss", "kl", "reward_reconstruction", "state_reconstruction")
 
 
 class Losses(NamedTuple):
@@ -174,3 +180,41 @@ def elbo_losses(
         means.append(used.mean() if len(used) else used.sum())
     n_pairs = (is_term.sum(dim=1) * is_step.sum(dim=1)).sum()
     return Losses(total / n_pairs, divergences.mean(), *means)
+
+
+def update(model: VariBAD, n_updates: int) -> None:
+    """
+    Update encoder and decoders with batches from the model's buffer of trials, and log the means of the losses.
+
+    :param model: Model
+    :param n_updates: Number of gradient steps
+    :raises FloatingPointError: if a gradient is not finite
+    """
+    make_batch, optimizer = model.batch_maker(), model.vae_optimizer
+    logged: dict[str, list[float]] = {}
+    for _ in range(n_updates):
+        losses = elbo_losses(
+            model.policy.encoder,
+            model.decoders,
+            make_batch(model.trial_buffer.sample(model.vae_batch_trials)),
+            model.kl_weight,
+            model.n_elbo_terms,
+            model.n_decoded_transitions,
+            model.vae_bptt_steps,
+        )
+        optimizer.zero_grad()
+        losses.loss.backward()
+        norm = th.nn.utils.clip_grad_norm_(model.vae_parameters(), model.vae_max_grad_norm)
+        if not th.isfinite(norm):
+            raise FloatingPointError(
+                f"non-finite gradient of the autoencoder (its norm is {norm.item()}): the weights were not changed. Try "
+                "`standardize_targets`, or lower `vae_learning_rate`"
+            )
+        optimizer.step()
+        for name, value in zip(_LOGGED, losses, strict=True):
+            if value is not None:
+                logged.setdefault(name, []).append(value.item())
+    # PPO would include these gradients when it clips those of the policy's parameters
+    optimizer.zero_grad(set_to_none=True)
+    for name, values in logged.items():
+        model.logger.record(f"train/{name}", sum(values) / len(values))

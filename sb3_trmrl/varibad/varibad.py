@@ -6,9 +6,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
@@ -27,16 +25,16 @@ from sb3_trmrl.algorithms.arguments import (
     check_env,
     check_zip,
 )
+from sb3_trmrl.algorithms.files import save_atomically
 from sb3_trmrl.common.action_masks import is_masking_supported
-from sb3_trmrl.common.atomic_file import atomic_file, make_place
-from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
+from sb3_trmrl.common.checks import check_keywords, check_option
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
-from sb3_trmrl.varibad.arguments import CHECKS
+from sb3_trmrl.varibad.arguments import PPO_CHECKS, VAE_CHECKS
 from sb3_trmrl.varibad.belief_env import BeliefVecEnv, space_with_belief
 from sb3_trmrl.varibad.policies import VariBADPolicy, read_tokens
 from sb3_trmrl.varibad.trials import BatchMaker, TrialBuffer
-from sb3_trmrl.varibad.vae import Decoders, Losses, elbo_losses
+from sb3_trmrl.varibad.vae import Decoders, update
 
 #: Attributes that are not saved in the zip
 _NOT_SAVED = ("trial_buffer", "_belief_env")
@@ -114,6 +112,22 @@ class VariBAD(PPO):
         "MultiInputPolicy": VariBADPolicy,
     }
 
+    vae_learning_rate: float
+    kl_weight: float
+    n_elbo_terms: int | None
+    n_decoded_transitions: int | None
+    vae_buffer_size: int
+    vae_batch_trials: int
+    vae_updates_per_rollout: int
+    vae_bptt_steps: int | None
+    vae_max_grad_norm: float
+    decode_rewards: bool
+    decode_states: bool
+    reward_distribution: str
+    reward_decoder_inputs: Sequence[str]
+    reward_decoder_arch: Sequence[int]
+    state_decoder_arch: Sequence[int]
+    standardize_targets: bool
     policy: VariBADPolicy
     decoders: Decoders
     vae_optimizer: th.optim.Optimizer
@@ -165,55 +179,15 @@ class VariBAD(PPO):
         standardize_targets: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
-        check_arguments(locals(), CHECKS)
-        env = maybe_make_env(env, verbose)
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        check_arguments(arguments, {**PPO_CHECKS, **VAE_CHECKS})
+        arguments["env"] = env = maybe_make_env(env, verbose)
         self._check_policy_and_env(policy, env)
         if normalize_advantage:
             check_batch_size(batch_size)
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            batch_size=batch_size,
-            n_epochs=n_epochs,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            clip_range=clip_range,
-            clip_range_vf=clip_range_vf,
-            normalize_advantage=normalize_advantage,
-            ent_coef=ent_coef,
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            target_kl=target_kl,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-        )
-        self.vae_learning_rate = vae_learning_rate
-        self.kl_weight = kl_weight
-        self.n_elbo_terms = n_elbo_terms
-        self.n_decoded_transitions = n_decoded_transitions
-        self.vae_buffer_size = vae_buffer_size
-        self.vae_batch_trials = vae_batch_trials
-        self.vae_updates_per_rollout = vae_updates_per_rollout
-        self.vae_bptt_steps = vae_bptt_steps
-        self.vae_max_grad_norm = vae_max_grad_norm
-        self.decode_rewards = decode_rewards
-        self.decode_states = decode_states
-        self.reward_distribution = reward_distribution
-        self.reward_decoder_inputs = list(reward_decoder_inputs)
-        self.reward_decoder_arch = list(reward_decoder_arch)
-        self.state_decoder_arch = list(state_decoder_arch)
-        self.standardize_targets = standardize_targets
+        own = {name: arguments.pop(name) for name in VAE_CHECKS}
+        super().__init__(**{**arguments, "_init_setup_model": False})
+        vars(self).update(own)
         if _init_setup_model:
             self._setup_model()
 
@@ -235,7 +209,7 @@ class VariBAD(PPO):
     def _setup_model(self) -> None:
         if getattr(self, "observation_space", None) is None:
             raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
-        check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
+        check_arguments(vars(self), {**PPO_CHECKS, **VAE_CHECKS})  # again, as load() bypasses the constructor
         if not (self.decode_rewards or self.decode_states):
             raise ValueError("`decode_rewards` must be True if `decode_states` is False, got False")
         self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers
@@ -268,10 +242,11 @@ class VariBAD(PPO):
             reward_distribution=self.reward_distribution,
             standardize=self.standardize_targets,
         ).to(self.device)
-        self.vae_optimizer = th.optim.Adam(self._vae_parameters(), lr=self.vae_learning_rate)
+        self.vae_optimizer = th.optim.Adam(self.vae_parameters(), lr=self.vae_learning_rate)
         self.trial_buffer = TrialBuffer(self.vae_buffer_size)
 
-    def _vae_parameters(self) -> list[th.nn.Parameter]:
+    def vae_parameters(self) -> list[th.nn.Parameter]:
+        """:return: The parameters of encoder and decoders"""
         return [*self.policy.encoder.parameters(), *self.decoders.parameters()]
 
     # -- Training ----------------------------------------------------------------------------------------------------
@@ -302,7 +277,7 @@ class VariBAD(PPO):
             for trial in recorder.finished:
                 self.trial_buffer.add(trial)
             if self.standardize_targets:
-                self.decoders.update_statistics(self._batch_maker()(recorder.finished))
+                self.decoders.update_statistics(self.batch_maker()(recorder.finished))
             recorder.finished.clear()
         return result
 
@@ -322,37 +297,10 @@ class VariBAD(PPO):
         :param n_updates: Number of gradient steps
         :raises FloatingPointError: if a gradient is not finite
         """
-        make_batch = self._batch_maker()
-        logged: list[Losses] = []
-        for _ in range(n_updates):
-            losses = elbo_losses(
-                self.policy.encoder,
-                self.decoders,
-                make_batch(self.trial_buffer.sample(self.vae_batch_trials)),
-                self.kl_weight,
-                self.n_elbo_terms,
-                self.n_decoded_transitions,
-                self.vae_bptt_steps,
-            )
-            self.vae_optimizer.zero_grad()
-            losses.loss.backward()
-            norm = th.nn.utils.clip_grad_norm_(self._vae_parameters(), self.vae_max_grad_norm)
-            if not th.isfinite(norm):
-                raise FloatingPointError(
-                    f"non-finite gradient of the autoencoder (its norm is {norm.item()}): the weights were not changed. "
-                    "Try `standardize_targets`, or lower `vae_learning_rate`"
-                )
-            self.vae_optimizer.step()
-            logged.append(losses)
-        # PPO would include these gradients when it clips those of the policy's parameters
-        self.vae_optimizer.zero_grad(set_to_none=True)
-        names = {"loss": "vae_loss", "kl": "kl", "reward": "reward_reconstruction", "state": "state_reconstruction"}
-        for field, name in names.items():
-            values = [getattr(losses, field) for losses in logged]
-            if values and values[0] is not None:
-                self.logger.record(f"train/{name}", float(np.mean([value.item() for value in values])))
+        update(self, n_updates)
 
-    def _batch_maker(self) -> BatchMaker:
+    def batch_maker(self) -> BatchMaker:
+        """:return: What makes batches of trials, with the current statistics of VecNormalize"""
         return BatchMaker(self.policy.reader, self.action_space, self._vec_normalize_env, self.device)
 
     def learn(
@@ -440,18 +388,8 @@ class VariBAD(PPO):
         :raises TypeError: if an argument has the wrong type
         :raises ValueError: if ``path`` cannot be written to
         """
-        check_instance("path", path, (str, pathlib.Path, io.BufferedIOBase), "a path or an open file")
         check_arguments(locals(), SAVE_CHECKS)
-        if not isinstance(path, (str, pathlib.Path)):
-            super().save(path, exclude, include)
-            return
-        target = pathlib.Path(path)
-        target = target if target.suffix else target.with_name(f"{target.name}.zip")
-        try:
-            with atomic_file(make_place(target)) as file:
-                super().save(file, exclude, include)  # type: ignore[arg-type]
-        except OSError as error:
-            raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
+        save_atomically(super().save, path, exclude, include)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
