@@ -207,8 +207,8 @@ def update(model: VariBAD, n_updates: int) -> None:
         norm = th.nn.utils.clip_grad_norm_(model.vae_parameters(), model.vae_max_grad_norm)
         if not th.isfinite(norm):
             raise FloatingPointError(
-                f"non-finite gradient of the autoencoder (its norm is {norm.item()}): the weights were not changed. Try "
-                "`standardize_targets`, or lower `vae_learning_rate`"
+                f"non-finite gradient of the autoencoder (its norm is {norm.item()}): the weights were not changed. "
+                "Try `standardize_targets`, or lower `vae_learning_rate`"
             )
         optimizer.step()
         for name, value in zip(_LOGGED, losses, strict=True):
