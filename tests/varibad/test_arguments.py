@@ -73,8 +73,6 @@ def test_every_argument_of_its_own_is_in_the_table() -> None:
 
 
 POLICY = [
-    Wrong("observation_space", spaces.Box(0, 1, (2,)), TypeError, "Dict", quoted="Box"),
-    Wrong("observation_space", spaces.Dict(a=spaces.Box(0, 1)), ValueError, "prev_reward", quoted="a"),
     Wrong("action_space", 5, TypeError, "space"),
     *rows("net_arch", (5, "wide"), TypeError, "a list of layer sizes"),
     *rows("activation_fn", ("relu",), TypeError, "nn.Module"),
@@ -98,8 +96,22 @@ def test_policy(row: Wrong) -> None:
 
 
 def test_every_argument_of_the_policy_is_in_the_table() -> None:
-    gsde = ("use_sde", "full_std", "use_expln", "squash_output", "lr_schedule")  # as in SB3
-    assert_covered(VariBADPolicy, POLICY, gsde)
+    as_in_sb3 = ("use_sde", "full_std", "use_expln", "squash_output", "lr_schedule", "observation_space")
+    assert_covered(VariBADPolicy, POLICY, as_in_sb3)
+
+
+def test_observations_need_the_previous_transition() -> None:
+    """Once, not stacked, and without the key that VariBAD adds"""
+    stacked = spaces.Dict({**TRANSITION.spaces, "prev_reward": spaces.Box(-1, 1, (4,))})
+    belief = spaces.Dict({**TRANSITION.spaces, "belief": spaces.Box(-1, 1, (4,))})
+    for space, error, message in (
+        (spaces.Box(0, 1, (2,)), TypeError, r"`env` must be .* Dict .*, got Box.*"),
+        (spaces.Dict(a=spaces.Box(0, 1)), ValueError, r"`env` must have the observations .*prev_reward.*, got a"),
+        (stacked, ValueError, r"`env` must have one prev_reward .*, got the shape \(4,\)"),
+        (belief, ValueError, r"`env` must have no observation with the key 'belief'"),
+    ):
+        with pytest.raises(error, match=message):
+            VariBADPolicy(space, spaces.Discrete(2), abs)  # type: ignore[arg-type]
 
 
 def test_zips_of_other_algorithms_are_refused(tmp_path: Any) -> None:
