@@ -7,6 +7,7 @@ is not allowed.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -79,7 +80,7 @@ def check_whole_number(name: str, value: Any, low: int = 0) -> int:
 
 def check_number(name: str, value: Any) -> float:
     """Check that the value is a finite number."""
-    return _check_real(name, value, "finite", np.isfinite)
+    return _check_real(name, value, "finite", math.isfinite)
 
 
 def check_non_negative(name: str, value: Any) -> float:
