@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from stable_baselines3.common.vec_env.util import dict_to_obs
 
 from sb3_trmrl.envs.small_problem import SmallProblem
 from sb3_trmrl.envs.tasks import TaskObservation
@@ -56,6 +58,7 @@ class BatchedVecEnv(DummyVecEnv):
         self._batch = self._problems[0].batch_class(self._problems)
         previous = [each for each in layers[0] if isinstance(each, PreviousTransitionObservation)]
         self._across_episodes = previous[0].across_episodes if previous else None
+        self._n_to_check = 2
         # Steps since a copy was loaded or its episode began, and those from then to the end of its episode
         self._n_done, self._n_steps = np.zeros((2, self.num_envs), dtype=np.int64)
         self._returns = np.zeros(self.num_envs)
@@ -80,11 +83,11 @@ class BatchedVecEnv(DummyVecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         actions = np.asarray(self.actions)
-        if not self._in_arrays and not self._needs_reset():
-            self._load(np.arange(self.num_envs))
-            self._in_arrays = True
-        if not (self._in_arrays and self._batch.accepts(actions)):
-            return super().step_wait()  # which raises the error of the environment
+        if self._n_to_check or not (self._batch.accepts(actions) and self._is_loaded()):
+            # Gymnasium checks the first two steps of a copy, and the copies say what is wrong with the actions
+            returned = super().step_wait()
+            self._n_to_check = max(self._n_to_check - 1, 0)
+            return returned
 
         rewards = self._batch.act(actions)
         self._n_done += 1
@@ -97,11 +100,17 @@ class BatchedVecEnv(DummyVecEnv):
         ended = np.flatnonzero(self._n_done == self._n_steps)
         if len(ended):
             self._end_episodes(ended, observations, dones, infos)
-        whole = observations if isinstance(self.observation_space, spaces.Dict) else observations["observation"]
-        return whole, rewards.astype(np.float32), dones, infos
+        in_order = OrderedDict((key, observations[key or "observation"]) for key in self.keys)
+        return dict_to_obs(self.observation_space, in_order), rewards.astype(np.float32), dones, infos
 
-    def _needs_reset(self) -> bool:
-        return any(each._needs_reset for each in self._trials) or any(each.needs_reset for each in self._monitors)
+    def _is_loaded(self) -> bool:
+        """Read the state of all copies into the arrays, unless it is there or a copy has to be reset."""
+        if not self._in_arrays and not (
+            any(each._needs_reset for each in self._trials) or any(each.needs_reset for each in self._monitors)
+        ):
+            self._load(np.arange(self.num_envs))
+            self._in_arrays = True
+        return self._in_arrays
 
     def _observe(self, actions: np.ndarray, rewards: np.ndarray) -> dict[str, np.ndarray]:
         """Return new arrays of observations inside an episode."""
@@ -127,12 +136,10 @@ class BatchedVecEnv(DummyVecEnv):
             index = len(trials._episode_returns)
             is_over = index >= trials.episodes_per_trial
             info["episode_index"], info["new_episode"] = index - is_over, not is_over
+            info["TimeLimit.truncated"] = is_over and _is_truncated(trials, problem)
+            self._infos[copy]["episode_index"] = index
             problem._steps_left = problem.horizon
-            if is_over:
-                dones[copy] = True
-                info["TimeLimit.truncated"] = _is_truncated(trials, problem)
-            else:
-                self._infos[copy]["episode_index"] = index
+            dones[copy] = is_over
         self._n_steps[copies] = self._problems[0].horizon
         over, again = copies[dones[copies]], copies[~dones[copies]]
         if self._across_episodes is not None:
