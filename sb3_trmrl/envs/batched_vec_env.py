@@ -156,16 +156,15 @@ class BatchedVecEnv(DummyVecEnv):
         self, copies: np.ndarray, observations: dict[str, np.ndarray], infos: list[dict[str, Any]]
     ) -> None:
         """Save the last observations of trials and record these, and begin the next ones."""
-        last = {key: values[copies] for key, values in observations.items()}
+        last = zip(*(values[copies] for values in observations.values()), strict=True)
         is_dict = isinstance(self.observation_space, spaces.Dict)
-        for row, copy in enumerate(copies.tolist()):
+        for copy, parts in zip(copies.tolist(), last, strict=True):
             info = infos[copy]
             if self._monitors:
                 _, self.reset_infos[copy] = _monitor(self._monitors[copy], self._trials[copy], info)
             else:
                 _, self.reset_infos[copy] = self._trials[copy].reset()
-            terminal = {key: values[row] for key, values in last.items()}
-            info["terminal_observation"] = terminal if is_dict else terminal["observation"]
+            info["terminal_observation"] = dict(zip(observations, parts, strict=True)) if is_dict else parts[0]
         self._load(copies)
         for values in observations.values():
             values[copies] = 0

@@ -78,13 +78,14 @@ class _TabularMDPBatch(Batch):
         self._mean_rewards = np.zeros(shape)
         self._cumulative = np.zeros((*shape, envs[0].n_states))
         self._states = np.zeros(len(envs), dtype=np.int64)
-        self._draws = [(envs[0].np_random.standard_normal, envs[0].np_random.random)] * len(envs)
+        self._draw_normal = [envs[0].np_random.standard_normal] * len(envs)
+        self._draw_uniform = [envs[0].np_random.random] * len(envs)
 
     def load(self, copy: int) -> None:
         env = self.envs[copy]
         self._mean_rewards[copy], self._cumulative[copy] = env._task.mean_rewards, env._cumulative
         self._states[copy] = env._state
-        self._draws[copy] = env.np_random.standard_normal, env.np_random.random
+        self._draw_normal[copy], self._draw_uniform[copy] = env.np_random.standard_normal, env.np_random.random
 
     def store(self, copy: int) -> None:
         self.envs[copy]._state = int(self._states[copy])
@@ -94,9 +95,10 @@ class _TabularMDPBatch(Batch):
 
     def act(self, actions: np.ndarray) -> np.ndarray:
         now = self._numbers, self._states, actions
-        numbers = np.array([(draw_normal(), draw_uniform()) for draw_normal, draw_uniform in self._draws])
-        rewards: np.ndarray = self._mean_rewards[now] + numbers[:, 0]
-        self._states = (self._cumulative[now] <= numbers[:, 1:]).sum(axis=1)  # as np.searchsorted(..., side="right")
+        rewards: np.ndarray = self._mean_rewards[now] + [draw() for draw in self._draw_normal]
+        numbers = np.array([draw() for draw in self._draw_uniform])
+        # As np.searchsorted with side="right"
+        self._states = (self._cumulative[now] <= numbers[:, None]).sum(axis=1)
         return rewards
 
     def observe(self) -> np.ndarray:

@@ -142,7 +142,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         :raises TypeError: if ``options`` is not a dictionary, or the task is not a task of this environment
         :raises ValueError: if the task is out of range
         """
-        check_instance("options", options, (Mapping, type(None)), "a dictionary or None")
+        check_instance("options", options, (type(None), Mapping), "a dictionary or None")
         self._needs_reset = True  # until the task has been set
         self._has_begun = True
         inner_options = dict(options or {})
