@@ -21,7 +21,7 @@ class _BanditBatch(Batch):
         super().__init__(envs)
         self._means = np.zeros((len(envs), envs[0].n_arms))
         self._last_arms: list[int | None] = [None] * len(envs)
-        self._draws = [envs[0].np_random.random] * len(envs)
+        self._draws: list[Any] = [None] * len(envs)
 
     def load(self, copy: int) -> None:
         env = self.envs[copy]
@@ -37,7 +37,7 @@ class _BanditBatch(Batch):
     def act(self, actions: np.ndarray) -> np.ndarray:
         self._last_arms = actions.tolist()
         numbers = np.array([draw() for draw in self._draws])
-        return (numbers < self._means[self._numbers, actions]).astype(np.float64)
+        return np.where(numbers < self._means[self._numbers, actions], 1.0, 0.0)
 
     def observe(self) -> np.ndarray:
         return np.zeros((len(self.envs), 1), dtype=np.float32)

@@ -26,7 +26,7 @@ _OUTER_LAYERS = {Monitor, OrderEnforcing, PassiveEnvChecker, TaskObservation, Pr
 
 class BatchedVecEnv(DummyVecEnv):
     """
-    ``DummyVecEnv`` for many copies of a small problem, with the same trajectories in a tenth of the time or less.
+    ``DummyVecEnv`` for many copies of a small problem, with the same trajectories and about ten times the speed.
 
     It takes the registered environments BernoulliBandit, TabularMDP, GridNavi, DarkKeyToDoor and SparsePointRobot with
     any arguments, also in SB3's ``Monitor``.
@@ -45,6 +45,9 @@ class BatchedVecEnv(DummyVecEnv):
     :raises ValueError: if an environment is of another kind, prints its steps (``render_mode="human"``), has other
         wrappers, or differs from the first one
     """
+
+    #: Whether the arrays are ahead of the copies
+    _in_arrays: bool
 
     def __init__(self, env_fns: Sequence[Callable[[], gym.Env]]) -> None:
         super().__init__(list(env_fns))
@@ -68,7 +71,7 @@ class BatchedVecEnv(DummyVecEnv):
         self._one_hot = np.eye(getattr(self.action_space, "n", 0), dtype=np.float32)
 
     @property
-    def envs(self) -> list[gym.Env]:  # type: ignore[override]
+    def envs(self) -> list[gym.Env]:
         """The copies, up to date."""
         if self._in_arrays:
             self._settle(np.arange(self.num_envs))
@@ -79,7 +82,8 @@ class BatchedVecEnv(DummyVecEnv):
 
     @envs.setter
     def envs(self, envs: list[gym.Env]) -> None:
-        self._envs, self._in_arrays = envs, False
+        self._envs = envs
+        self._in_arrays = False
 
     def step_wait(self) -> VecEnvStepReturn:
         actions = np.asarray(self.actions)
@@ -96,7 +100,7 @@ class BatchedVecEnv(DummyVecEnv):
             values.append(reward)
         observations = self._observe(actions, rewards)
         dones = np.zeros(self.num_envs, dtype=bool)
-        infos = [info.copy() for info in self._infos]
+        infos = list(map(dict.copy, self._infos))
         ended = np.flatnonzero(self._n_done == self._n_steps)
         if len(ended):
             self._end_episodes(ended, observations, dones, infos)
@@ -243,16 +247,20 @@ def _why_not(envs: Sequence[gym.Env]) -> str | None:
     """Return why environments cannot be stepped together, or None if they can."""
     kinds = [[type(layer) for layer in layers_of(env)] for env in envs]
     for env, layers in zip(envs, kinds, strict=True):
-        problem: Any = env.unwrapped
+        *outer, trials, problem = [type(None), *layers]
         # Looked up in the class itself: subclasses may change the steps
-        if "batch_class" not in vars(layers[-1]):
-            return f"{layers[-1].__name__} is not one of the small problems of this package"
-        if problem.render_mode == "human":
+        if "batch_class" not in vars(problem):
+            return f"{problem.__name__} is not one of the small problems of this package"
+        if env.render_mode == "human":
             return '`render_mode` is "human"'
-        outer = layers[:-2]
-        if MultiEpisodeTrial not in layers[-2:] or len(set(outer)) < len(outer) or not set(outer) <= _OUTER_LAYERS:
+        if trials is not MultiEpisodeTrial or len(set(outer)) < len(outer) or not set(outer[1:]) <= _OUTER_LAYERS:
             return f"the wrappers of {env} are not those of the registered environment"
-        same = (layers, env.observation_space, env.action_space)
-        if same != (kinds[0], envs[0].observation_space, envs[0].action_space):
-            return f"{env} differs from {envs[0]}"
+        if layers != kinds[0] or _in_common(env) != _in_common(envs[0]):
+            return f"{env} differs from the first one in its wrappers, spaces, `horizon` or `across_episodes`"
     return None
+
+
+def _in_common(env: gym.Env) -> tuple[Any, ...]:
+    """Return what must be the same for all copies; anything else is read from each of them."""
+    attributes = [env.get_wrapper_attr(name) for name in ("horizon", "across_episodes") if env.has_wrapper_attr(name)]
+    return env.observation_space, env.action_space, attributes

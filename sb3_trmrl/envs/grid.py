@@ -193,7 +193,7 @@ class _KeyToDoorBatch(_GridBatch):
         open_ = self._have_keys & ~self._are_open & (self._cells == self._doors).all(axis=1)
         self._have_keys |= find
         self._are_open |= open_
-        return (find | open_).astype(np.float64)
+        return np.where(find | open_, 1.0, 0.0)
 
 
 class DarkKeyToDoorEnv(_GridEnv):

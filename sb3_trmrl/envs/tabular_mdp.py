@@ -78,8 +78,8 @@ class _TabularMDPBatch(Batch):
         self._mean_rewards = np.zeros(shape)
         self._cumulative = np.zeros((*shape, envs[0].n_states))
         self._states = np.zeros(len(envs), dtype=np.int64)
-        self._draw_normal = [envs[0].np_random.standard_normal] * len(envs)
-        self._draw_uniform = [envs[0].np_random.random] * len(envs)
+        self._draw_normal: list[Any] = [None] * len(envs)
+        self._draw_uniform: list[Any] = [None] * len(envs)
 
     def load(self, copy: int) -> None:
         env = self.envs[copy]
@@ -102,7 +102,7 @@ class _TabularMDPBatch(Batch):
         return rewards
 
     def observe(self) -> np.ndarray:
-        return self._states.copy()
+        return np.array(self._states)
 
 
 class TabularMDPEnv(SmallProblem):

@@ -207,11 +207,11 @@ def test_other_environments_are_refused_or_stepped_one_by_one(reason: str) -> No
 
 
 def test_copies_must_be_of_one_kind() -> None:
-    sizes = [partial(gym.make, "GridNavi-v0", size=size) for size in (5, 6)]
-    with pytest.raises(ValueError, match="differs from"):
-        BatchedVecEnv(sizes)
-    with pytest.raises(ValueError, match="differs from"):
-        BatchedVecEnv([sizes[0], lambda: Monitor(sizes[0]())])
+    different: tuple[dict[str, Any], ...] = ({"size": 6}, {"horizon": 9}, {"across_episodes": "zero"})
+    first, *others = (partial(gym.make, "GridNavi-v0", **kwargs) for kwargs in ({}, *different))
+    for other in (*others, lambda: Monitor(first())):
+        with pytest.raises(ValueError, match="differs from the first one"):
+            BatchedVecEnv([first, other])
 
 
 def test_one_copy_is_stepped_alone() -> None:
