@@ -24,7 +24,7 @@ from sb3_trmrl.memory.kinds import memory_name
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
 from sb3_trmrl.trials.held_out import has_environment
 from sb3_trmrl.zoo.defaults import GRID
-from sb3_trmrl.zoo.experiment import find_config
+from sb3_trmrl.zoo.hyperparams_files import find_config
 
 #: Written into the folder of a complete run
 _FINISHED = "finished.json"
