@@ -45,7 +45,7 @@ class TabularMDPTask:
             raise ValueError(f"`transitions` must have the shape (S, A, S) and `mean_rewards` (S, A), {got}")
         if not np.isfinite(self.mean_rewards).all():
             raise ValueError(f"`mean_rewards` must be finite, got {short_repr(self.mean_rewards)}")
-        if not ((self.transitions >= 0).all() and (np.abs(self.transitions.sum(-1) - 1.0) <= 1e-5).all()):
+        if not (self.transitions.min(initial=0.0) >= 0 and (np.abs(self.transitions.sum(-1) - 1.0) <= 1e-5).all()):
             got = short_repr(self.transitions)
             raise ValueError(f"`transitions` must have non-negative rows that sum to 1, got {got}")
 
