@@ -191,6 +191,8 @@ def update(model: VariBAD, n_updates: int) -> None:
     :raises FloatingPointError: if a gradient is not finite
     """
     make_batch, optimizer = model.batch_maker(), model.vae_optimizer
+    for group in optimizer.param_groups:  # a loaded optimizer has the learning rate that it was saved with
+        group["lr"] = model.vae_learning_rate
     logged: dict[str, list[float]] = {}
     for _ in range(n_updates):
         losses = elbo_losses(

@@ -102,7 +102,7 @@ def test_beliefs_are_those_of_the_current_encoder_since_the_trial_began(n_steps:
                     expected = policy.encoder.belief(th.as_tensor(state[0])).detach().numpy()
                     np.testing.assert_allclose(observations["belief"][t], expected, atol=1e-5)
 
-    make_model(n_steps=n_steps, vae_learning_rate=1e-2).learn(n_steps * 3 * 5, Hooks(end=check))
+    make_model(n_steps=n_steps, batch_size=n_steps, vae_learning_rate=1e-2).learn(n_steps * 3 * 5, Hooks(end=check))
     assert len(seen) == 5 and not np.allclose(seen[-1][0]["belief"], seen[0][0]["belief"])
 
 
@@ -253,6 +253,8 @@ def test_saved_models_and_policies_act_and_train_alike(tmp_path: Path) -> None:
         np.testing.assert_array_equal(play(other.predict), expected)
     th.testing.assert_close(weights(loaded), weights(model), rtol=0, atol=0)
     th.testing.assert_close(copied.vae_optimizer.state_dict(), model.vae_optimizer.state_dict(), rtol=0, atol=0)
+    slower = VariBAD.load(tmp_path / "model", env=make_env(), vae_learning_rate=1e-30, learning_rate=0.0).learn(96)
+    th.testing.assert_close(weights(slower)["policy.encoder.mean.weight"], weights(model)["policy.encoder.mean.weight"])
     loaded.learn(96)
     assert not th.equal(weights(loaded)["policy.encoder.mean.weight"], weights(model)["policy.encoder.mean.weight"])
 
