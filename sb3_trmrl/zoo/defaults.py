@@ -7,11 +7,8 @@ from typing import Any
 
 #: Name of TransformerPPO on the command line
 ALGO = "trmrl"
-#: The package's algorithms by their names on the command line
-ALGORITHMS = {
-    ALGO: "sb3_trmrl.transformer_ppo:TransformerPPO",
-    "varibad": "sb3_trmrl.varibad:VariBAD",
-}
+#: Names of the package's algorithms, which `zoo/registration.py` registers
+ALGORITHMS = (ALGO, "varibad")
 #: Where rl-zoo3's train writes. Its enjoy and record_video read from the folder of downloaded agents by default
 LOG_FOLDER = "logs"
 #: Values of the settings that are changed one at a time, in the order of the paper's figures
