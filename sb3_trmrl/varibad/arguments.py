@@ -6,7 +6,7 @@ from typing import Any
 from stable_baselines3.common.buffers import DictRolloutBuffer
 
 from sb3_trmrl.algorithms import arguments
-from sb3_trmrl.algorithms.arguments import Check, check_sizes, or_none
+from sb3_trmrl.algorithms.arguments import Check, check_schedule, check_sizes, or_none
 from sb3_trmrl.common.checks import (
     check_bool,
     check_instance,
@@ -38,7 +38,7 @@ PPO_CHECKS: dict[str, Check] = {
     "rollout_buffer_class": or_none(lambda name, value: check_subclass(name, value, DictRolloutBuffer)),
 }
 VAE_CHECKS: dict[str, Check] = {
-    "vae_learning_rate": check_positive,
+    "vae_learning_rate": check_schedule,
     "kl_weight": check_non_negative,
     "n_elbo_terms": or_none(check_positive_int),
     "n_decoded_transitions": or_none(check_positive_int),

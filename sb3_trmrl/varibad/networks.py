@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -155,6 +156,7 @@ class Standardizer(nn.Module):
     nothing.
 
     :param dim: Number of entries D
+    :param window: Number of values after which older ones are forgotten exponentially
     :param clip: Largest absolute value of the result
     """
 
@@ -162,9 +164,9 @@ class Standardizer(nn.Module):
     variance: th.Tensor
     count: th.Tensor
 
-    def __init__(self, dim: int, clip: float = 10.0) -> None:
+    def __init__(self, dim: int, window: float = math.inf, clip: float = 10.0) -> None:
         super().__init__()
-        self.clip = clip
+        self.window, self.clip = window, clip
         self.register_buffer("mean", th.zeros(dim))
         self.register_buffer("variance", th.ones(dim))
         self.register_buffer("count", th.zeros(()))
@@ -183,7 +185,7 @@ class Standardizer(nn.Module):
             self.variance.mul_(self.count / total).add_(variance * n / total)
             self.variance.add_(delta**2 * self.count * n / total**2)
             self.mean.add_(delta * n / total)
-        self.count.copy_(total)
+        self.count.copy_(total.clamp(max=self.window))
 
     def forward(self, values: th.Tensor) -> th.Tensor:
         """Standardise values, (..., D)."""

@@ -19,6 +19,8 @@ from sb3_trmrl.varibad.networks import Encoder, Standardizer
 
 #: Key of the belief in the observations that actor and critic read
 BELIEF = "belief"
+#: Number of steps in the statistics of the policy's inputs. Beliefs change with the encoder
+_WINDOW = 1e5
 
 
 def read_tokens(space: spaces.Space[Any]) -> TokenReader:
@@ -46,7 +48,7 @@ class StateAndBelief(BaseFeaturesExtractor):
         reader = read_tokens(observation_space)
         super().__init__(observation_space, reader.state_dim + 2 * latent_dim)
         self.reader = reader
-        self.standardizer: nn.Module = Standardizer(self.features_dim) if standardize else nn.Identity()
+        self.standardizer: nn.Module = Standardizer(self.features_dim, _WINDOW) if standardize else nn.Identity()
 
     def inputs(self, observations: dict[str, th.Tensor]) -> th.Tensor:
         """Return state and belief before standardisation, (B, F)."""
@@ -92,7 +94,7 @@ class VariBADPolicy(ActorCriticPolicy):
     :param state_embedding_dim: Size of the encoder's embedding of the state
     :param reward_embedding_dim: Size of the encoder's embedding of the previous reward
     :param standardize_inputs: Whether actor and critic read state and belief standardised with running statistics,
-        which are updated after each update of the policy
+        over about the last 100,000 steps, which are updated after each update of the policy
     :raises TypeError: if an argument has the wrong type or ``observation_space`` is not a Dict
     :raises ValueError: if an argument is out of range, or a key of ``PreviousTransitionObservation`` is missing
     """

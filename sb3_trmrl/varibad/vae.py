@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch as th
 import torch.nn.functional as F
+from stable_baselines3.common.utils import update_learning_rate
 from torch import nn
 
 from sb3_trmrl.varibad.networks import Decoder, Encoder, Gaussian, Standardizer
@@ -191,8 +192,7 @@ def update(model: VariBAD, n_updates: int) -> None:
     :raises FloatingPointError: if a gradient is not finite
     """
     make_batch, optimizer = model.batch_maker(), model.vae_optimizer
-    for group in optimizer.param_groups:  # a loaded optimizer has the learning rate that it was saved with
-        group["lr"] = model.vae_learning_rate
+    update_learning_rate(optimizer, model.vae_lr_schedule(model._current_progress_remaining))
     logged: dict[str, list[float]] = {}
     for _ in range(n_updates):
         losses = elbo_losses(

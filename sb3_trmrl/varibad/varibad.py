@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.arguments import (
@@ -80,7 +80,8 @@ class VariBAD(PPO):
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
     :param seed: Seed for the pseudo random generators
     :param device: Device (cpu, cuda, ...) on which the code should be run.
-    :param vae_learning_rate: Learning rate of encoder and decoders, which have an Adam of their own
+    :param vae_learning_rate: Learning rate of encoder and decoders, which have an Adam of their own, a float or a
+        schedule as ``learning_rate``
     :param kl_weight: Weight of the KL divergence in the ELBO
     :param n_elbo_terms: Number of time steps of a trial at which the ELBO is computed, drawn at random; None for all
     :param n_decoded_transitions: Number of transitions of a trial that each ELBO term decodes, drawn at random; None
@@ -112,7 +113,7 @@ class VariBAD(PPO):
         "MultiInputPolicy": VariBADPolicy,
     }
 
-    vae_learning_rate: float
+    vae_learning_rate: float | Schedule
     kl_weight: float
     n_elbo_terms: int | None
     n_decoded_transitions: int | None
@@ -161,7 +162,7 @@ class VariBAD(PPO):
         verbose: int = 0,
         seed: int | None = None,
         device: th.device | str = "auto",
-        vae_learning_rate: float = 1e-3,
+        vae_learning_rate: float | Schedule = 1e-3,
         kl_weight: float = 0.1,
         n_elbo_terms: int | None = 50,
         n_decoded_transitions: int | None = 50,
@@ -242,7 +243,8 @@ class VariBAD(PPO):
             reward_distribution=self.reward_distribution,
             standardize=self.standardize_targets,
         ).to(self.device)
-        self.vae_optimizer = th.optim.Adam(self.vae_parameters(), lr=self.vae_learning_rate)
+        self.vae_lr_schedule = FloatSchedule(self.vae_learning_rate)
+        self.vae_optimizer = th.optim.Adam(self.vae_parameters(), lr=self.vae_lr_schedule(1.0))
         self.trial_buffer = TrialBuffer(self.vae_buffer_size)
 
     def vae_parameters(self) -> list[th.nn.Parameter]:

@@ -38,7 +38,7 @@ MODEL = [
     Wrong("rollout_buffer_kwargs", {"depth": 5}, TypeError, "it takes none", quoted="'depth'"),
     *wrong_keywords("policy_kwargs"),
     Wrong("policy_kwargs", {"width": 5}, TypeError, "it takes", quoted="'width'"),
-    *wrong_number("vae_learning_rate", (0, -1e-3, NAN, INF), "positive"),
+    *wrong_number("vae_learning_rate", (-1e-3, NAN, INF), "not negative"),
     *wrong_number("kl_weight", (-0.1, NAN, INF), "not negative"),
     *wrong_integer("n_elbo_terms", or_none=True),
     *wrong_integer("n_decoded_transitions", or_none=True),

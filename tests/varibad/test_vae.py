@@ -166,6 +166,11 @@ def test_the_standardizer_has_the_moments_of_all_values() -> None:
         standardizer.update(part)
     th.testing.assert_close(standardizer.mean, values.mean(dim=0))
     th.testing.assert_close(standardizer.variance, values.var(dim=0, unbiased=False))
+    forgetful = Standardizer(3, window=50)
+    for _ in range(20):
+        forgetful.update(values)
+        forgetful.update(values + 7)
+    assert ((forgetful.mean - values.mean(dim=0)) / 7 > 0.6).all()
 
 
 #: Probabilities of a reward of the two arms, in two equally probable tasks
