@@ -60,7 +60,7 @@ class BeliefVecEnv(VecEnvWrapper):
             self._hidden = self._policy.encoder.empty(self.num_envs)
             if batch.lengths.max() > 0:
                 with th.no_grad():
-                    hidden = self._policy.encoder.encode(batch.after())
+                    hidden = self._policy.encoder.encode(batch.next_tokens())
                 newest = hidden[th.arange(self.num_envs), (batch.lengths - 1).clamp(min=0)]
                 self._hidden = newest.masked_fill((batch.lengths == 0).unsqueeze(1), 0.0)
         return self._with_belief(own, self._hidden)
@@ -84,7 +84,7 @@ class BeliefVecEnv(VecEnvWrapper):
 
         # Where a trial ends, the last transition is in the terminal observation, and the next trial begins
         ended = np.flatnonzero(dones)
-        newest = {key: value.copy() for key, value in own.items()}
+        newest = {key: value.copy() for key, value in own.items()} if len(ended) else own
         for env in ended:
             for key, value in infos[env]["terminal_observation"].items():
                 newest[key][env] = value

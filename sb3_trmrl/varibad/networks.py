@@ -133,8 +133,8 @@ class Decoder(nn.Module):
         super().__init__()
         first, *others = [*arch, output_dim]
         # One layer on (latent, input). In two parts, each latent and each input is multiplied only once
-        self.of_latent = nn.Linear(latent_dim, first)
-        self.of_input = nn.Linear(input_dim, first, bias=False)
+        self.latent_layer = nn.Linear(latent_dim, first)
+        self.input_layer = nn.Linear(input_dim, first, bias=False)
         layers: list[nn.Module] = []
         for before, after in zip([first, *others], others, strict=False):
             layers += [nn.ReLU(), nn.Linear(before, after)]
@@ -146,7 +146,9 @@ class Decoder(nn.Module):
         :param inputs: Transitions of the same trials, (B, M, F)
         :return: Predictions for all pairs, (B, K, M, O)
         """
-        outputs: th.Tensor = self.layers(self.of_latent(latents).unsqueeze(2) + self.of_input(inputs).unsqueeze(1))
+        outputs: th.Tensor = self.layers(
+            self.latent_layer(latents).unsqueeze(2) + self.input_layer(inputs).unsqueeze(1)
+        )
         return outputs
 
 

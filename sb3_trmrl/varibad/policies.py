@@ -23,7 +23,7 @@ BELIEF = "belief"
 _WINDOW = 1e5
 
 
-def read_tokens(space: spaces.Space[Any]) -> TokenReader:
+def token_reader(space: spaces.Space[Any]) -> TokenReader:
     """Return the reader of the tokens in these observations, which must not be stacked frames."""
     reader = TokenReader(space)
     assert isinstance(space, spaces.Dict)
@@ -45,7 +45,7 @@ class StateAndBelief(BaseFeaturesExtractor):
     """
 
     def __init__(self, observation_space: spaces.Space[Any], latent_dim: int, standardize: bool) -> None:
-        reader = read_tokens(observation_space)
+        reader = token_reader(observation_space)
         super().__init__(observation_space, reader.state_dim + 2 * latent_dim)
         self.reader = reader
         self.standardizer: nn.Module = Standardizer(self.features_dim, _WINDOW) if standardize else nn.Identity()

@@ -37,15 +37,17 @@ class Batch(NamedTuple):
     :param tokens: Tokens before and after each step, (B, T + 1, ...), as the policy reads them
     :param actions: Encoded actions of each step, (B, T, A)
     :param rewards: Rewards of the environment, (B, T, 1)
+    :param new_episode: Whether the next token is the first of an episode, (B, T), also at the end of the trial
     :param lengths: Number of steps of each trial, (B,)
     """
 
     tokens: Token
     actions: th.Tensor
     rewards: th.Tensor
+    new_episode: th.Tensor
     lengths: th.Tensor
 
-    def after(self) -> Token:
+    def next_tokens(self) -> Token:
         """Return the tokens after each step, which contain its transition, (B, T, ...)."""
         return Token(*(part[:, 1:] for part in self.tokens))
 
@@ -61,8 +63,7 @@ class Batch(NamedTuple):
         episode, it has the first state of the next episode instead.
         """
         is_last = th.arange(1, self.actions.shape[1] + 1, device=self.lengths.device) == self.lengths.unsqueeze(1)
-        is_within_episode = self.tokens.prev_done[:, 1:, 0] == 0
-        return self.steps & (is_within_episode | is_last)
+        return self.steps & (~self.new_episode | is_last)
 
 
 class TrialRecorder:
@@ -128,6 +129,8 @@ class TrialRecorder:
         if self._normalizer is None:
             return observations
         raw: Observation = self._normalizer.unnormalize_obs(observations)  # type: ignore[assignment]
+        # VecNormalize clips rare flags, but keeps their sign, as their mean lies between 0 and 1
+        raw["prev_done"] = observations["prev_done"] > 0
         return {key: value.astype(observations[key].dtype) for key, value in raw.items()}
 
 
@@ -192,6 +195,7 @@ class BatchMaker:
         n, longest = len(trials), max(len(trial.rewards) for trial in trials)
         keys = trials[0].observations
         padded = {key: _padded([trial.observations[key] for trial in trials], longest + 1) for key in keys}
+        new_episode = th.as_tensor(padded["prev_done"][:, 1:, 0] > 0, device=self._device)
         flat = {key: value.reshape(-1, *value.shape[2:]) for key, value in padded.items()}
         if self._normalizer is not None:
             flat = self._normalizer.normalize_obs(flat)  # type: ignore[assignment]
@@ -200,12 +204,12 @@ class BatchMaker:
         lengths = th.tensor([len(trial.rewards) for trial in trials], device=self._device)
         if longest == 0:  # trials that have only begun
             empty = tokens.prev_reward.new_zeros(n, 0, 1)
-            return Batch(tokens, empty.expand(n, 0, self._reader.action_dim), empty, lengths)
+            return Batch(tokens, empty.expand(n, 0, self._reader.action_dim), empty, new_episode, lengths)
         actions = th.as_tensor(_padded([trial.actions for trial in trials], longest), device=self._device)
         encoded = preprocess_obs(actions.flatten(0, 1), self._action_space, normalize_images=False)
         assert isinstance(encoded, th.Tensor)
         rewards = th.as_tensor(_padded([trial.rewards for trial in trials], longest), device=self._device)
-        return Batch(tokens, encoded.float().reshape(n, longest, -1), rewards.unsqueeze(-1), lengths)
+        return Batch(tokens, encoded.float().reshape(n, longest, -1), rewards.unsqueeze(-1), new_episode, lengths)
 
 
 def _padded(arrays: Sequence[np.ndarray], length: int) -> np.ndarray:

@@ -81,7 +81,7 @@ class Decoders(nn.Module):
         if isinstance(self.reward_standardizer, Standardizer):
             self.reward_standardizer.update(batch.rewards[batch.steps])
         if isinstance(self.state_standardizer, Standardizer) and batch.has_next_state.any():
-            self.state_standardizer.update(batch.after().state[batch.has_next_state])
+            self.state_standardizer.update(batch.next_tokens().state[batch.has_next_state])
 
     def reward_losses(self, latents: th.Tensor, batch: Batch, chosen: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -91,7 +91,7 @@ class Decoders(nn.Module):
         :return: Loss of each latent at each step, (B, K, M), and whether the step can be decoded, (B, M)
         """
         assert self.reward is not None
-        parts = {"state": batch.tokens.state[:, :-1], "action": batch.actions, "next_state": batch.after().state}
+        parts = {"state": batch.tokens.state[:, :-1], "action": batch.actions, "next_state": batch.next_tokens().state}
         inputs = th.cat([_gather(parts[each], chosen) for each in self.reward_inputs], dim=-1)
         predicted = self.reward(latents, inputs).squeeze(-1)
         rewards = _gather(batch.rewards, chosen)
@@ -108,7 +108,7 @@ class Decoders(nn.Module):
         assert self.state is not None
         inputs = th.cat([batch.tokens.state[:, :-1], batch.actions], dim=-1)
         predicted = self.state(latents, _gather(inputs, chosen))
-        target = self.state_standardizer(_gather(batch.after().state, chosen)).unsqueeze(1)
+        target = self.state_standardizer(_gather(batch.next_tokens().state, chosen)).unsqueeze(1)
         return ((predicted - target) ** 2).mean(dim=-1), batch.has_next_state.gather(1, chosen)
 
 
@@ -157,7 +157,7 @@ def elbo_losses(
     :return: The losses
     """
     n_trials = len(batch.lengths)
-    hidden = encoder.encode(batch.after(), bptt_steps=bptt_steps)
+    hidden = encoder.encode(batch.next_tokens(), bptt_steps=bptt_steps)
     hidden = th.cat([encoder.empty(n_trials).unsqueeze(1), hidden], dim=1)
     posteriors = encoder.posterior(hidden)
     standard = Gaussian(*(th.zeros_like(part[:, :1]) for part in posteriors))

@@ -32,7 +32,7 @@ from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.varibad.arguments import PPO_CHECKS, VAE_CHECKS
 from sb3_trmrl.varibad.belief_env import BeliefVecEnv, space_with_belief
-from sb3_trmrl.varibad.policies import VariBADPolicy, read_tokens
+from sb3_trmrl.varibad.policies import VariBADPolicy, token_reader
 from sb3_trmrl.varibad.trials import BatchMaker, TrialBuffer
 from sb3_trmrl.varibad.vae import Decoders, update
 
@@ -205,7 +205,7 @@ class VariBAD(PPO):
             )
         if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
-            read_tokens(env.observation_space)
+            token_reader(env.observation_space)
 
     def _setup_model(self) -> None:
         if getattr(self, "observation_space", None) is None:

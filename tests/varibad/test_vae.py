@@ -76,7 +76,7 @@ def naive_terms(decoders: Decoders, trial: Trial, latent: th.Tensor) -> tuple[li
         knows_next_state = i + 1 == n_steps or trial.observations["prev_done"][i + 1] == 0
 
         def decode(decoder: Any, read: list[th.Tensor], latent: th.Tensor = latent) -> th.Tensor:
-            layer = decoder.of_latent(latent) + decoder.of_input(th.cat(read))
+            layer = decoder.latent_layer(latent) + decoder.input_layer(th.cat(read))
             return th.as_tensor(decoder.layers(layer))
 
         if knows_next_state or "next_state" not in decoders.reward_inputs:
@@ -150,8 +150,8 @@ def test_truncated_gradients_stop_after_some_steps() -> None:
     _, batch = trials_and_batch()
     embedded = []
     encoder.state_embedding.register_forward_hook(lambda module, inputs, output: embedded.append(output))
-    full = encoder.encode(batch.after())
-    cut = encoder.encode(batch.after(), bptt_steps=2)
+    full = encoder.encode(batch.next_tokens())
+    cut = encoder.encode(batch.next_tokens(), bptt_steps=2)
     th.testing.assert_close(cut, full)
     gradients = [th.autograd.grad(out[0, 4].sum(), each)[0] for out, each in zip((full, cut), embedded, strict=True)]
     assert (gradients[0][0, :5] != 0).any(dim=1).all()
@@ -222,7 +222,7 @@ def test_the_belief_tends_to_the_exact_posterior() -> None:
     encoder, decoder = model.policy.encoder, model.decoders.reward
     assert decoder is not None
     with th.no_grad():
-        hidden = encoder.encode(model.batch_maker()(trials).after())
+        hidden = encoder.encode(model.batch_maker()(trials).next_tokens())
         posterior = encoder.posterior(th.cat([th.zeros_like(hidden[:, :1]), hidden], dim=1))
         samples = [th.sigmoid(decoder(posterior.sample(), th.eye(2).expand(200, 2, 2))) for _ in range(50)]
     errors = np.abs(th.stack(samples).mean(dim=0).squeeze(-1).numpy() - exact).mean(axis=(0, 2))

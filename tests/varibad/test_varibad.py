@@ -29,7 +29,7 @@ def make_env(n_envs: int = 3, normalize: bool = False, **kwargs: Any) -> VecEnv:
     """Trials of two episodes, each of 3 to 10 steps"""
     env: VecEnv = DummyVecEnv([partial(early_end, **kwargs)] * n_envs)
     env.seed(0)
-    return VecNormalize(env, norm_obs_keys=["observation", "prev_reward"]) if normalize else env
+    return VecNormalize(env) if normalize else env
 
 
 def make_model(env: Any = None, policy_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> VariBAD:
@@ -137,6 +137,10 @@ def test_recorded_trials_are_those_that_were_played(normalize: bool) -> None:
             expected = np.stack([each["next"][key] for each in steps])
             np.testing.assert_allclose(values[1:], expected, atol=1e-3, rtol=1e-3)
         np.testing.assert_allclose(trial.observations["prev_reward"][1:-1, 0], trial.rewards[:-1], atol=1e-3)
+        assert set(trial.observations["prev_done"].flatten()) <= {0.0, 1.0}
+    # All steps have a next state, except the last ones of the first of two episodes
+    batch = model.batch_maker()(trials)
+    assert (batch.steps.sum(dim=1) - batch.has_next_state.sum(dim=1)).tolist() == [1] * len(trials)
 
 
 def test_a_truncated_trial_is_continued_with_the_belief_of_all_its_transitions() -> None:
@@ -147,7 +151,7 @@ def test_a_truncated_trial_is_continued_with_the_belief_of_all_its_transitions()
             if done:
                 model: Any = callback.model
                 trial = model._belief_env.recorder.finished[-1]
-                hidden = model.policy.encoder.encode(model.batch_maker()([trial]).after())[0, -1]
+                hidden = model.policy.encoder.encode(model.batch_maker()([trial]).next_tokens())[0, -1]
                 belief = callback.locals["infos"][i]["terminal_observation"]["belief"]
                 np.testing.assert_allclose(belief, model.policy.encoder.belief(hidden).detach().numpy(), atol=1e-5)
                 checked.append(belief)
