@@ -36,9 +36,6 @@ from sb3_trmrl.varibad.policies import VariBADPolicy, token_reader
 from sb3_trmrl.varibad.trials import BatchMaker, TrialBuffer
 from sb3_trmrl.varibad.vae import Decoders, update
 
-#: Attributes that are not saved in the zip
-_NOT_SAVED = ("trial_buffer", "_belief_env")
-
 SelfVariBAD = TypeVar("SelfVariBAD", bound="VariBAD")
 
 
@@ -398,4 +395,4 @@ class VariBAD(PPO):
         return [*state_dicts, "decoders", "vae_optimizer"], variables
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), *_NOT_SAVED]
+        return [*super()._excluded_save_params(), "trial_buffer", "_belief_env"]
