@@ -13,6 +13,7 @@ import joblib
 from sb3_trmrl.cli.options import argument_errors
 from sb3_trmrl.cli.output import progress
 from sb3_trmrl.zoo.experiment_file import Experiment, Training, read_experiment
+from sb3_trmrl.zoo.experiment_report import write_report
 from sb3_trmrl.zoo.experiment_runs import Outcome, State, command_of, run_trainings, state_of
 
 
@@ -22,8 +23,17 @@ def experiment(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         found = read_experiment(options.file, options.folder)
     options.jobs = options.jobs or joblib.cpu_count(only_physical_cores=True)
     if options.action == "report":
-        raise NotImplementedError
-    _run(parser, options, found)
+        _report(parser, options, found)
+    else:
+        _run(parser, options, found)
+
+
+def _report(parser: argparse.ArgumentParser, options: argparse.Namespace, found: Experiment) -> None:
+    folder = options.output or options.file.with_suffix("")
+    with argument_errors(parser):
+        text = write_report(found, folder, options.jobs, progress)
+    print(text)
+    print(f"Wrote report.md, tables, curves and pictures to {folder}")
 
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, found: Experiment) -> None:

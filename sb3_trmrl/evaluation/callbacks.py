@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from typing import Any
 
@@ -52,6 +53,34 @@ class InnerEpisodeCallback(BaseCallback):
             self.logger.record("rollout/last_episode_rew_mean", float(np.mean(self._last)))
 
 
+class _Stopwatch:
+    """Seconds of training. It is pickled with the present time, so that a resumed run counts on from its checkpoint."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._before = seconds
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the watch has been running"""
+        return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
+
+    def start(self) -> None:
+        """Run from now on."""
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        """Keep the time as it is."""
+        self._before, self._since = self.seconds, None
+
+    def __getstate__(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def __setstate__(self, state: dict[str, float]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+        self.start()
+
+
 class MaskedEvalCallback(EvalCallback):
     """``EvalCallback`` that passes the action masks of the evaluation environment, if it has any, to the agent."""
 
@@ -73,7 +102,9 @@ class AdaptationEvalCallback(MaskedEvalCallback):
 
     The results of K evaluations of n trials are saved to ``adaptation.npz`` next to ``evaluations.npz``:
     ``timesteps``, (K,), ``returns`` and, if there are any, ``successes``, (K, n, episodes). Trials are in the order in
-    which they ended; ``tasks``, (K, n), are indices into ``task_names``, the ``repr`` of each task.
+    which they ended; ``tasks``, (K, n), are indices into ``task_names``, the ``repr`` of each task. ``seconds``,
+    (K,), is the time of training up to each evaluation, without evaluations and without steps that a resumed run
+    repeats.
 
     :param eval_env: Evaluation environment, or a registered id. With an id, the agent is evaluated on the validation
         tasks, each in its own copy of the environment. Observations are normalised if those of the training environment
@@ -121,6 +152,8 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         self._tasks: list[int] = []
         self._task_indices: dict[str, int] = {}
         self._history: dict[str, list[Any]] = {"timesteps": [], "returns": [], "successes": [], "tasks": []}
+        self._stopwatch = _Stopwatch()
+        self._seconds: list[float] = []
 
     def _init_callback(self) -> None:
         statistics = self.model.get_vec_normalize_env()
@@ -153,14 +186,29 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         for index, mean in enumerate(values.mean(axis=0)):
             self.logger.record(f"eval/episode_{index + 1}_{name}", float(mean))
 
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._stopwatch.start()
+
+    def _on_training_end(self) -> None:
+        self._stopwatch.stop()
+        super()._on_training_end()
+
     def _on_step(self) -> bool:
+        if self.eval_freq <= 0 or self.n_calls % self.eval_freq:
+            return super()._on_step()
+        self._stopwatch.stop()
         self._episode_returns, self._episode_successes, self._tasks = [], [], []
         continue_training = super()._on_step()
-        if self._episode_returns and self.log_path is not None:
+        if self.log_path is not None:
             evaluation = (self.num_timesteps, self._episode_returns, self._episode_successes, self._tasks)
             for values, each in zip(self._history.values(), evaluation, strict=True):
                 values.append(each)
             arrays: dict[str, Any] = {key: np.array(values) for key, values in self._history.items() if values[0] != []}
-            arrays["task_names"] = np.array(list(self._task_indices))
+            arrays["task_names"] = np.array(list(self._task_indices), dtype=np.str_)
+            self._seconds.append(self._stopwatch.seconds)
+            if len(self._seconds) == len(arrays["timesteps"]):  # not after resuming a checkpoint without times
+                arrays["seconds"] = np.array(self._seconds)
             np.savez(os.path.join(os.path.dirname(self.log_path), HISTORY), **arrays)
+        self._stopwatch.start()
         return continue_training

@@ -112,6 +112,11 @@ def _state_of_own(training: Training) -> State:
     return State.ELSEWHERE if folder is not None and _is_locked(folder) else _state_of_run(training)
 
 
+def is_finished(training: Training) -> bool:
+    """Return whether the run has made all of its steps."""
+    return _state_of_run(training) is State.FINISHED
+
+
 def _state_of_run(training: Training) -> State:
     folder = run_folder(training)
     if folder is None:
