@@ -22,6 +22,8 @@ from sb3_trmrl.analysis.figures import (
 )
 from sb3_trmrl.analysis.online import smooth
 
+#: Number of steps to smooth rewards over, odd
+_WINDOW = 11
 _ABOUT = "interquartile mean and 95 % bootstrap interval over seeds"
 
 
@@ -56,9 +58,7 @@ def plot_training(groups: Mapping[str, Group], timed: Mapping[str, Group], path:
     _finish(figure, grid[0, 0], path, f"{title}: training")
 
 
-def plot_testing(
-    groups: Mapping[str, Group], path: str | Path, title: str, which: str = "selected", window: int = 11
-) -> None:
+def plot_testing(groups: Mapping[str, Group], path: str | Path, title: str, which: str = "selected") -> None:
     """
     Draw the return of each episode of the test trials, and the reward of their steps.
 
@@ -66,7 +66,6 @@ def plot_testing(
     :param path: Image file to write
     :param title: Its title
     :param which: Evaluation to draw, one of the keys of ``results``
-    :param window: Number of steps to smooth rewards over, odd
     :raises TypeError: if an argument has the wrong type
     :raises ValueError: if ``groups`` is empty, or no image can be written to ``path``
     """
@@ -80,7 +79,7 @@ def plot_testing(
         label = _label(name, group)
         estimates = interquartile_mean(returns.mean(axis=1))
         draw_band(by_episode, episodes, *estimates, colour, label=label, marker="o", markersize=4)
-        rewards = np.stack([_reward_by_step(result.rewards, window) for result in group.results[which]])
+        rewards = np.stack([_reward_by_step(result.rewards) for result in group.results[which]])
         draw_band(by_step, np.arange(1, rewards.shape[1] + 1), *interquartile_mean(rewards), colour)
     split = next(iter(groups.values())).results[which][0].split
     by_episode.set(ylabel=f"return of the episode, {split} tasks")
@@ -89,10 +88,9 @@ def plot_testing(
     _finish(figure, by_episode, path, f"{title}: adaptation")
 
 
-def _reward_by_step(rewards: np.ndarray, window: int) -> np.ndarray:
+def _reward_by_step(rewards: np.ndarray) -> np.ndarray:
     """Return the mean reward of each step of a trial, given (T, E, H). Steps after the end of an episode count as 0."""
-    means = np.nan_to_num(rewards).mean(axis=0).ravel()
-    return smooth(means, min(window, 2 * ((len(means) - 1) // 2) + 1))
+    return smooth(np.nan_to_num(rewards).mean(axis=0).ravel(), _WINDOW)
 
 
 def _label(name: str, group: Group) -> str:

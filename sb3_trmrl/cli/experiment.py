@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from fnmatch import fnmatch
 
 import joblib
@@ -15,6 +16,7 @@ from sb3_trmrl.cli.output import progress
 from sb3_trmrl.zoo.experiment_file import Experiment, Training, read_experiment
 from sb3_trmrl.zoo.experiment_report import write_report
 from sb3_trmrl.zoo.experiment_runs import Outcome, State, command_of, run_trainings, state_of
+from sb3_trmrl.zoo.interruption import TERMINATED, Terminated
 
 
 def experiment(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -47,12 +49,17 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, found: Ex
         return
     n_finished = states.count(State.FINISHED)
     failed: list[Outcome] = []
-    with argument_errors(parser), progress("runs", len(trainings)) as after_run:
+    outcomes = run_trainings(trainings, options.jobs, options.num_threads, options.checkpoint_freq)
+    with argument_errors(parser), progress("runs", len(trainings)) as after_run, closing(outcomes):
         after_run(n_finished)
-        for outcome in run_trainings(trainings, options.jobs, options.num_threads, options.checkpoint_freq):
-            failed += [outcome] if outcome.problem else []
-            n_finished += not outcome.problem
-            after_run(n_finished + len(failed))
+        try:
+            for outcome in outcomes:
+                failed += [outcome] if outcome.problem else []
+                n_finished += not outcome.problem
+                after_run(n_finished + len(failed))
+        except KeyboardInterrupt as error:
+            print("\nInterrupted. The same command continues.", file=sys.stderr)
+            raise SystemExit(TERMINATED if isinstance(error, Terminated) else 130) from None
     print(f"{n_finished} of {len(trainings)} runs are finished. Results: trmrl experiment report {options.file}")
     n_elsewhere = [state_of(training) for training in trainings].count(State.ELSEWHERE)
     if n_elsewhere:

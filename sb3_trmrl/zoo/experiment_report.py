@@ -24,8 +24,9 @@ from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.trials import episodes_per_trial
 from sb3_trmrl.zoo.agents import open_agent
-from sb3_trmrl.zoo.experiment_file import Experiment, ReportSettings, Training
+from sb3_trmrl.zoo.experiment_file import Experiment, Training
 from sb3_trmrl.zoo.experiment_runs import about_this_machine, is_finished, other_settings, record_of, run_folder
+from sb3_trmrl.zoo.experiment_settings import ReportSettings
 from sb3_trmrl.zoo.learning_curves import learning_curves, minutes_of
 from sb3_trmrl.zoo.runs import Run
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,13 +103,15 @@ def _state_of_own(training: Training) -> State:
         if training.folder.is_dir() and any(path.is_dir() for path in training.folder.iterdir()):
             raise ValueError(f"{training.folder} is not a run of an experiment, as it has no {RECORD}: remove it")
         return State.MISSING
+    if folder is None:  # it failed before training began, maybe because of its settings
+        return State.INTERRUPTED
     different = other_settings(training)
     if different:
         raise ValueError(
             f"{training.folder} holds a run with {different}: remove the folder, or choose another one with --folder"
         )
     # A training outlives the process that started it if that is killed
-    return State.ELSEWHERE if folder is not None and _is_locked(folder) else _state_of_run(training)
+    return State.ELSEWHERE if _is_locked(folder) else _state_of_run(training)
 
 
 def is_finished(training: Training) -> bool:
@@ -153,7 +155,7 @@ def command_of(training: Training, state: State, num_threads: int, checkpoint_fr
 
 def run_trainings(
     trainings: Sequence[Training], jobs: int, num_threads: int, checkpoint_freq: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """
     Train what is not finished, ``jobs`` runs at a time, and yield each run when its process has ended. Runs that are
     trained by another process are left out. If this process is interrupted, so are the trainings.
