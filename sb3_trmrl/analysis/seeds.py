@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -40,21 +40,27 @@ def plot_training(groups: Mapping[str, Group], timed: Mapping[str, Group], path:
     """
     check_named("groups", groups, Group)
     check_picture(path)
-    panels = [("return per episode", groups, False), ("return per episode", timed, False)]
-    if any(group.success_curves is not None for group in groups.values()):
-        panels += [("success rate", groups, True), ("success rate", timed, True)]
-    figure = Figure(figsize=(9, 4 * len(panels) // 2), layout="constrained")
-    grid = figure.subplots(len(panels) // 2, 2, squeeze=False, sharey="row")
-    for axes, (label, shown, is_success) in zip(grid.ravel(), panels, strict=True):
-        for (name, group), colour in zip(shown.items(), cycle(COLOURS), strict=False):
-            curves = group.success_curves if is_success else group.curves
-            if curves is not None and len(group.timesteps):
-                draw_band(axes, group.timesteps, *interquartile_mean(curves), colour, label=_label(name, group))
-        axes.set(ylabel=f"{label}, validation tasks")
-        if shown is timed:
-            axes.set_xlabel("minutes of training, without evaluations")
-        else:
-            count_steps(axes)
+    shows_success = any(group.success_curves is not None for group in groups.values())
+    figure = Figure(figsize=(9, 8 if shows_success else 4), layout="constrained")
+    grid = figure.subplots(2 if shows_success else 1, 2, squeeze=False, sharey="row")
+    for (name, group), colour in zip(groups.items(), cycle(COLOURS), strict=False):
+        by_time = timed.get(name)
+        drawn = [
+            (axes, shown.timesteps, curves)
+            for column, shown in zip(grid.T, (group, by_time), strict=True)
+            if shown is not None and len(shown.timesteps)
+            for axes, curves in zip(column, (shown.curves, shown.success_curves), strict=False)
+            if curves is not None
+        ]
+        estimates = _estimates([curves for *_, curves in drawn])
+        for (axes, x, _), (middle, interval) in zip(drawn, estimates, strict=True):
+            draw_band(axes, x, middle, interval, colour, label=_label(name, group))
+    for axes, label in zip(grid[:, 0], ("return per episode", "success rate"), strict=False):
+        axes.set_ylabel(f"{label}, validation tasks")
+    for axes in grid[:, 0]:
+        count_steps(axes)
+    for axes in grid[:, 1]:
+        axes.set_xlabel("minutes of training, without evaluations")
     _finish(figure, grid[0, 0], path, f"{title}: training")
 
 
@@ -76,16 +82,23 @@ def plot_testing(groups: Mapping[str, Group], path: str | Path, title: str, whic
     for (name, group), colour in zip(groups.items(), cycle(COLOURS), strict=False):
         returns = group.returns(which)
         episodes = np.arange(1, returns.shape[2] + 1)
-        label = _label(name, group)
-        estimates = interquartile_mean(returns.mean(axis=1))
-        draw_band(by_episode, episodes, *estimates, colour, label=label, marker="o", markersize=4)
         rewards = np.stack([_reward_by_step(result.rewards) for result in group.results[which]])
-        draw_band(by_step, np.arange(1, rewards.shape[1] + 1), *interquartile_mean(rewards), colour)
+        of_episodes, of_steps = _estimates([returns.mean(axis=1), rewards])
+        draw_band(by_episode, episodes, *of_episodes, colour, label=_label(name, group), marker="o", markersize=4)
+        draw_band(by_step, np.arange(1, rewards.shape[1] + 1), *of_steps, colour)
     split = next(iter(groups.values())).results[which][0].split
     by_episode.set(ylabel=f"return of the episode, {split} tasks")
     count_episodes(by_episode)
     by_step.set(ylabel=f"reward of the step, {split} tasks", xlabel="step of the trial")
     _finish(figure, by_episode, path, f"{title}: adaptation")
+
+
+def _estimates(scores: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return interquartile means, (K,), and intervals, (2, K), for several scores of the same runs, (runs, K)."""
+    # All at once, because a bootstrap takes half a second
+    middle, interval = interquartile_mean(np.concatenate(scores, axis=1))
+    ends = np.cumsum([each.shape[1] for each in scores])[:-1]
+    return list(zip(np.split(middle, ends), np.split(interval, ends, axis=1), strict=True))
 
 
 def _reward_by_step(rewards: np.ndarray) -> np.ndarray:
