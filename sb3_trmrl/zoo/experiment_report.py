@@ -143,7 +143,9 @@ def _make(evaluation: _Evaluation) -> None:
         vec_normalize=agent.vec_normalize,
         **evaluation.arguments,
     )
-    result.save(evaluation.file)
+    unfinished = evaluation.file.with_suffix(".tmp")
+    result.save(unfinished)
+    unfinished.replace(evaluation.file)
 
 
 # -- Tables and pictures ----------------------------------------------------------------------------------------------
