@@ -18,6 +18,7 @@ from sb3_trmrl.references.grids import (
     grid_navi_optimum,
 )
 from sb3_trmrl.references.point_robot import SparsePointRobotOracle, sparse_point_robot_optimum
+from sb3_trmrl.references.tabular_mdps import PosteriorSampling, tabular_mdp_optimum
 
 __all__ = [
     "UCB1",
@@ -26,6 +27,7 @@ __all__ = [
     "GittinsIndex",
     "GridNaviOracle",
     "PosteriorMeanGreedy",
+    "PosteriorSampling",
     "RandomArm",
     "SparsePointRobotOracle",
     "StayOrNext",
@@ -35,4 +37,5 @@ __all__ = [
     "grid_navi_optimum",
     "simulate_bandits",
     "sparse_point_robot_optimum",
+    "tabular_mdp_optimum",
 ]

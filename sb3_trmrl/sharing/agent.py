@@ -12,6 +12,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 
+from sb3_trmrl.algorithms.arguments import check_device
 from sb3_trmrl.common.checks import check_path, short_repr
 from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.sharing.blueprint import Blueprint
@@ -19,7 +20,6 @@ from sb3_trmrl.sharing.container import Entry, read_file, read_header, read_tens
 from sb3_trmrl.sharing.description import Description
 from sb3_trmrl.sharing.statistics import ObservationStatistics
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
-from sb3_trmrl.transformer_ppo.arguments import check_device
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 
 SUFFIX = ".safetensors"

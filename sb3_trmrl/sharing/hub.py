@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import torch as th
 
+from sb3_trmrl.algorithms.arguments import check_device
 from sb3_trmrl.common.checks import check_bool, check_instance, check_positive_int
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
@@ -20,7 +21,6 @@ from sb3_trmrl.sharing.agent import ExportedAgent, load_agent
 from sb3_trmrl.sharing.card import model_card
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
-from sb3_trmrl.transformer_ppo.arguments import check_device
 
 #: Files of a repository
 AGENT_FILE = "agent.safetensors"

@@ -1,213 +1,17 @@
-"""
-Checks of the arguments of TransformerPPO and its policy. SB3 does not check them: it would train with a discount of 2
-or a clip range of -1.
+"""Checks of the arguments of TransformerPPO and its policy, and defaults of earlier versions."""
 
-As in :mod:`sb3_trmrl.common.checks`, each check takes the name of the argument and its value. It raises a TypeError for
-a wrong type and a ValueError for a value that is out of range.
-"""
-
-import io
-import json
-import os
-import pathlib
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
-import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import VecEnv
-from torch import nn
-
-from sb3_trmrl.common.checks import (
-    check_between,
-    check_bool,
-    check_callable,
-    check_instance,
-    check_int,
-    check_keywords,
-    check_names,
-    check_non_negative,
-    check_number,
-    check_positive,
-    check_positive_int,
-    check_seed,
-    check_subclass,
-    check_whole_number,
-)
-
-Check = Callable[[str, Any], Any]
+from sb3_trmrl.algorithms import arguments
+from sb3_trmrl.algorithms.arguments import Check, check_schedule, or_none
+from sb3_trmrl.common.checks import check_bool, check_non_negative
 
 #: Format of the zip of a model. It changes when an earlier version could not load the zip, or would load it with other
 #: defaults. A zip without a number has format 1
 ZIP_FORMAT = 3
 
-#: Largest observation: networks compute products of observations and weights, and their squares, in 32 bits
-MAX_OBSERVATION = 1e18
-
-
-def check_schedule(name: str, value: Any) -> None:
-    """Require a number, or a function of the progress remaining, that is finite and non-negative at the start."""
-    if not callable(value):
-        check_instance(name, value, (float, int), "a number or a schedule, a function of the progress remaining")
-        check_non_negative(name, value)
-        return
-    try:
-        number = float(value(1.0))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"`{name}` must be a number or a schedule that returns one, got {value!r}: {error}") from error
-    check_non_negative(f"{name}(1.0)", number)
-
-
-def check_net_arch(name: str, value: Any) -> None:
-    """Require a list of layer sizes, or a dictionary of such lists with the keys ``"pi"`` and ``"vf"``."""
-    allowed = "a list of layer sizes, or a dictionary of two with the keys 'pi' and 'vf'"
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
-        value = value[0]  # a deprecated form, about which SB3 warns
-    if isinstance(value, Mapping):
-        unknown = [key for key in value if key not in ("pi", "vf")]
-        if unknown:
-            raise ValueError(f"`{name}` must be {allowed}, got the key {', '.join(map(repr, unknown))}")
-        for key, sizes in value.items():
-            check_sizes(f"{name}[{key!r}]", sizes, "a list of layer sizes")
-    else:
-        check_sizes(name, value, allowed)
-
-
-def check_sizes(name: str, value: Any, allowed: str = "a list of layer sizes") -> None:
-    """Require a list of positive integers."""
-    check_instance(name, value, (list, tuple), allowed)
-    for index, size in enumerate(value):
-        check_positive_int(f"{name}[{index}]", size)
-
-
-def check_activation(name: str, value: Any) -> None:
-    """Require a callable that returns a module, usually a class."""
-    try:
-        made = value() if callable(value) else None
-    except TypeError:
-        made = None
-    if not isinstance(made, nn.Module):
-        raise TypeError(f"`{name}` must be an nn.Module class such as nn.Tanh, got {value!r}")
-
-
-def check_optimizer(name: str, value: Any) -> None:
-    """Require a callable that returns an optimizer, usually a class."""
-    if isinstance(value, type) or not callable(value):
-        check_subclass(name, value, th.optim.Optimizer)
-
-
-def check_device(name: str, value: Any) -> None:
-    """Require ``"auto"`` or a device that PyTorch knows."""
-    try:
-        th.device("cpu" if value == "auto" else value)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"`{name}` must be 'auto' or a PyTorch device such as 'cpu', got {value!r}") from error
-
-
-def check_callbacks(name: str, value: Any) -> None:
-    """Require a callback, a list of callbacks, a function or None."""
-    allowed = "an SB3 callback, a list of them, a function or None"
-    if isinstance(value, list):
-        for index, each in enumerate(value):
-            check_instance(f"{name}[{index}]", each, BaseCallback, "an SB3 callback")
-    elif value is not None and (isinstance(value, type) or not callable(value)):
-        check_instance(name, value, BaseCallback, allowed)
-
-
-def check_env(name: str, value: Any, allowed: str = "a Gymnasium environment or a VecEnv") -> None:
-    """Require a Gymnasium environment, an environment of the old Gym, or a VecEnv, with supported spaces."""
-    is_old_gym = hasattr(value, "step") and not isinstance(value, type)  # which SB3 converts
-    if not (isinstance(value, VecEnv) or is_old_gym):
-        check_instance(name, value, gym.Env, allowed)
-    if isinstance(value, (VecEnv, gym.Env)):  # before it is put into a VecEnv, which fails for some spaces
-        check_spaces(value.observation_space, value.action_space)
-
-
-#: What to do about observations that are not arrays of numbers, by the kind of space
-_OBSERVATION_WRAPPERS = {
-    spaces.Tuple: "gymnasium.wrappers.FlattenObservation makes an array of it",
-    spaces.Dict: "gymnasium.wrappers.FlattenObservation makes an array of nested dictionaries",
-    spaces.Text: "gymnasium.wrappers.FlattenObservation makes an array of it. MiniGrid's observations without the text "
-    "of the mission come from minigrid.wrappers.ImgObsWrapper",
-}
-_SUPPORTED_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-
-
-def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-    """Require spaces that PPO and the memory can represent. The message names the space and a wrapper that helps."""
-    entries = {"": observation_space}
-    if isinstance(observation_space, spaces.Dict):
-        entries = {f" under the key {key!r}": space for key, space in observation_space.spaces.items()}
-    for place, space in entries.items():
-        if not isinstance(space, _SUPPORTED_SPACES):
-            advice = _OBSERVATION_WRAPPERS.get(type(space), "wrap it in gymnasium.wrappers.TransformObservation")
-            raise ValueError(
-                f"`env` has the observation space {space}{place}, which has no fixed number of entries "
-                f"of one type: {advice}"
-            )
-        _check_start(space, f"observation space {space}{place}", "TransformObservation")
-    if isinstance(action_space, (spaces.Tuple, spaces.Dict)):
-        raise ValueError(
-            f"`env` has the action space {action_space}, PPO needs Box, Discrete, MultiDiscrete or MultiBinary: "
-            "wrap it in gymnasium.wrappers.TransformAction"
-        )
-    _check_start(action_space, f"action space {action_space}", "TransformAction")
-
-
-def _check_start(space: spaces.Space[Any], name: str, wrapper: str) -> None:
-    """SB3 counts classes from 0, whatever the space says."""
-    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start != 0):
-        raise ValueError(
-            f"`env` has the {name}, whose first class is not 0: shift it with gymnasium.wrappers.{wrapper}"
-        )
-
-
-def _sample_freq(name: str, value: Any) -> None:
-    if check_int(name, value, low=-1) == 0:
-        raise ValueError(f"`{name}` must be at least 1, or -1 for the beginning of the rollout, got 0")
-
-
-def _path(name: str, value: Any) -> None:
-    check_instance(name, value, (str, os.PathLike), "a folder or None")
-
-
-def _or_none(check: Check) -> Check:
-    return lambda name, value: None if value is None else check(name, value)
-
-
 #: Arguments of the constructor, which are also the names of the attributes
-CHECKS: dict[str, Check] = {
-    "learning_rate": check_schedule,
-    "n_steps": check_positive_int,
-    "batch_size": check_positive_int,
-    "n_epochs": check_positive_int,
-    "gamma": lambda name, value: check_between(name, value, 0, 1),
-    "gae_lambda": lambda name, value: check_between(name, value, 0, 1),
-    "clip_range": check_schedule,
-    "clip_range_vf": _or_none(lambda name, value: (check_schedule if callable(value) else check_positive)(name, value)),
-    "normalize_advantage": check_bool,
-    "ent_coef": check_number,
-    "vf_coef": check_non_negative,
-    "max_grad_norm": lambda name, value: check_positive(name, value, finite=False),
-    "use_sde": check_bool,
-    "sde_sample_freq": _sample_freq,
-    "rollout_buffer_class": _or_none(lambda name, value: check_subclass(name, value, RolloutBuffer)),
-    "rollout_buffer_kwargs": check_keywords,
-    "target_kl": _or_none(lambda name, value: check_positive(name, value, finite=False)),
-    "stats_window_size": check_positive_int,
-    "tensorboard_log": _or_none(_path),
-    "policy_kwargs": check_keywords,
-    "seed": _or_none(check_seed),
-    "device": check_device,
-    "vf_learning_rate": _or_none(check_schedule),
-}
+CHECKS: dict[str, Check] = {**arguments.PPO_CHECKS, "vf_learning_rate": or_none(check_schedule)}
 
 #: Arguments that may be schedules, by the attribute of the model that holds the schedule, or None
 SCHEDULES = {
@@ -217,73 +21,10 @@ SCHEDULES = {
     "clip_range_vf": "clip_range_vf",
 }
 
-#: Arguments of the policy that its transformer does not check. Without gSDE, SB3 saves None for those of gSDE
-POLICY_CHECKS: dict[str, Check] = {
-    "observation_space": lambda name, value: check_instance(name, value, spaces.Space, "a Gymnasium space"),
-    "action_space": lambda name, value: check_instance(name, value, spaces.Space, "a Gymnasium space"),
-    "lr_schedule": lambda name, value: check_callable(name, value, "a schedule, a function of the progress remaining"),
-    "net_arch": _or_none(check_net_arch),
-    "activation_fn": check_activation,
-    "ortho_init": check_bool,
-    "use_sde": check_bool,
-    "log_std_init": check_number,
-    "full_std": _or_none(check_bool),
-    "use_expln": _or_none(check_bool),
-    "squash_output": _or_none(check_bool),
-    "features_extractor_class": _or_none(lambda name, value: check_subclass(name, value, BaseFeaturesExtractor)),
-    "features_extractor_kwargs": check_keywords,
-    "share_features_extractor": check_bool,
-    "normalize_images": check_bool,
-    "optimizer_class": check_optimizer,
-    "optimizer_kwargs": check_keywords,
-    "action_head_gain": check_non_negative,
-}
+#: Arguments of the policy that its transformer does not check
+POLICY_CHECKS: dict[str, Check] = {**arguments.POLICY_CHECKS, "action_head_gain": check_non_negative}
 
-#: Arguments of ``learn``, ``load`` and ``save``. Paths are checked where they are used
-LEARN_CHECKS: dict[str, Check] = {
-    "total_timesteps": check_whole_number,
-    "callback": check_callbacks,
-    "log_interval": _or_none(check_positive_int),
-    "tb_log_name": lambda name, value: check_instance(name, value, str, "a name"),
-    "reset_num_timesteps": check_bool,
-    "progress_bar": check_bool,
-    "use_masking": check_bool,
-}
-LOAD_CHECKS: dict[str, Check] = {
-    "device": check_device,
-    "custom_objects": check_keywords,
-    "print_system_info": check_bool,
-    "force_reset": check_bool,
-}
-SAVE_CHECKS: dict[str, Check] = {"exclude": check_names, "include": check_names}
-
-
-def check_zip(path: Any) -> None:
-    """If the file exists, require the intact zip of a model. SB3 would read a damaged zip until something fails."""
-    check_instance("path", path, (str, os.PathLike, io.IOBase), "a file")
-    if isinstance(path, io.IOBase):
-        return
-    target = pathlib.Path(path)
-    target = target if target.exists() else target.with_name(f"{target.name}.zip")
-    if not target.exists() or target.is_dir():
-        return  # SB3 raises an error
-    if not target.is_file():  # reading a device may never end
-        raise ValueError(f"`path` must be a zip that TransformerPPO.save wrote, {str(target)!r} is not a regular file")
-    try:
-        with zipfile.ZipFile(target) as file:
-            problem = file.testzip()
-            if problem is None:
-                missing = [name for name in ("data", "policy.pth") if name not in file.namelist()]
-                problem = missing[0] if missing else None
-            if problem is None:
-                data = json.loads(file.read("data"))
-                problem = None if isinstance(data, dict) else "data"
-                if problem is None and (found := data.get("zip_format", 1)) not in range(1, ZIP_FORMAT + 1):
-                    problem = f"it has format {found}, this version of sb3_trmrl reads 1 to {ZIP_FORMAT}"
-    except (zipfile.BadZipFile, EOFError, ValueError, zlib.error) as error:
-        problem = str(error)
-    if problem is not None:
-        raise ValueError(f"`path` must be a zip that TransformerPPO.save wrote, got {str(target)!r}: {problem}")
+LEARN_CHECKS: dict[str, Check] = {**arguments.LEARN_CHECKS, "use_masking": check_bool}
 
 
 def explicit_defaults(policy_kwargs: dict[str, Any], zip_format: int) -> dict[str, Any]:
@@ -294,18 +35,3 @@ def explicit_defaults(policy_kwargs: dict[str, Any], zip_format: int) -> dict[st
     if zip_format < 2 and policy_kwargs.get("memory") == "full" and policy_kwargs.get("positional_encoding") is None:
         defaults["positional_encoding"] = "none"
     return {**policy_kwargs, **defaults}
-
-
-def check_arguments(arguments: Mapping[str, Any], checks: Mapping[str, Check] = CHECKS) -> None:
-    """Check those arguments for which there is a check. Others are ignored."""
-    for name, check in checks.items():
-        if name in arguments:
-            check(name, arguments[name])
-
-
-def check_batch_size(batch_size: int, rollout_size: int = 2) -> None:
-    """Require two transitions in a minibatch and in the rollout: with a single one, the normalized advantage is NaN."""
-    if batch_size == 1:
-        raise ValueError("`batch_size` must be at least 2 with `normalize_advantage`, got 1")
-    if rollout_size == 1:
-        raise ValueError("`n_steps` must be at least 2 with one environment and `normalize_advantage`, got 1")

@@ -18,6 +18,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import is_vectorized_observation
 from torch import nn
 
+from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments, check_spaces
 from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, check_option, short_repr
 from sb3_trmrl.memory.buffers import MaskedBatch
 from sb3_trmrl.memory.encoder import EncoderTrace
@@ -27,7 +28,7 @@ from sb3_trmrl.memory.kinds import MEMORY_KINDS, memory_name
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
 from sb3_trmrl.memory.working_memory import WorkingMemory
 from sb3_trmrl.transformer_ppo.action_masks import check_action_masks, mask_distribution
-from sb3_trmrl.transformer_ppo.arguments import MAX_OBSERVATION, POLICY_CHECKS, check_arguments, check_spaces
+from sb3_trmrl.transformer_ppo.arguments import POLICY_CHECKS
 
 #: What the policy reads: a live memory, a minibatch of memories, or plain observations
 PolicyInput = Memory | Batch | Tokens

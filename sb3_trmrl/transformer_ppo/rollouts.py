@@ -6,9 +6,9 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION
 from sb3_trmrl.common.checks import check_finite
 from sb3_trmrl.memory.interface import Memory
-from sb3_trmrl.transformer_ppo.arguments import MAX_OBSERVATION
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 
 

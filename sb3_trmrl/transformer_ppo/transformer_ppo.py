@@ -20,6 +20,14 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_trmrl.algorithms.arguments import (
+    LOAD_CHECKS,
+    SAVE_CHECKS,
+    check_arguments,
+    check_batch_size,
+    check_env,
+    check_zip,
+)
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
@@ -42,18 +50,7 @@ from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS, memory_name
 from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.transformer_ppo.action_masks import check_action_masks
-from sb3_trmrl.transformer_ppo.arguments import (
-    LEARN_CHECKS,
-    LOAD_CHECKS,
-    SAVE_CHECKS,
-    SCHEDULES,
-    ZIP_FORMAT,
-    check_arguments,
-    check_batch_size,
-    check_env,
-    check_zip,
-    explicit_defaults,
-)
+from sb3_trmrl.transformer_ppo.arguments import CHECKS, LEARN_CHECKS, SCHEDULES, ZIP_FORMAT, explicit_defaults
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 from sb3_trmrl.transformer_ppo.ranks import join_ranks
 from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated, check_finite_step
@@ -190,7 +187,7 @@ class TransformerPPO(PPO):
         vf_learning_rate: float | Schedule | None = None,
         _init_setup_model: bool = True,
     ) -> None:
-        check_arguments(locals())
+        check_arguments(locals(), CHECKS)
         env = maybe_make_env(env, verbose)
         self._check_policy_and_env(policy, env)
         if normalize_advantage:
@@ -247,7 +244,7 @@ class TransformerPPO(PPO):
     def _setup_model(self) -> None:
         if getattr(self, "observation_space", None) is None:
             raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
-        check_arguments(vars(self))  # again, as load() bypasses the constructor
+        check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
         self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers
         if self.normalize_advantage:
             check_batch_size(self.batch_size, self.n_steps * self.n_envs)
@@ -585,7 +582,7 @@ class TransformerPPO(PPO):
         :raises TypeError: if ``path`` is not a path, or an argument has the wrong type or an unknown name
         :raises ValueError: if the file is damaged or does not contain a model, or an argument is out of range
         """
-        check_zip(path)
+        check_zip(path, "TransformerPPO", ZIP_FORMAT)
         check_arguments(locals(), LOAD_CHECKS)
         if env is not None:
             check_env("env", env)

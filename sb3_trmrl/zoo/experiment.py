@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rl_zoo3.exp_manager
 import yaml
 from gymnasium import spaces
 from rl_zoo3 import ALGOS
@@ -28,40 +27,20 @@ from sb3_trmrl.resuming import TrainingCheckpoint
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, raised_by_user_code
+from sb3_trmrl.zoo.hyperparams_files import evaluated, find_config
 from sb3_trmrl.zoo.interruption import TERMINATED, InterruptibleModel, Terminated, how_to_resume
 from sb3_trmrl.zoo.report import write_report
 from sb3_trmrl.zoo.run_lock import RunLock
 from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, INITIAL_MODEL
 from sb3_trmrl.zoo.schedules import schedule_from_string
-
-
-def hyperparams_folder() -> Path:
-    """Return the folder of our yml files: inside the installed package, or at the root of a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "hyperparams"
-    return installed if installed.is_dir() else package.parent / "hyperparams"
-
-
-def find_config(algo: str, env_id: str, conf_file: str | None) -> str | None:
-    """Return the hyperparameter file: the user's, or ours if it has the environment or a default, or None."""
-    # Of one of our files, the name is enough, also outside a checkout. None stands for rl-zoo3's own file
-    folder = hyperparams_folder()
-    if conf_file is not None:
-        ours = folder / Path(conf_file).name
-        return str(ours) if not os.path.exists(conf_file) and ours.is_file() else conf_file
-    path = folder / f"{algo}.yml"
-    if path.is_file():
-        known = yaml.safe_load(path.read_text())
-        if env_id in known or "default" in known:
-            return str(path)
-    return None
+from sb3_trmrl.zoo.search import SearchManager
 
 
 class BadExperiment(ValueError):
     """The experiment cannot be trained: an option, a file or a hyperparameter is wrong."""
 
 
-class TrMRLExperimentManager(ExperimentManager):
+class TrMRLExperimentManager(SearchManager):
     """
     Experiment manager for every algorithm. It differs from rl-zoo3's as follows:
 
@@ -81,6 +60,7 @@ class TrMRLExperimentManager(ExperimentManager):
     * with several ranks, each steps its share of the environments and writes their monitor.csv; rank 0 evaluates and
       writes all other files
     * TransformerPPO writes checkpoints, from which an interrupted run is resumed exactly
+    * searches around our entries use our search spaces, and write the best trial as an entry of a yml file
     * Ctrl-C and SIGTERM print the command that resumes the run
     """
 
@@ -173,6 +153,7 @@ class TrMRLExperimentManager(ExperimentManager):
         env_kwargs = {**check_keywords("env_kwargs", hyperparams.get("env_kwargs")), **self.user_env_kwargs}
         if env_kwargs:
             hyperparams["env_kwargs"] = saved_hyperparams["env_kwargs"] = env_kwargs
+        self.use_search_space(hyperparams, saved_hyperparams)
         return hyperparams, saved_hyperparams
 
     def _read_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -225,7 +206,7 @@ class TrMRLExperimentManager(ExperimentManager):
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
         for key in ("policy_kwargs", "normalize", "monitor_kwargs"):
             if isinstance(hyperparams.get(key), str):
-                hyperparams[key] = _evaluated(key, hyperparams[key])
+                hyperparams[key] = evaluated(key, hyperparams[key])
         result = super()._preprocess_hyperparams(hyperparams)
         # enjoy and record_video read this entry of args.yml
         self.args.env_kwargs = self.env_kwargs or None
@@ -368,14 +349,6 @@ class TrMRLExperimentManager(ExperimentManager):
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
-
-
-def _evaluated(key: str, value: str) -> Any:
-    """Evaluate the Python expression of a hyperparameter with the names that rl-zoo3 imports."""
-    try:
-        return eval(value, dict(vars(rl_zoo3.exp_manager)))
-    except Exception as error:  # the expression may raise anything
-        raise ValueError(f"`{key}` must be a Python expression, got {value!r}: {error}") from error
 
 
 def _is_vector(space: spaces.Space[Any]) -> bool:

@@ -26,8 +26,8 @@ from sb3_trmrl.common.checks import (
 )
 from sb3_trmrl.memory.kinds import memory_name
 from sb3_trmrl.trials.held_out import has_environment
-from sb3_trmrl.zoo.experiment import find_config
 from sb3_trmrl.zoo.experiment_settings import ReportSettings, Settings, StrictLoader
+from sb3_trmrl.zoo.hyperparams_files import find_config
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.runs import import_packages
 

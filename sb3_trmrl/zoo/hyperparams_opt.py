@@ -1,39 +1,147 @@
-"""Search space of ``trmrl`` for rl-zoo3's ``--optimize-hyperparameters``."""
+"""Search spaces for rl-zoo3's ``--optimize-hyperparameters``, and the yml entry of the best trial."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
+import yaml
+from torch import nn, optim
+
+from sb3_trmrl.common.atomic_file import atomic_file
+from sb3_trmrl.memory.kinds import memory_name
+
+#: Algorithms that have a search space here. All are variants of PPO
+SEARCHED = ("trmrl", "ppo", "ppo_lstm")
+_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+#: Modules whose classes the expressions of yml files can name
+_NAMED_MODULES = {"nn": nn, "th.optim": optim}
 
 
-def convert_trmrl_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
-    """Convert sampled values, which rl-zoo3 stores and loads, to arguments of ``TransformerPPO``."""
-    # ``policy_kwargs`` is left out on purpose: rl-zoo3 would replace the whole entry of the yml file, and with it the
-    # architecture
-    hyperparams = sampled_params.copy()
-    hyperparams["gamma"] = 1 - hyperparams.pop("one_minus_gamma")
-    hyperparams["gae_lambda"] = 1 - hyperparams.pop("one_minus_gae_lambda")
-    hyperparams["batch_size"] = 2 ** hyperparams.pop("batch_size_pow")
-    return hyperparams
+class SearchSpace:
+    """
+    Hyperparameters that a search varies, for one entry of a yml file. All others stay as in the entry: the number of
+    environments and steps, which make whole trials, the form of the schedules, and entries of ``policy_kwargs`` that
+    are not searched.
+
+    :param algo: One of ``SEARCHED``
+    :param entry: Hyperparameters as in the yml file
+    :param policy_kwargs: Those of the entry, evaluated
+    """
+
+    def __init__(self, algo: str, entry: Mapping[str, Any], policy_kwargs: Mapping[str, Any]) -> None:
+        self.algo = algo
+        self.entry = dict(entry)
+        self.policy_kwargs = dict(policy_kwargs)
+
+    def sample(self, trial: optuna.Trial, is_continuous: bool) -> dict[str, Any]:
+        """
+        :param trial: Trial that draws the values
+        :param is_continuous: Whether actions are continuous: these have an initial noise, others an entropy bonus
+        :return: Changed hyperparameters, see :meth:`convert`
+        """
+        # The horizon of the meta-RL robots is short (discount 0.9), that of the grids is long
+        trial.suggest_float("one_minus_gamma", 0.003, 0.1, log=True)
+        trial.suggest_float("one_minus_gae_lambda", 0.02, 0.3, log=True)
+        trial.suggest_float("learning_rate", 3e-5, 3e-3, log=True)
+        trial.suggest_categorical("clip_range", [0.1, 0.2, 0.3])
+        trial.suggest_categorical("n_epochs", [4, 10, 20])
+        if "n_steps" in self.entry:
+            trial.suggest_categorical("n_minibatches", [5, 10, 20, 40])
+        trial.suggest_categorical("width", [64, 128, 256])
+        trial.suggest_categorical("activation_fn", list(_ACTIVATIONS))
+        if is_continuous:
+            trial.suggest_float("log_std_init", -2.0, 0.0)
+        else:
+            trial.suggest_float("ent_coef", 1e-4, 0.03, log=True)
+        if self.algo == "trmrl":
+            if trial.suggest_categorical("memory", ["window", "full"]) == "window":
+                trial.suggest_categorical("context_length", [3, 5, 10, 20])
+            trial.suggest_categorical("d_model", [32, 64, 128])
+            trial.suggest_categorical("n_layers", [1, 2, 4])
+            if "vf_learning_rate" in self.entry:
+                trial.suggest_float("vf_learning_rate", 1e-4, 3e-3, log=True)
+        elif self.algo == "ppo_lstm":
+            trial.suggest_categorical("lstm_hidden_size", [64, 128, 256])
+        return self.convert(trial.params)
+
+    def convert(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        :param params: Values of a trial, as Optuna stores them
+        :return: Hyperparameters that replace those of the entry, ``policy_kwargs`` as a whole
+        """
+        values = dict(params)
+        found: dict[str, Any] = {
+            name: _rounded(1 - values.pop(f"one_minus_{name}"), 4) for name in ("gamma", "gae_lambda")
+        }
+        for name in ("learning_rate", "vf_learning_rate"):
+            if name in values:
+                found[name] = _with_value(self.entry.get(name), _rounded(values.pop(name), 3))
+        if "ent_coef" in values:
+            found["ent_coef"] = _rounded(values.pop("ent_coef"), 3)
+        found |= {name: values.pop(name) for name in ("clip_range", "n_epochs")}
+        if "n_minibatches" in values:
+            n_steps = self.entry["n_steps"] * self.entry.get("n_envs", 1)
+            found["batch_size"] = max(2, n_steps // values.pop("n_minibatches"))
+        width = values.pop("width")
+        values["net_arch"] = {"pi": [width, width], "vf": [width, width]}
+        values["activation_fn"] = _ACTIVATIONS[values["activation_fn"]]
+        if "log_std_init" in values:
+            values["log_std_init"] = _rounded(values["log_std_init"], 3)
+        found["policy_kwargs"] = {**self._kept_policy_kwargs(values), **values}
+        return found
+
+    def _kept_policy_kwargs(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the entry that suit the sampled values: width, heads and positions belong to a memory."""
+        kept = dict(self.policy_kwargs)
+        if "memory" in values:
+            before = memory_name(kept.get("memory"), kept.get("context_length"))
+            dropped = {"context_length", "dim_feedforward"}
+            if before != values["memory"]:
+                dropped.add("positional_encoding")
+            if values["d_model"] % kept.get("n_heads", 1):
+                dropped.add("n_heads")
+            kept = {key: value for key, value in kept.items() if key not in dropped}
+            kept["dim_feedforward"] = 4 * values["d_model"]
+        return kept
+
+    def write_best(self, study: optuna.Study, env_id: str, path: Path) -> None:
+        """Write the best trial of a study as an entry for ``--conf-file``."""
+        trial = study.best_trial
+        entry = {**self.entry, **self.convert(trial.params)}
+        entry["policy_kwargs"] = expression(entry["policy_kwargs"])
+        states = [each.state.name for each in study.trials]
+        about = f"# Trial {trial.number} of the study {study.study_name}: {trial.value:.6g} on validation. "
+        about += f"Trials: {states.count('COMPLETE')} complete, {states.count('PRUNED')} pruned.\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write((about + yaml.safe_dump({env_id: entry}, sort_keys=False, width=110)).encode())
 
 
-def sample_trmrl_params(
-    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
-) -> dict[str, Any]:
-    """Sample hyperparameters of TransformerPPO; the arguments are those that rl-zoo3 passes."""
-    # ``n_steps`` and ``n_envs`` stay as in the yml file, where they make whole trials. The ranges include the short
-    # horizons (gamma 0.9, lambda 0.8) that meta-RL on locomotion needs
-    sampled_params = {
-        "one_minus_gamma": trial.suggest_float("one_minus_gamma", 0.001, 0.2, log=True),
-        "one_minus_gae_lambda": trial.suggest_float("one_minus_gae_lambda", 0.01, 0.3, log=True),
-        "batch_size_pow": trial.suggest_int("batch_size_pow", 6, 11),
-        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-3, log=True),
-        "vf_learning_rate": trial.suggest_float("vf_learning_rate", 5e-5, 5e-3, log=True),
-        "clip_range": trial.suggest_categorical("clip_range", [0.1, 0.2, 0.3]),
-        "n_epochs": trial.suggest_categorical("n_epochs", [4, 10, 20]),
-        "ent_coef": trial.suggest_float("ent_coef", 1e-8, 0.1, log=True),
-        "max_grad_norm": trial.suggest_float("max_grad_norm", 0.3, 2.0),
-    }
-    hyperparams = convert_trmrl_params(sampled_params)
-    for name in ("gamma", "gae_lambda", "batch_size"):
-        trial.set_user_attr(name, hyperparams[name])
-    return hyperparams
+def expression(values: Mapping[str, Any]) -> str:
+    """Return keyword arguments as a Python expression that rl-zoo3 evaluates, with classes by their names."""
+    return f"dict({', '.join(f'{key}={_text(value)}' for key, value in values.items())})"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return expression(value)
+    name = getattr(value, "__name__", "")
+    for prefix, module in _NAMED_MODULES.items():
+        if name and getattr(module, name, None) is value:
+            return f"{prefix}.{name}"
+    return repr(value)
+
+
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
+
+
+def _with_value(before: Any, value: float) -> Any:
+    """Return the value in the form of the entry: a number, or the start of the same schedule."""
+    if not isinstance(before, str) or "_" not in before:
+        return value
+    kind, _, *rest = before.split("_")
+    return "_".join([kind, f"{value:g}", *rest])

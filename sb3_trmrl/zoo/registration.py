@@ -8,7 +8,6 @@ import rl_zoo3.exp_manager
 import rl_zoo3.train
 import rl_zoo3.utils
 from rl_zoo3.callbacks import TrialEvalCallback
-from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -18,7 +17,6 @@ from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.agent import with_action_masks
 from sb3_trmrl.zoo.defaults import ALGO
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
-from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
 from sb3_trmrl.zoo.named_values import StoreValues
 from sb3_trmrl.zoo.runs import search_current_folder
 
@@ -48,8 +46,6 @@ def register(**manager_kwargs: Any) -> None:
     """Register TransformerPPO as ``--algo trmrl``, with further arguments of :class:`TrMRLExperimentManager`."""
     search_current_folder()  # files of runs may name classes of the user
     rl_zoo3.ALGOS[ALGO] = TransformerPPO
-    HYPERPARAMS_SAMPLER[ALGO] = sample_trmrl_params
-    HYPERPARAMS_CONVERTER[ALGO] = convert_trmrl_params
 
     def make_manager(*args: Any, **kwargs: Any) -> TrMRLExperimentManager:
         return TrMRLExperimentManager(*args, **kwargs, **manager_kwargs)

@@ -14,8 +14,8 @@ import gymnasium as gym
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import get_latest_run_id, get_model_path
 
+from sb3_trmrl.algorithms.arguments import check_device
 from sb3_trmrl.resuming.checkpoint_files import find_checkpoint
-from sb3_trmrl.transformer_ppo.arguments import check_device
 from sb3_trmrl.trials.held_out import has_splits
 from sb3_trmrl.zoo.defaults import ALGO
 from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, Run, import_packages

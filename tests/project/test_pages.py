@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_trmrl import TransformerPPO, TrMRLPolicy
 from sb3_trmrl.memory.kinds import memory_name
-from sb3_trmrl.zoo.experiment import find_config, hyperparams_folder
+from sb3_trmrl.zoo.hyperparams_files import find_config, hyperparams_folder
 from tests.helpers.agents import SampledEnv
 from tests.helpers.doc_blocks import ROOT, Block, blocks_of, pages
 

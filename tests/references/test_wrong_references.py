@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sb3_trmrl import references
+from sb3_trmrl.envs.tabular_mdp import TabularMDPEnv
 from tests.helpers import wrong_use as w
 
 SIZES = [*w.wrong_integer("n_arms"), *w.wrong_integer("n_pulls")]
@@ -16,6 +17,8 @@ TOO_LARGE = [
     w.Wrong("n_arms", 1000, ValueError, "too many", given={"n_pulls": 1000}),
     w.Wrong("n_arms", 40, ValueError, "too many", given={"n_pulls": 40}),
 ]
+#: MDPs of two sizes
+MDPS = [TabularMDPEnv(n_states, 3).get_task() for n_states in (2, 3)]
 SEED = w.wrong_integer("seed", low=0, or_none=True)
 HORIZON = w.wrong_integer("horizon")
 SIZE = w.wrong_integer("size", low=3)
@@ -65,10 +68,27 @@ REFERENCES: dict[Callable[..., Any], list[w.Wrong]] = {
         *w.rows("angle_range", ((1.0, 0.0), (0.0, 4.0)), ValueError, "low <= high"),
         *HORIZON,
     ],
+    references.tabular_mdp_optimum: [
+        w.Wrong("tasks", 5, TypeError, "a sequence of tasks"),
+        w.Wrong("tasks", [], ValueError, "at least one", quoted="none"),
+        w.Wrong("tasks", [5], TypeError, "TabularMDPTask", quoted="5"),
+        w.Wrong("tasks", [MDPS[0], MDPS[1]], ValueError, "2 states and 3 actions", quoted="3 states"),
+        *HORIZON,
+    ],
+    references.PosteriorSampling: [
+        *w.wrong_integer("n_states"),
+        *w.wrong_integer("n_actions"),
+        *HORIZON,
+        w.Wrong("reward_prior", 5, TypeError, "a pair of finite numbers"),
+        w.Wrong("reward_prior", (0.0, -1.0), ValueError, "at least 0", quoted="-1.0"),
+        *w.wrong_number("dirichlet_alpha", (0.0, -1.0, w.NAN, w.INF), "positive"),
+        *SEED,
+    ],
 }
 RIGHT: dict[Callable[..., Any], dict[str, Any]] = {
     references.bayes_optimal_value: {"n_arms": 5, "n_pulls": 10},
     references.simulate_bandits: {"agent": references.RandomArm(0), "n_tasks": 2},
+    references.tabular_mdp_optimum: {"tasks": [MDPS[0]]},
 }
 TABLES = [w.Table(function, RIGHT.get(function, {}), table) for function, table in REFERENCES.items()]
 
@@ -114,6 +134,8 @@ def test_every_argument_of_a_references_predict_is_in_the_table() -> None:
         (references.BayesOptimal(5, 3), bandit(), "3", "5 arms"),
         (references.GridNaviOracle(), {"observation": np.zeros((1, 2))}, "['observation']", "reveal_task=True"),
         (references.StayOrNext(), bandit(prev_reward=np.full((2, 1), -1.0)), "-1.", "normalised"),
+        (references.PosteriorSampling(10, 3), bandit(observation=np.full(2, 10)), "10", "10 states"),
+        (references.PosteriorSampling(10, 5), bandit(observation=np.zeros(2)), "3 actions", "5 actions"),
     ],
 )
 def test_observations_of_another_problem(agent: Any, observation: Any, quoted: str, allowed: str) -> None:

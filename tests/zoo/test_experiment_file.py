@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sb3_trmrl.cli import parsers
-from sb3_trmrl.zoo.experiment import hyperparams_folder
 from sb3_trmrl.zoo.experiment_file import Experiment, read_experiment
 from sb3_trmrl.zoo.experiment_settings import ReportSettings, Settings
+from sb3_trmrl.zoo.hyperparams_files import hyperparams_folder
 from tests.helpers.wrong_use import assert_covered, assert_says, refused, rows
 from tests.helpers.zoo import ENV
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import optuna
 import pytest
 import torch as th
 import yaml
@@ -25,8 +24,8 @@ import sb3_trmrl
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits
-from sb3_trmrl.zoo.experiment import TrMRLExperimentManager, find_config, hyperparams_folder
-from sb3_trmrl.zoo.hyperparams_opt import convert_trmrl_params, sample_trmrl_params
+from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
+from sb3_trmrl.zoo.hyperparams_files import find_config, hyperparams_folder
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.schedules import ExponentialSchedule, schedule_from_string
 from tests.helpers.zoo import ENV, TINY, train
@@ -356,37 +355,6 @@ def test_a_run_that_dies_keeps_what_was_saved(tmp_path: Path, capsys: Any) -> No
     assert "before training" in capsys.readouterr().out
 
 
-def test_sampled_hyperparameters_build_a_model_and_keep_the_architecture() -> None:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for _ in range(20):
-        trial = study.ask()
-        kwargs = sample_trmrl_params(trial, 0, 1, {})
-        assert "policy_kwargs" not in kwargs and "n_steps" not in kwargs
-        assert kwargs == convert_trmrl_params(trial.params)
-        assert 0.8 <= kwargs["gamma"] < 1 and 0.7 <= kwargs["gae_lambda"] < 1
-        model = TransformerPPO("TrMRLPolicy", "CartPole-v1", n_steps=kwargs["batch_size"], device="cpu", **kwargs)
-        assert model.vf_learning_rate == trial.params["vf_learning_rate"]
-
-
-def test_search_keeps_the_architecture_and_leaves_no_empty_run(tmp_path: Path, monkeypatch: Any) -> None:
-    seen = []
-
-    class Recording(TransformerPPO):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            seen.append(kwargs["policy_kwargs"])
-            super().__init__(*args, **kwargs)
-
-    monkeypatch.setattr("sb3_trmrl.zoo.registration.TransformerPPO", Recording)
-    settings = dict(context_length=3, d_model=8, n_heads=2)
-    common = ["--env", ENV, "-f", str(tmp_path), "-n", "80", "--eval-episodes", "2"]
-    search = ["--optimize-hyperparameters", "--n-trials", "2", "--n-evaluations", "2", "--sampler", "random"]
-    params = ["--no-optim-plots", "-params", *TINY, f"policy_kwargs:{settings}"]
-    assert main(["train", *common, *search, *params]) == 0
-    assert seen == [settings, settings]
-    assert len(list(tmp_path.glob("trmrl/report_*.csv"))) == 1
-    assert not list(tmp_path.glob("trmrl/BernoulliBandit-v0_*"))
-
-
 # The package
 
 
@@ -410,7 +378,7 @@ def test_the_wheel_holds_the_yml_files_and_works_outside_the_checkout(tmp_path: 
     assert (installed / "sb3_trmrl" / "py.typed").is_file()
     files = {path.name for path in (installed / "sb3_trmrl" / "hyperparams").iterdir()}
     assert files == {path.name for path in (root / "hyperparams").glob("*.yml")}
-    code = "from sb3_trmrl.zoo.experiment import find_config; print(find_config('trmrl', 'AntDir-v0', None))"
+    code = "from sb3_trmrl.zoo.hyperparams_files import find_config; print(find_config('trmrl', 'AntDir-v0', None))"
     environ = {"PYTHONPATH": str(installed)}
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=installed, check=True, capture_output=True, text=True, env=environ

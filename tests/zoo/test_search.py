@@ -1,0 +1,134 @@
+"""Searches for hyperparameters: the space around an entry, the trials that train, and the entry of the best one."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from rl_zoo3 import ALGOS
+from torch import nn, optim
+
+from sb3_trmrl.__main__ import main
+from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.zoo.hyperparams_files import evaluated, hyperparams_folder
+from sb3_trmrl.zoo.hyperparams_opt import SEARCHED, SearchSpace, expression
+from sb3_trmrl.zoo.registration import register
+from tests.helpers.zoo import ENV
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TINY = ["n_envs:2", "n_steps:40", "n_epochs:1"]
+SEARCH = ["--optimize-hyperparameters", "--n-trials", "2", "--n-evaluations", "2", "--sampler", "random"]
+register()
+
+
+def _entry(algo: str, env_id: str) -> dict[str, Any]:
+    entry: dict[str, Any] = yaml.safe_load((hyperparams_folder() / f"{algo}.yml").read_text())[env_id]
+    return entry
+
+
+def _trials(space: SearchSpace, n: int, is_continuous: bool) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return the stored values and the hyperparameters of random trials."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trials = [study.ask() for _ in range(n)]
+    sampled = [space.sample(trial, is_continuous) for trial in trials]
+    return [(trial.params, hyperparams) for trial, hyperparams in zip(trials, sampled, strict=True)]
+
+
+@pytest.mark.parametrize("algo", SEARCHED)
+@pytest.mark.parametrize("env_id", ["HalfCheetahVel-v0", "GridNavi-v0"])
+def test_sampled_hyperparameters(algo: str, env_id: str) -> None:
+    entry = _entry(algo, env_id)
+    is_continuous = env_id == "HalfCheetahVel-v0"
+    space = SearchSpace(algo, entry, entry.get("policy_kwargs", {}))
+    arguments = inspect.signature(ALGOS[algo]).parameters
+    trials = _trials(space, 30, is_continuous)
+    for params, found in trials:
+        assert found == space.convert(params)
+        assert set(found) <= set(arguments)
+        assert found["gamma"] == pytest.approx(1 - params["one_minus_gamma"], abs=1e-4) and found["gamma"] < 1
+        assert entry["n_envs"] * entry["n_steps"] == found["batch_size"] * params["n_minibatches"]
+        kind, value = found["learning_rate"].split("_")
+        assert kind == "lin" and float(value) == pytest.approx(params["learning_rate"], rel=1e-2)
+        assert ("ent_coef" in found) == (not is_continuous)
+        kwargs = found["policy_kwargs"]
+        assert ("log_std_init" in kwargs) == is_continuous
+        assert kwargs["net_arch"]["pi"] == [params["width"]] * 2
+        if algo == "trmrl":
+            assert ("context_length" in kwargs) == (kwargs["memory"] == "window")
+            assert kwargs["d_model"] % kwargs.get("n_heads", 4) == 0
+            same_memory = kwargs["memory"] == ("window" if is_continuous else "full")
+            assert ("positional_encoding" in kwargs) == (same_memory and not is_continuous)
+            assert kwargs.get("reset_memory_on") == entry["policy_kwargs"].get("reset_memory_on")
+    own = {"trmrl": "memory", "ppo_lstm": "lstm_hidden_size"}.get(algo)
+    for name in ("memory", "lstm_hidden_size"):
+        assert all((name in params) == (name == own) for params, _ in trials)
+
+
+def test_sampled_hyperparameters_build_a_model() -> None:
+    space = SearchSpace("trmrl", {"n_steps": 40, "n_envs": 1}, {"n_heads": 2})
+    for params, found in _trials(space, 20, False):
+        model = TransformerPPO("TrMRLPolicy", "CartPole-v1", n_steps=40, device="cpu", **found)
+        assert model.learning_rate == pytest.approx(params["learning_rate"], rel=1e-2)
+        assert model.policy.features_dim == params["d_model"]
+
+
+def test_expressions_are_evaluated_to_what_they_were() -> None:
+    values = dict(a=1, b=[2, 3], c=nn.ReLU, d=dict(e=optim.AdamW, f=None), g="text", h=1e-5, i=dict(pi=[64], vf=[]))
+    assert evaluated("policy_kwargs", expression(values)) == values
+
+
+def test_a_search_writes_the_entry_of_its_best_trial(tmp_path: Path, monkeypatch: Any) -> None:
+    seen = []
+
+    class Recording(TransformerPPO):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            seen.append(kwargs)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr("sb3_trmrl.zoo.registration.TransformerPPO", Recording)
+    common = ["--env", ENV, "-f", str(tmp_path), "-n", "80", "--eval-episodes", "2"]
+    storage = ["--storage", f"sqlite:///{tmp_path}/search.db", "--study-name", "first"]
+    params = ["-params", *TINY, "gae_lambda:0.5", "policy_kwargs:dict(n_heads=2, embedding_arch=[4])"]
+    assert main(["train", *common, *SEARCH, *storage, "--no-optim-plots", *params]) == 0
+    assert len(seen) == 2 and all(each["policy_kwargs"]["embedding_arch"] == [4] for each in seen)
+    assert len(list(tmp_path.glob("trmrl/report_*.csv"))) == 1
+    assert not list(tmp_path.glob("trmrl/BernoulliBandit-v0_*"))
+
+    # The file trains with the settings of the best trial
+    study = optuna.load_study(study_name="first", storage=storage[1])
+    path = tmp_path / "trmrl" / "best_first.yml"
+    assert f"Trial {study.best_trial.number} of the study first" in path.read_text()
+    assert main(["train", *common, "--eval-freq", "-1", "--conf-file", str(path)]) == 0
+    best = seen[study.best_trial.number]
+    schedules = ("learning_rate", "clip_range")
+    names = ("gamma", "gae_lambda", "batch_size", "n_epochs", "ent_coef", "policy_kwargs")
+    assert {name: seen[-1][name] for name in names} == {name: best[name] for name in names}
+    assert [seen[-1][name](1.0) for name in schedules] == [best[name](1.0) for name in schedules]
+
+    # So does the number of a trial; given hyperparameters take precedence
+    loaded = ["--storage", storage[1], "--study-name", "first", "--trial-id", "1"]
+    assert main(["train", *common, "--eval-freq", "-1", *loaded, "-params", *TINY, "gae_lambda:0.25"]) == 0
+    assert seen[-1]["gae_lambda"] == 0.25 and seen[-1]["gamma"] == seen[1]["gamma"]
+    assert seen[-1]["policy_kwargs"]["d_model"] == seen[1]["policy_kwargs"]["d_model"]
+
+
+@pytest.mark.parametrize("algo", ["ppo", "ppo_lstm"])
+def test_baselines_are_searched_around_our_entries(algo: str, tmp_path: Path) -> None:
+    common = ["--algo", algo, "--env", ENV, "-f", str(tmp_path), "-n", "80", "--eval-episodes", "2"]
+    assert main(["train", *common, *SEARCH, "--no-optim-plots", "-params", *TINY]) == 0
+    (path,) = (tmp_path / algo).glob("best_*.yml")
+    entry = yaml.safe_load(path.read_text())[ENV]
+    assert entry["n_steps"] == 40 and entry["batch_size"] in {2 * 40 // n for n in (5, 10, 20, 40)}
+    assert entry["policy"] == _entry(algo, ENV)["policy"] and entry["learning_rate"].startswith("lin_")
+    assert evaluated("policy_kwargs", entry["policy_kwargs"])["activation_fn"] in (nn.Tanh, nn.ReLU)
+
+
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
+def test_other_environments_are_searched_as_in_rl_zoo3(tmp_path: Path) -> None:
+    common = ["--algo", "ppo", "--env", "CartPole-v1", "-f", str(tmp_path), "-n", "80", "--eval-episodes", "2"]
+    assert main(["train", *common, *SEARCH, "--n-trials", "1", "--no-optim-plots", "-params", "n_envs:1"]) == 0
+    assert not list((tmp_path / "ppo").glob("best_*.yml"))
+    (report,) = (tmp_path / "ppo").glob("report_*.csv")
+    assert "params_n_steps_pow" in report.read_text()
