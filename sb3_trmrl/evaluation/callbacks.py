@@ -54,11 +54,11 @@ class InnerEpisodeCallback(BaseCallback):
 
 
 class _Stopwatch:
-    """Seconds of training. It is pickled with the present time, so that a resumed run counts on from its checkpoint."""
+    """Counts seconds. It is pickled with the present time, so that a resumed run counts on from its checkpoint."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self, seconds: float = 0.0, runs: bool = False) -> None:
         self._before = seconds
-        self._since: float | None = None
+        self._since = time.monotonic() if runs else None
 
     @property
     def seconds(self) -> float:
@@ -73,12 +73,11 @@ class _Stopwatch:
         """Keep the time as it is."""
         self._before, self._since = self.seconds, None
 
-    def __getstate__(self) -> dict[str, float]:
-        return {"seconds": self.seconds}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "runs": self._since is not None}
 
-    def __setstate__(self, state: dict[str, float]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
-        self.start()
 
 
 class MaskedEvalCallback(EvalCallback):
@@ -103,8 +102,8 @@ class AdaptationEvalCallback(MaskedEvalCallback):
     The results of K evaluations of n trials are saved to ``adaptation.npz`` next to ``evaluations.npz``:
     ``timesteps``, (K,), ``returns`` and, if there are any, ``successes``, (K, n, episodes). Trials are in the order in
     which they ended; ``tasks``, (K, n), are indices into ``task_names``, the ``repr`` of each task. ``seconds``,
-    (K,), is the time of training up to each evaluation, without evaluations and without steps that a resumed run
-    repeats.
+    (K,), is the time of training up to each evaluation, and ``evaluation_seconds``, (K,), that of the evaluations,
+    both without what a resumed run repeats.
 
     :param eval_env: Evaluation environment, or a registered id. With an id, the agent is evaluated on the validation
         tasks, each in its own copy of the environment. Observations are normalised if those of the training environment
@@ -152,8 +151,8 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         self._tasks: list[int] = []
         self._task_indices: dict[str, int] = {}
         self._history: dict[str, list[Any]] = {"timesteps": [], "returns": [], "successes": [], "tasks": []}
-        self._stopwatch = _Stopwatch()
-        self._seconds: list[float] = []
+        self._training, self._evaluating = _Stopwatch(), _Stopwatch()
+        self._seconds: list[tuple[float, float]] = []  # of training and of evaluations
 
     def _init_callback(self) -> None:
         statistics = self.model.get_vec_normalize_env()
@@ -188,16 +187,17 @@ class AdaptationEvalCallback(MaskedEvalCallback):
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
-        self._stopwatch.start()
+        self._training.start()
 
     def _on_training_end(self) -> None:
-        self._stopwatch.stop()
+        self._training.stop()
         super()._on_training_end()
 
     def _on_step(self) -> bool:
         if self.eval_freq <= 0 or self.n_calls % self.eval_freq:
             return super()._on_step()
-        self._stopwatch.stop()
+        self._training.stop()
+        self._evaluating.start()
         self._episode_returns, self._episode_successes, self._tasks = [], [], []
         continue_training = super()._on_step()
         if self.log_path is not None:
@@ -206,9 +206,10 @@ class AdaptationEvalCallback(MaskedEvalCallback):
                 values.append(each)
             arrays: dict[str, Any] = {key: np.array(values) for key, values in self._history.items() if values[0] != []}
             arrays["task_names"] = np.array(list(self._task_indices), dtype=np.str_)
-            self._seconds.append(self._stopwatch.seconds)
+            self._seconds.append((self._training.seconds, self._evaluating.seconds))
             if len(self._seconds) == len(arrays["timesteps"]):  # not after resuming a checkpoint without times
-                arrays["seconds"] = np.array(self._seconds)
+                arrays["seconds"], arrays["evaluation_seconds"] = np.array(self._seconds).T
             np.savez(os.path.join(os.path.dirname(self.log_path), HISTORY), **arrays)
-        self._stopwatch.start()
+        self._evaluating.stop()
+        self._training.start()
         return continue_training

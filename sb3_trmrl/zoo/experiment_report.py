@@ -27,11 +27,25 @@ from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.experiment_file import Experiment, Training
 from sb3_trmrl.zoo.experiment_runs import about_this_machine, is_finished, other_settings, record_of, run_folder
 from sb3_trmrl.zoo.experiment_settings import ReportSettings
-from sb3_trmrl.zoo.learning_curves import learning_curves, minutes_of
+from sb3_trmrl.zoo.learning_curves import learning_curves
 from sb3_trmrl.zoo.runs import Run
 
-#: Names of the evaluations, as in ``Group.results``
-_DETERMINISTIC, _STOCHASTIC = "selected", "selected, sampled"
+#: Evaluations on the test tasks: their names, as in ``Group.results``, whether actions are deterministic, and whether
+#: the model is the last one instead of the selected one
+_EVALUATIONS = {
+    "selected": (True, False),
+    "selected, sampled": (False, False),
+    "last": (True, True),
+    "last, sampled": (False, True),
+}
+#: The last three in headings
+_IN_WORDS = {
+    "selected, sampled": "stochastic",
+    "last": "last model",
+    "last, sampled": "last model, stochastic",
+}
+#: Number of tasks that are played at the same time
+_N_ENVS = 20
 
 
 class _Evaluation(NamedTuple):
@@ -41,6 +55,7 @@ class _Evaluation(NamedTuple):
     file: Path
     arguments: dict[str, Any]  # of evaluate_adaptation
     env_kwargs: dict[str, Any]  # added to those of the run
+    last: bool
 
 
 class _Trained(NamedTuple):
@@ -75,13 +90,13 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     header = _header(experiment, trained)
     parts = [f"<!--\n{header}\n-->", f"# {experiment.name}"]
-    curves, tested = [], []
+    tested = []
     for environment in dict.fromkeys(one.training.environment for one in trained):
         own = [one for one in trained if one.training.environment == environment]
         parts += _write_environment(experiment, environment, own, folder, header)
-        curves += [_curves_of(one) for one in own]
         tested += [_tests_of(one) for one in own]
     parts += _missing(experiment, trained)
+    curves = [_curves_of(training) for training in experiment.trainings]
     _write_csv(pd.concat(curves, ignore_index=True), folder / "curves.csv", header)
     _write_csv(pd.concat(tested, ignore_index=True), folder / "tests.csv", header)
     text = "\n\n".join(parts) + "\n"
@@ -96,10 +111,10 @@ def _trained(training: Training, settings: ReportSettings) -> _Trained:
     folder = run_folder(training)
     assert folder is not None
     run = Run(folder)
-    planned: dict[str, tuple[bool, dict[str, Any]]] = {_DETERMINISTIC: (True, {}), _STOCHASTIC: (False, {})}
-    planned |= {name: (True, env_kwargs) for name, env_kwargs in settings.other_tasks.items()}
+    planned: dict[str, tuple[bool, bool, dict[str, Any]]] = {key: (*each, {}) for key, each in _EVALUATIONS.items()}
+    planned |= {name: (True, False, env_kwargs) for name, env_kwargs in settings.other_tasks.items()}
     evaluations = {}
-    for name, (deterministic, env_kwargs) in planned.items():
+    for name, (deterministic, last, env_kwargs) in planned.items():
         in_trials = episodes_per_trial(run.env_id, {**run.env_kwargs, **env_kwargs}) is not None
         arguments = {
             "n_eval_tasks": settings.n_tasks,
@@ -107,8 +122,9 @@ def _trained(training: Training, settings: ReportSettings) -> _Trained:
             "split": settings.split,
             "deterministic": deterministic,
         }
-        key = hashlib.sha256(json.dumps([arguments, env_kwargs], sort_keys=True, default=str).encode()).hexdigest()
-        evaluations[name] = _Evaluation(folder, training.folder / f"test_{key[:16]}.npz", arguments, env_kwargs)
+        about = json.dumps([arguments, env_kwargs, last], sort_keys=True, default=str)
+        file = training.folder / f"test_{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"
+        evaluations[name] = _Evaluation(folder, file, arguments, env_kwargs, last)
     return _Trained(training, run, evaluations)
 
 
@@ -135,12 +151,13 @@ def _is_known(evaluation: _Evaluation) -> bool:
 
 @one_thread()
 def _make(evaluation: _Evaluation) -> None:
-    agent = open_agent(evaluation.run, env_kwargs=evaluation.env_kwargs)
+    agent = open_agent(evaluation.run, env_kwargs=evaluation.env_kwargs, last=evaluation.last)
     result = evaluate_adaptation(
         agent.model,
         agent.env_id,
         env_kwargs=agent.env_kwargs,
         vec_normalize=agent.vec_normalize,
+        n_envs=_N_ENVS,
         **evaluation.arguments,
     )
     unfinished = evaluation.file.with_suffix(".tmp")
@@ -203,17 +220,18 @@ def _columns(groups: Mapping[str, Group], settings: ReportSettings) -> Columns:
         return group.success_rates(episode)
 
     last = n_episodes - 1
-    columns = {f"episode {1 + index}": partial(returns, index, _DETERMINISTIC) for index in range(n_episodes)}
-    columns[f"episode {1 + last}, stochastic"] = partial(returns, last, _STOCHASTIC)
+    columns = {f"episode {1 + index}": partial(returns, index, "selected") for index in range(n_episodes)}
+    columns |= {f"episode {1 + last}, {_IN_WORDS[each]}": partial(returns, last, each) for each in _IN_WORDS}
     columns |= {f"success, episode {1 + index}": partial(success, index) for index in sorted({0, last})}
     columns |= {f"{name}, episode {1 + last}": partial(returns, last, name) for name in settings.other_tasks}
     return columns
 
 
 def _minutes(trained: Sequence[_Trained]) -> float:
-    """Return the mean time of training up to the last evaluation, NaN if it is not known."""
-    times = [minutes_of(one.run) for one in trained]
-    return float(np.mean([np.nan if each is None else each[-1] for each in times]))
+    """Return the mean time of a run with its evaluations, NaN if it is not known."""
+    times = [one.run.history() for one in trained]
+    parts = ("seconds", "evaluation_seconds")
+    return float(np.mean([sum(each[part][-1] if part in each else np.nan for part in parts) for each in times]) / 60)
 
 
 def _markdown(frame: pd.DataFrame) -> str:
@@ -229,13 +247,11 @@ def _markdown(frame: pd.DataFrame) -> str:
 
 def _explanation(first: _Trained, settings: ReportSettings) -> str:
     """Return the text below a table."""
-    result = AdaptationResult.load(first.evaluations[_DETERMINISTIC].file)
+    result = AdaptationResult.load(first.evaluations["selected"].file)
     subject = f"{len(result.tasks)} {f'{settings.split} ' if result.unit == 'tasks' else ''}{result.unit}"
     text = f"Returns of an episode: interquartile mean over seeds (95 % bootstrap interval over seeds), {subject}, "
-    text += (
-        "deterministic actions where nothing else is said, model selected on validation tasks. Minutes: training up "
-    )
-    text += "to the last evaluation, without evaluations, mean over seeds."
+    text += "deterministic actions and the model selected on validation tasks where nothing else is said. "
+    text += "Minutes: time of a run with its evaluations, mean over seeds."
     if settings.lower is not None:
         text += f" Share of gap: (agent - {settings.lower}) / ({settings.oracle} - {settings.lower}), last episode."
     return text
@@ -266,17 +282,19 @@ def _ablations(
 # -- Single runs ------------------------------------------------------------------------------------------------------
 
 
-def _curves_of(one: _Trained) -> pd.DataFrame:
-    """Return a row for each evaluation during training."""
-    evaluations, history = one.run.evaluations(), one.run.history()
-    assert evaluations is not None
+def _curves_of(training: Training) -> pd.DataFrame:
+    """Return a row for each evaluation during training, also of a run that is not finished."""
+    folder = run_folder(training)
+    run = None if folder is None else Run(folder)
+    evaluations = None if run is None else run.evaluations()
+    if run is None or evaluations is None:
+        return pd.DataFrame()
     steps, returns = evaluations
-    n_episodes = episodes_per_trial(one.run.env_id, one.run.env_kwargs) or 1
-    columns = {
-        **_about(one),
-        "step": steps,
-        "seconds": np.round(history.get("seconds", np.full(len(steps), np.nan)), 1),
-    }
+    history = run.history()
+    n_episodes = episodes_per_trial(run.env_id, run.env_kwargs) or 1
+    columns = {**_about(training), "finished": is_finished(training), "step": steps}
+    for name in ("seconds", "evaluation_seconds"):
+        columns[name.replace("_", " ")] = np.round(history.get(name, np.full(len(steps), np.nan)), 1)
     columns["return"] = np.round(returns.mean(axis=1) / n_episodes, 4)
     for key, name in (("returns", "return"), ("successes", "success")):
         if key in history:
@@ -290,9 +308,10 @@ def _tests_of(one: _Trained) -> pd.DataFrame:
     frames = []
     for name, evaluation in one.evaluations.items():
         result = AdaptationResult.load(evaluation.file)
-        columns = _about(one)
-        columns["tasks"] = result.split if name in (_DETERMINISTIC, _STOCHASTIC) else name
-        columns |= {"actions": "deterministic" if result.deterministic else "stochastic"}
+        columns = _about(one.training)
+        columns["tasks"] = result.split if name in _EVALUATIONS else name
+        columns["model"] = "last" if evaluation.last else "selected"
+        columns["actions"] = "deterministic" if result.deterministic else "stochastic"
         columns |= {"episode": np.arange(1, len(result.mean_returns) + 1), "return": np.round(result.mean_returns, 4)}
         if result.success_rates is not None:
             columns["success"] = np.round(result.success_rates, 4)
@@ -300,8 +319,8 @@ def _tests_of(one: _Trained) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _about(one: _Trained) -> dict[str, Any]:
-    return {"environment": one.training.environment, "agent": one.training.agent, "seed": one.training.seed}
+def _about(training: Training) -> dict[str, Any]:
+    return {"environment": training.environment, "agent": training.agent, "seed": training.seed}
 
 
 # -- Text -------------------------------------------------------------------------------------------------------------

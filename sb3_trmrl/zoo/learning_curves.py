@@ -32,20 +32,14 @@ def learning_curves(runs: Sequence[Run], by_minutes: bool = False) -> Group:
     return Group(steps, np.concatenate([curve.curves for curve in curves]), {}, success_curves)
 
 
-def minutes_of(run: Run) -> np.ndarray | None:
-    """Return the minutes of training up to each evaluation, (K,), None if the run has not measured them."""
-    seconds = run.history().get("seconds")
-    return None if seconds is None else seconds / 60
-
-
 def _learning_curve(run: Run, by_minutes: bool) -> Group:
     evaluations = run.evaluations()
     if evaluations is None:
         raise FileNotFoundError(f"{run.folder} has no evaluations.npz: train with evaluation on")
     timesteps, returns = evaluations
     if by_minutes:
-        minutes = minutes_of(run)
-        timesteps = np.zeros(0) if minutes is None or len(minutes) != len(returns) else minutes
+        seconds = run.history().get("seconds", ())
+        timesteps = np.asarray(seconds) / 60 if len(seconds) == len(returns) else np.zeros(0)
     curve = returns.mean(axis=1) / (episodes_per_trial(run.env_id, run.env_kwargs) or 1)
     successes = run.successes()
     if successes is None or len(successes) != len(timesteps):

@@ -1,8 +1,10 @@
 """Evaluation of adaptation against a loop written by hand, its result and the callbacks."""
 
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +19,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_trmrl  # noqa: F401
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation, TransformerPPO
+from sb3_trmrl.evaluation import callbacks
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
@@ -239,6 +242,24 @@ def test_evaluation_callback(tmp_path: Path) -> None:
                 assert written[f"eval/episode_{episode + 1}_success_rate"] == pytest.approx(rate)
             assert written["eval/success_rate"] == pytest.approx(history["successes"][index, :, -1].mean())
     assert (tmp_path / "best_model.zip").is_file()
+
+
+def test_a_stopwatch_counts_on_from_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: now))
+    running, stopped = callbacks._Stopwatch(), callbacks._Stopwatch()
+    running.start()
+    stopped.start()
+    now = 5.0
+    stopped.stop()
+    saved = pickle.dumps([running, stopped])
+    now = 1_000.0  # steps that are lost, and the time until the run is resumed
+    running, stopped = pickle.loads(saved)
+    now = 1_002.0
+    assert (running.seconds, stopped.seconds) == (7.0, 5.0)
+    stopped.start()
+    now = 1_003.0
+    assert (running.seconds, stopped.seconds) == (8.0, 6.0)
 
 
 class AsLongAsItsTask(EarlyEnd):

@@ -69,12 +69,14 @@ def report(experiment: Experiment) -> Path:
     return folder
 
 
-def played(experiment: Experiment, agent: str, deterministic: bool = True, **kwargs: Any) -> np.ndarray:
+def played(
+    experiment: Experiment, agent: str, deterministic: bool = True, last: bool = False, **kwargs: Any
+) -> np.ndarray:
     """Return the mean returns of an agent's runs in each episode, (runs, episodes)."""
     means = []
     for training in experiment.trainings:
         if training.agent == agent:
-            found = open_agent(run_folder(training), env_kwargs=kwargs)  # type: ignore[arg-type]
+            found = open_agent(run_folder(training), env_kwargs=kwargs, last=last)  # type: ignore[arg-type]
             result = evaluate_adaptation(
                 found.model,
                 ENV,
@@ -99,15 +101,17 @@ def test_the_table_has_the_returns_of_all_episodes(experiment: Experiment, repor
     for agent in ("TrMRL", "RL^2 | LSTM"):
         expected = {f"episode {1 + i}": each for i, each in enumerate(played(experiment, agent).T)}
         expected["episode 3, stochastic"] = played(experiment, agent, deterministic=False)[:, 2]
+        expected["episode 3, last model"] = played(experiment, agent, last=True)[:, 2]
+        expected["episode 3, last model, stochastic"] = played(experiment, agent, False, True)[:, 2]
         expected["short episodes, episode 3"] = played(experiment, agent, n_pulls=4)[:, 2]
         for heading, runs in expected.items():
             # Of two runs, the interquartile mean is the mean, and the interval of resampled means is the range
             values = frame.loc[agent, [heading, f"{heading}, low", f"{heading}, high"]]
             np.testing.assert_allclose(values.to_numpy(float), [runs.mean(), runs.min(), runs.max()])
     assert list(frame["share of gap"])[::2] == [1.0, 0.0]
-    minutes = [
-        np.load(path)["seconds"][-1] / 60 for path in experiment.file.parent.glob("runs/*/TrMRL/*/*/*/adaptation.npz")
-    ]
+    files = experiment.file.parent.glob("runs/*/TrMRL/*/*/*/adaptation.npz")
+    histories = [dict(np.load(file)) for file in files]
+    minutes = [(each["seconds"][-1] + each["evaluation_seconds"][-1]) / 60 for each in histories]
     assert len(minutes) == 2 and frame.loc["TrMRL", "minutes"] == pytest.approx(np.mean(minutes))
 
 
@@ -151,7 +155,9 @@ def test_curves_are_those_of_the_runs(experiment: Experiment, report: Path) -> N
         with np.load(folder / "adaptation.npz") as data:
             assert (np.diff(data["seconds"], prepend=0) > 0).all()
             np.testing.assert_array_equal(rows["step"], data["timesteps"])
+            assert (np.diff(data["evaluation_seconds"], prepend=0) > 0).all()
             np.testing.assert_allclose(rows["seconds"], data["seconds"], atol=0.05)
+            np.testing.assert_allclose(rows["evaluation seconds"], data["evaluation_seconds"], atol=0.05)
             for index in range(2):
                 np.testing.assert_allclose(
                     rows[f"return, episode {1 + index}"], data["returns"][:, :, index].mean(axis=1), atol=1e-4
@@ -166,14 +172,14 @@ def test_evaluations_are_kept_until_a_model_is_newer(
         monkeypatch.setattr(f"sb3_trmrl.zoo.experiment_report.{name}", lambda *_: None)
     files = sorted(experiment.file.parent.glob("runs/**/test_*.npz"))
     times = [file.stat().st_mtime_ns for file in files]
-    assert len(files) == 5 * 3
+    assert len(files) == 5 * 5
     options = ["--folder", str(experiment.file.parent / "runs"), "--jobs", "1", "--output", str(report)]
     (model,) = experiment.file.parent.glob("runs/*/TrMRL/seed_0/*/*/best_model.zip")
     model.touch()
     before = read(report / "tests.csv")
     assert main(["experiment", "report", str(experiment.file), *options]) == 0
     again = [file for file, time in zip(files, times, strict=True) if file.stat().st_mtime_ns != time]
-    assert [file.parent for file in again] == [model.parents[2]] * 3
+    assert [file.parent for file in again] == [model.parents[2]] * 5
     pd.testing.assert_frame_equal(before, read(report / "tests.csv"))
 
 
