@@ -23,7 +23,7 @@ _INNER_EPISODE_KEYS = ("episode", "TimeLimit.truncated", "terminal_observation")
 _AT_FIRST_TASK: WeakSet[Any] = WeakSet()
 
 
-def _layers(env: gym.Env) -> list[gym.Env]:
+def layers_of(env: gym.Env) -> list[gym.Env]:
     """Return the environment and everything that it wraps, the outermost layer first."""
     layers = [env]
     while isinstance(layers[-1], gym.Wrapper):
@@ -33,7 +33,7 @@ def _layers(env: gym.Env) -> list[gym.Env]:
 
 def trials_of(env: gym.Env) -> MultiEpisodeTrial | None:
     """Return the layer of an environment that plays trials, or None."""
-    return next((layer for layer in _layers(env) if isinstance(layer, MultiEpisodeTrial)), None)
+    return next((layer for layer in layers_of(env) if isinstance(layer, MultiEpisodeTrial)), None)
 
 
 class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -142,7 +142,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         :raises TypeError: if ``options`` is not a dictionary, or the task is not a task of this environment
         :raises ValueError: if the task is out of range
         """
-        check_instance("options", options, (Mapping, type(None)), "a dictionary or None")
+        check_instance("options", options, (type(None), Mapping), "a dictionary or None")
         self._needs_reset = True  # until the task has been set
         self._has_begun = True
         inner_options = dict(options or {})
@@ -274,7 +274,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
 def _check_layers(env: gym.Env) -> None:
     """Raise ``ValueError`` if one of our wrappers is inside, ``TypeError`` if a method is missing."""
-    layers = _layers(env)
+    layers = layers_of(env)
     for wrapper in (PreviousTransitionObservation, MultiEpisodeTrial):
         if any(isinstance(layer, wrapper) for layer in layers):
             raise ValueError(
