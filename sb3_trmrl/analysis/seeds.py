@@ -60,7 +60,7 @@ def plot_training(groups: Mapping[str, Group], timed: Mapping[str, Group], path:
     for axes in grid[:, 0]:
         count_steps(axes)
     for axes in grid[:, 1]:
-        axes.set_xlabel("minutes of training, without evaluations")
+        axes.set_xlabel("core-minutes of training, without evaluations")
     _finish(figure, grid[0, 0], path, f"{title}: training")
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_trmrl.common.checks import check_instance, check_int, check_keywords, check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_int, check_keywords, check_option, check_positive_int
 from sb3_trmrl.trials.agent import with_action_masks
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 
@@ -54,20 +54,23 @@ class InnerEpisodeCallback(BaseCallback):
 
 
 class _Stopwatch:
-    """Counts seconds. It is pickled with the present time, so that a resumed run counts on from its checkpoint."""
+    """
+    Counts seconds of this process's processor time, which other load does not change. It is pickled with the present
+    time, so that a resumed run counts on from its checkpoint.
+    """
 
     def __init__(self, seconds: float = 0.0, runs: bool = False) -> None:
         self._before = seconds
-        self._since = time.monotonic() if runs else None
+        self._since = time.process_time() if runs else None
 
     @property
     def seconds(self) -> float:
         """Seconds that the watch has been running"""
-        return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
+        return self._before + (0.0 if self._since is None else time.process_time() - self._since)
 
     def start(self) -> None:
         """Run from now on."""
-        self._since = time.monotonic()
+        self._since = time.process_time()
 
     def stop(self) -> None:
         """Keep the time as it is."""
@@ -97,13 +100,13 @@ class AdaptationEvalCallback(MaskedEvalCallback):
     """
     SB3's ``EvalCallback`` for trials, which also logs the mean return of each episode of a trial as
     ``eval/episode_1_mean_reward``, ..., and ``eval/episode_1_success_rate``, ... if the environment reports success.
-    The best model is the one with the highest mean return of a whole trial.
+    The best model is the one with the highest mean return of a whole trial, or with the highest success rate.
 
     The results of K evaluations of n trials are saved to ``adaptation.npz`` next to ``evaluations.npz``:
     ``timesteps``, (K,), ``returns`` and, if there are any, ``successes``, (K, n, episodes). Trials are in the order in
     which they ended; ``tasks``, (K, n), are indices into ``task_names``, the ``repr`` of each task. ``seconds``,
-    (K,), is the time of training up to each evaluation, and ``evaluation_seconds``, (K,), that of the evaluations,
-    both without what a resumed run repeats.
+    (K,), is the processor time of training up to each evaluation, and ``evaluation_seconds``, (K,), that of the
+    evaluations, both without what a resumed run repeats.
 
     :param eval_env: Evaluation environment, or a registered id. With an id, the agent is evaluated on the validation
         tasks, each in its own copy of the environment. Observations are normalised if those of the training environment
@@ -111,9 +114,12 @@ class AdaptationEvalCallback(MaskedEvalCallback):
     :param n_eval_episodes: Number of trials, by default one for each validation task with an id, otherwise 20
     :param env_kwargs: Arguments of the environment with an id, in addition to ``split="validation"``
     :param seed: Seed of the environment with an id
+    :param best_by: What the best model is best at: ``"mean_reward"``, or ``"success_rate"``: the share of successful
+        episodes, and the mean return among models with the same share. It is the same as ``"mean_reward"`` if the
+        environment does not report success
     :param kwargs: Further arguments of ``EvalCallback``
     :raises TypeError: if an argument has the wrong type or a name that ``EvalCallback`` does not take
-    :raises ValueError: if a number is out of range, or ``env_kwargs`` is given without an id
+    :raises ValueError: if a number is out of range, ``best_by`` is unknown, or ``env_kwargs`` is given without an id
     """
 
     def __init__(
@@ -123,6 +129,7 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         n_eval_episodes: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
         seed: int = 0,
+        best_by: str = "mean_reward",
         **kwargs: Any,
     ) -> None:
         kinds = (str, gym.Env, VecEnv)
@@ -134,6 +141,8 @@ class AdaptationEvalCallback(MaskedEvalCallback):
             raise ValueError(f"`env_kwargs` must be None unless `eval_env` is a registered id, got {env_kwargs!r}")
         check_keywords("kwargs", kwargs, EvalCallback, passed=("eval_env", "n_eval_episodes"))
         check_int("seed", seed)
+        self.best_by = check_option("best_by", best_by, ("mean_reward", "success_rate"))
+        self._best_score = -np.inf, -np.inf  # success rate and mean return of the best model
         self._is_own_env = isinstance(eval_env, str)
         if isinstance(eval_env, str):
             arguments = {**({"split": "validation"} if has_splits(eval_env) else {}), **(env_kwargs or {})}
@@ -199,7 +208,7 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         self._training.stop()
         self._evaluating.start()
         self._episode_returns, self._episode_successes, self._tasks = [], [], []
-        continue_training = super()._on_step()
+        continue_training = self._evaluate_by_success() if self.best_by == "success_rate" else super()._on_step()
         if self.log_path is not None:
             evaluation = (self.num_timesteps, self._episode_returns, self._episode_successes, self._tasks)
             for values, each in zip(self._history.values(), evaluation, strict=True):
@@ -212,4 +221,25 @@ class AdaptationEvalCallback(MaskedEvalCallback):
             np.savez(os.path.join(os.path.dirname(self.log_path), HISTORY), **arrays)
         self._evaluating.stop()
         self._training.start()
+        return continue_training
+
+    def _evaluate_by_success(self) -> bool:
+        """Evaluate as SB3 does, and select the model by its success rate."""
+        # SB3 selects by the return within its evaluation: not at all if that is never better
+        after_each, best_return = self.callback, self.best_mean_reward
+        self.callback, self.best_mean_reward = None, np.inf
+        try:
+            continue_training = super()._on_step()
+        finally:
+            self.callback, self.best_mean_reward = after_each, best_return
+        successes = self._episode_successes or self._is_success_buffer
+        score = float(np.mean(successes)) if successes else 0.0, self.last_mean_reward
+        if score > self._best_score:
+            self._best_score, self.best_mean_reward = score, self.last_mean_reward
+            if self.best_model_save_path is not None:
+                self.model.save(os.path.join(self.best_model_save_path, "best_model"))
+            if self.callback_on_new_best is not None:
+                continue_training = self.callback_on_new_best.on_step() and continue_training
+        if self.callback is not None:
+            continue_training = continue_training and self._on_event()
         return continue_training

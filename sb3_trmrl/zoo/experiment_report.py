@@ -228,7 +228,7 @@ def _columns(groups: Mapping[str, Group], settings: ReportSettings) -> Columns:
 
 
 def _minutes(trained: Sequence[_Trained]) -> float:
-    """Return the mean time of a run with its evaluations, NaN if it is not known."""
+    """Return the mean processor time of a run with its evaluations, NaN if it is not known."""
     times = [one.run.history() for one in trained]
     parts = ("seconds", "evaluation_seconds")
     return float(np.mean([sum(each[part][-1] if part in each else np.nan for part in parts) for each in times]) / 60)
@@ -251,7 +251,7 @@ def _explanation(first: _Trained, settings: ReportSettings) -> str:
     subject = f"{len(result.tasks)} {f'{settings.split} ' if result.unit == 'tasks' else ''}{result.unit}"
     text = f"Returns of an episode: interquartile mean over seeds (95 % bootstrap interval over seeds), {subject}, "
     text += "deterministic actions and the model selected on validation tasks where nothing else is said. "
-    text += "Minutes: time of a run with its evaluations, mean over seeds."
+    text += "Minutes: processor time of a run with its evaluations, mean over seeds."
     if settings.lower is not None:
         text += f" Share of gap: (agent - {settings.lower}) / ({settings.oracle} - {settings.lower}), last episode."
     return text
