@@ -14,6 +14,7 @@ from sb3_trmrl.common.methods import IMPLEMENTATIONS
 if TYPE_CHECKING:
     from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
     from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback
+    from sb3_trmrl.pearl import PEARL, PEARLPolicy
     from sb3_trmrl.resuming import TrainingCheckpoint
     from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
     from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "PEARL",
     "AdaptationEvalCallback",
     "ExportedAgent",
     "InvalidAgentFile",
     "MultiEpisodeTrial",
+    "PEARLPolicy",
     "PreviousTransitionObservation",
     "TrMRLPolicy",
     "TrainingCheckpoint",
@@ -44,6 +47,8 @@ _MODULES = {
     "ExportedAgent": "sharing",
     "InvalidAgentFile": "sharing",
     "MultiEpisodeTrial": "trials.multi_episode_trial",
+    "PEARL": "pearl",
+    "PEARLPolicy": "pearl",
     "PreviousTransitionObservation": "trials.previous_transition",
     "TrMRLPolicy": "transformer_ppo",
     "TrainingCheckpoint": "resuming",

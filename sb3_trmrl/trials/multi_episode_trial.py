@@ -51,6 +51,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
     * ``"episode_index"`` (always): the inner episode that the returned observation belongs to, from 0.
     * ``"new_episode"`` (always): whether the returned observation is the first one of inner episode 1, 2, ...
     * ``"task"`` (at resets, between inner episodes and at the end of the trial): the result of ``get_task()``.
+    * ``"episode_terminated"`` (between inner episodes and at the end of the trial): whether the inner episode
+      terminated, rather than being truncated.
     * ``"episode_returns"``, ``"episode_lengths"`` (between inner episodes and at the end of the trial): tuples with one
       entry for each finished inner episode. ``"episode_successes"`` is added if the environment writes
       ``"is_success"``: whether it was true at any step of the episode. At the end of the trial ``"is_success"`` is that
@@ -233,6 +235,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         ended = bool(terminated or truncated)
         if ended:
             self._record_episode(info)
+            info["episode_terminated"] = bool(terminated)
         new_episode = ended and len(self._episode_returns) < self.episodes_per_trial
         if new_episode:
             observation, _ = self.env.reset(options=self._inner_options)
