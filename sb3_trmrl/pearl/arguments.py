@@ -141,9 +141,7 @@ def check_vec_env(env: VecEnv, n_train_tasks: int) -> None:
             f"`env` must play trials, wrap it in sb3_trmrl.MultiEpisodeTrial: it has no {', '.join(missing)}"
         )
     if any(tasks is not None for tasks in env.get_attr("tasks")):
-        raise ValueError(
-            "`env` must sample its tasks: make it with split='train', or without `tasks`"
-        )
+        raise ValueError("`env` must sample its tasks: make it with split='train', or without `tasks`")
     if env.num_envs > n_train_tasks:
         raise ValueError(
             f"`env` must have at most `n_train_tasks` {n_train_tasks} copies, which play different tasks, got "

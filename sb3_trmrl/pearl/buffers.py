@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,7 +97,8 @@ class TaskReplayBuffer:
         if position >= allocated:
             more = min(max(allocated, 256), self.capacity - allocated)
             self._arrays = [np.pad(array, ((0, 0), (0, more), (0, 0))) for array in self._arrays]
-        for array, value in zip(self._arrays, (state, action, reward, next_state, done), strict=True):
+        values: tuple[Any, ...] = (state, action, reward, next_state, done)
+        for array, value in zip(self._arrays, values, strict=True):
             array[task, position] = value
         self.n_added[task] += 1
         if is_context:

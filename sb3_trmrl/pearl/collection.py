@@ -58,7 +58,7 @@ class TaskCollector:
             model.replay_buffer.begin_task(task)
             # Also for the resets at the end of a trial, which a VecEnv makes without options
             env.env_method("set_wrapper_attr", "tasks", (model.train_tasks[task],), indices=index)
-        model._last_obs = env.reset()
+        model._last_obs = env.reset()  # type: ignore[assignment]
         self._token = self._read(model._last_obs)
         self._is_prior = np.ones(len(tasks), dtype=bool)
         self._latents = prior(len(tasks), model.policy.latent_dim, device=model.device).sample()
@@ -72,8 +72,7 @@ class TaskCollector:
         for step in range(1, n_steps + 1):
             with th.no_grad():
                 scaled = self.model.policy.act(self._token.state, self._latents).cpu().numpy()
-            actions = self.model.policy.unscale_action(scaled.reshape((-1, *self.model.action_space.shape)))
-            new_obs, rewards, dones, infos = self.env.step(actions)
+            new_obs, rewards, dones, infos = self.env.step(self.model.policy.env_actions(scaled))
             check_finite("observation", new_obs)  # type: ignore[arg-type]
             check_finite("reward", rewards)
             self.model.num_timesteps += self.env.num_envs
@@ -85,7 +84,7 @@ class TaskCollector:
             self._store(scaled, new_obs, rewards, dones, infos)
             new_episode = dones | np.array([info["new_episode"] for info in infos])
             self._record_returns(infos, new_episode)
-            self.model._last_obs, self.model._last_episode_starts = new_obs, dones
+            self.model._last_obs, self.model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
             self._token = self._read(new_obs)
             if new_episode.any():
                 self._draw_latents(new_episode, step >= self.prior_steps)

@@ -37,6 +37,9 @@ from sb3_trmrl.pearl.encoder import ContextEncoder
 from sb3_trmrl.pearl.policies import PEARLPolicy
 from sb3_trmrl.pearl.update import update
 
+#: Arguments that the algorithm passes to the policy
+_PASSED = ("observation_space", "action_space", "lr_schedule")
+
 SelfPEARL = TypeVar("SelfPEARL", bound="PEARL")
 
 
@@ -90,7 +93,7 @@ class PEARL(SAC):
         "MultiInputPolicy": PEARLPolicy,
     }
 
-    policy: PEARLPolicy  # type: ignore[assignment]
+    policy: PEARLPolicy
     encoder: ContextEncoder
     replay_buffer: TaskReplayBuffer  # type: ignore[assignment]
     #: The training tasks, drawn at the beginning of training
@@ -135,11 +138,13 @@ class PEARL(SAC):
         elif not (isinstance(policy, type) and issubclass(policy, PEARLPolicy)):
             kind = ValueError if isinstance(policy, type) else TypeError
             raise kind(f"`policy` must be 'PEARLPolicy' or a subclass of it, got {policy!r}")
+        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
+        check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=_PASSED)
         if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
             check_action_space(env.action_space, TokenReader(env.observation_space))  # before SB3, which asserts
         super().__init__(
-            policy,  # type: ignore[arg-type]
+            policy,
             env,
             learning_rate=learning_rate,
             buffer_size=int(buffer_size),
@@ -179,8 +184,7 @@ class PEARL(SAC):
             raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
         check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
         check_sizes_of_data(self)
-        passed = ("observation_space", "action_space", "lr_schedule")
-        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=passed)
+        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=_PASSED)
         if self.env is not None:
             check_vec_env(self.env, self.n_train_tasks)
         reader = TokenReader(self.observation_space)
@@ -312,6 +316,8 @@ class PEARL(SAC):
             observation or a reward is not finite
         """
         check_arguments(locals(), LEARN_CHECKS)
+        if reset_num_timesteps:
+            self._n_iterations = 0
         return super().learn(
             int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
@@ -337,7 +343,7 @@ class PEARL(SAC):
         return self.policy.predict(observation, state, episode_start, deterministic)
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls: type[SelfPEARL],
         path: str | pathlib.Path | io.BufferedIOBase,
         env: GymEnv | None = None,

@@ -143,6 +143,14 @@ class PEARLPolicy(SACPolicy):
         actions: th.Tensor = self.actor(th.cat((states, latents), dim=1), deterministic)
         return actions
 
+    def env_actions(self, scaled: np.ndarray) -> np.ndarray:
+        """
+        :param scaled: Actions scaled to [-1, 1], (B, A)
+        :return: Actions of the environment, (B, \\*action)
+        """
+        assert isinstance(self.action_space, spaces.Box)
+        return self.unscale_action(scaled.reshape(-1, *self.action_space.shape))
+
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -172,7 +180,7 @@ class PEARLPolicy(SACPolicy):
             adaptation = self._adapt(token, state, episode_start)
             latents = th.as_tensor(adaptation.latent, device=self.device)
             scaled = self.act(token.state, latents, deterministic).cpu().numpy()
-        actions = self.unscale_action(scaled.reshape((-1, *self.action_space.shape)))
+        actions = self.env_actions(scaled)
         return actions if is_vectorized else actions[0], adaptation
 
     def _adapt(self, token: Token, state: tuple[np.ndarray, ...] | None, starts: Any) -> Adaptation:
@@ -195,15 +203,14 @@ class PEARLPolicy(SACPolicy):
         new_episode = th.as_tensor(begins, device=self.device)[:, None] | (token.prev_done > 0)
         if new_episode.any():
             latents = th.where(new_episode, posterior.sample(), latents)
-        return Adaptation(*(each.cpu().numpy() for each in (*posterior, latents, token.state)))
+        arrays = [each.cpu().numpy() for each in (*posterior, latents, token.state)]
+        return Adaptation(*arrays)
 
     def _previous(self, token: Token) -> tuple[th.Tensor, th.Tensor]:
         """Return the previous actions, scaled to [-1, 1], and the previous rewards."""
         assert isinstance(self.action_space, spaces.Box)
-        low, high = (
-            th.as_tensor(bound, device=self.device).flatten()
-            for bound in (self.action_space.low, self.action_space.high)
-        )
+        low = th.as_tensor(self.action_space.low, device=self.device).flatten()
+        high = th.as_tensor(self.action_space.high, device=self.device).flatten()
         return 2 * (token.prev_action - low) / (high - low) - 1, token.prev_reward
 
     def _read(self, state: tuple[np.ndarray, ...], n_envs: int) -> list[th.Tensor]:

@@ -7,6 +7,11 @@ from typing import Any
 
 #: Name of TransformerPPO on the command line
 ALGO = "trmrl"
+#: Algorithms of this package by their names on the command line
+ALGOS = {
+    ALGO: "sb3_trmrl.transformer_ppo:TransformerPPO",
+    "pearl": "sb3_trmrl.pearl:PEARL",
+}
 #: Where rl-zoo3's train writes. Its enjoy and record_video read from the folder of downloaded agents by default
 LOG_FOLDER = "logs"
 #: Values of the settings that are changed one at a time, in the order of the paper's figures

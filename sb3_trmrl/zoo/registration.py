@@ -1,5 +1,6 @@
 """The only place that changes rl-zoo3. It has no plug-in mechanism, so its tables and two names are replaced here."""
 
+from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from sb3_trmrl.distributed.collectives import rank
 from sb3_trmrl.evaluation.callbacks import MaskedEvalCallback
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.agent import with_action_masks
-from sb3_trmrl.zoo.defaults import ALGO
+from sb3_trmrl.zoo.defaults import ALGO, ALGOS
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
 from sb3_trmrl.zoo.named_values import StoreValues
 from sb3_trmrl.zoo.runs import search_current_folder
@@ -43,9 +44,9 @@ def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, **kwargs: Any) -> VecEnv
 
 
 def register(**manager_kwargs: Any) -> None:
-    """Register TransformerPPO as ``--algo trmrl``, with further arguments of :class:`TrMRLExperimentManager`."""
+    """Register our algorithms for ``--algo``, with further arguments of :class:`TrMRLExperimentManager`."""
     search_current_folder()  # files of runs may name classes of the user
-    rl_zoo3.ALGOS[ALGO] = TransformerPPO
+    rl_zoo3.ALGOS.update({name: resolve_name(algorithm) for name, algorithm in ALGOS.items()})
 
     def make_manager(*args: Any, **kwargs: Any) -> TrMRLExperimentManager:
         return TrMRLExperimentManager(*args, **kwargs, **manager_kwargs)

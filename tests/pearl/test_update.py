@@ -1,0 +1,131 @@
+"""The losses equal naive ones, and their gradients reach the networks that they should."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+
+from sb3_trmrl import PEARL
+from sb3_trmrl.pearl import update as update_module
+from sb3_trmrl.pearl.update import actor_loss, critic_loss, joined, sample_batch, update
+from tests.helpers.pearl import copies, tiny_pearl
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def model() -> PEARL:
+    model = tiny_pearl(copies(2), learning_rate=1e-2)
+    return model.learn(1)
+
+
+def test_a_batch_has_rows_of_its_tasks(model: PEARL) -> None:
+    """The tasks are tagged by their rewards, scaled in the batch but not in the context."""
+    rewards = model.replay_buffer._arrays[2]
+    rewards[:] = np.arange(model.n_train_tasks)[:, None, None]
+    batch = sample_batch(model)
+    assert batch.states.shape == (3, 4, 3) and batch.context.shape == (3, 5, 6)
+    tags = batch.context[:, 0, -1]
+    assert len(set(tags.tolist())) == 3
+    assert (batch.context[..., -1] == tags[:, None]).all()
+    assert (batch.rewards[..., 0] == 5 * tags[:, None]).all()
+
+
+def test_the_critics_loss_is_that_of_naive_loops(model: PEARL) -> None:
+    batch, ent_coef = sample_batch(model), th.tensor(0.3)
+    batch.dones[0, 1] = batch.dones[2, 3] = 1.0
+    latents = th.randn(3, 2)
+    th.manual_seed(1)
+    found = critic_loss(model, batch, latents, ent_coef)
+    th.manual_seed(1)
+    noise = th.randn(12, 2)
+    errors = []
+    for task in range(3):
+        for row in range(4):
+            after = th.cat((batch.next_states[task, row], latents[task]))[None]
+            mean, log_std, _ = model.actor.get_action_dist_params(after)
+            before_tanh = mean + log_std.exp() * noise[4 * task + row]
+            log_prob = th.distributions.Normal(mean, log_std.exp()).log_prob(before_tanh).sum()
+            action = before_tanh.tanh()
+            log_prob = log_prob - (1 - action**2 + 1e-6).log().sum()
+            value = min(q.item() for q in model.critic_target(after, action)) - 0.3 * log_prob.item()
+            target = batch.rewards[task, row].item()
+            if not batch.dones[task, row].item():
+                target += 0.99 * value
+            now = th.cat((batch.states[task, row], latents[task]))[None]
+            errors += [(q.item() - target) ** 2 for q in model.critic(now, batch.actions[task, row][None])]
+    assert found.item() == pytest.approx(sum(errors) / 12, rel=1e-4)
+
+
+def gradients(module: th.nn.Module) -> float:
+    return sum(float(each.grad.abs().sum()) for each in module.parameters() if each.grad is not None)
+
+
+def test_the_critics_loss_trains_the_encoder_but_not_the_actor(model: PEARL) -> None:
+    model.policy.zero_grad()
+    batch = sample_batch(model)
+    critic_loss(model, batch, model.encoder(batch.context).sample(), th.tensor(0.3)).backward()
+    assert gradients(model.encoder) > 0 and gradients(model.critic) > 0
+    assert gradients(model.actor) == 0 and gradients(model.critic_target) == 0
+
+
+def changed(model: PEARL) -> dict[str, bool]:
+    """Take one gradient step, and return which networks have changed."""
+    names = ("actor", "critic", "encoder")
+    before = {name: [each.detach().clone() for each in getattr(model, name).parameters()] for name in names}
+    update(model, 1)
+    return {
+        name: any(not th.equal(a, b) for a, b in zip(before[name], getattr(model, name).parameters(), strict=True))
+        for name in names
+    }
+
+
+def test_gradient_paths(model: PEARL, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: Any) -> th.Tensor:
+        return th.zeros((), requires_grad=True)
+
+    def fresh(**kwargs: Any) -> PEARL:
+        # Without the moments of earlier gradients, which move weights also without a gradient
+        other = tiny_pearl(copies(2), learning_rate=1e-2, **kwargs)
+        other.replay_buffer = model.replay_buffer
+        return other
+
+    with monkeypatch.context() as patch:
+        patch.setattr(update_module, "critic_loss", nothing)
+        assert changed(fresh(kl_weight=0.0)) == {"actor": True, "critic": False, "encoder": False}
+        assert changed(fresh(kl_weight=0.1)) == {"actor": True, "critic": False, "encoder": True}
+    other = fresh(kl_weight=0.0)
+    with monkeypatch.context() as patch:
+        silent = lambda *_: sum(0.0 * each.sum() for each in other.actor.parameters())  # noqa: E731
+        patch.setattr(update_module, "actor_loss", silent)
+        assert changed(other) == {"actor": False, "critic": True, "encoder": True}
+
+
+def test_the_actors_loss_is_that_of_sac(model: PEARL) -> None:
+    batch = sample_batch(model)
+    inputs = joined(batch.states, th.randn(3, 2))
+    actions, log_prob = model.actor.action_log_prob(inputs)
+    found = actor_loss(model, inputs, actions, log_prob[:, None], th.tensor(0.3))
+    first, second = model.critic(inputs, actions)
+    rows = zip(log_prob.tolist(), first.tolist(), second.tolist(), strict=True)
+    expected = np.mean([0.3 * log_p - min(a[0], b[0]) for log_p, a, b in rows])
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_weight_of_the_divergence_is_that_of_a_sum_over_tasks(
+    model: PEARL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a critics' loss of zero, the encoder's gradient is that of the weighted sum."""
+    batch = sample_batch(model)
+    monkeypatch.setattr(update_module, "sample_batch", lambda _: batch)
+    monkeypatch.setattr(update_module, "critic_loss", lambda *_: th.zeros((), requires_grad=True))
+    weights = [each.detach().clone() for each in model.encoder.parameters()]
+    model.encoder.zero_grad()
+    (0.1 * sum(each.kl_to_prior() for each in map(model.encoder, batch.context))).backward()
+    expected = [each.grad.clone() for each in model.encoder.parameters() if each.grad is not None]
+    update(model, 1)
+    for parameter, gradient in zip(model.encoder.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        th.testing.assert_close(parameter.grad, gradient)
+    assert any(not th.equal(a, b) for a, b in zip(weights, model.encoder.parameters(), strict=True))
