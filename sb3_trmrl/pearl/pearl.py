@@ -22,14 +22,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trmrl.algorithms.arguments import (
     LEARN_CHECKS,
     LOAD_CHECKS,
-    SAVE_CHECKS,
     check_arguments,
     check_env,
     check_zip,
 )
+from sb3_trmrl.algorithms.files import save_zip
 from sb3_trmrl.algorithms.transitions import TokenReader
-from sb3_trmrl.common.atomic_file import atomic_file, make_place
-from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
+from sb3_trmrl.common.checks import check_keywords, check_option
 from sb3_trmrl.pearl.arguments import CHECKS, check_action_space, check_sizes_of_data, check_vec_env
 from sb3_trmrl.pearl.buffers import TaskReplayBuffer
 from sb3_trmrl.pearl.collection import TaskCollector, draw_train_tasks
@@ -337,8 +336,6 @@ class PEARL(SAC):
         :param episode_start: Mask of environments in which a trial begins, (B,), None for no environment
         :param deterministic: Whether or not to return deterministic actions for the latent, which is always sampled
         :return: the model's action and the state for the next call
-        :raises TypeError: if the observation is not a dictionary
-        :raises ValueError: if an argument does not fit the policy or the number of observations
         """
         return self.policy.predict(observation, state, episode_start, deterministic)
 
@@ -359,15 +356,14 @@ class PEARL(SAC):
         training begins with ``initial_steps`` of each task again.
 
         :param path: path to the file (or a file-like) where to load the agent from
-        :param env: the new environment to run the loaded model on (can be None if you only need prediction from a
-            trained model) has priority over any saved environment
+        :param env: the new environment to run the loaded model on, None for prediction only
         :param device: Device on which the code should run.
         :param custom_objects: Dictionary of objects to replace upon loading
         :param print_system_info: Whether to print system info from the saved model and the current system info
         :param force_reset: Force call to ``reset()`` before training to avoid unexpected behavior.
         :param kwargs: arguments of the constructor to change when loading
         :return: new model instance with loaded parameters
-        :raises TypeError: if ``path`` is not a path, or an argument has the wrong type or an unknown name
+        :raises TypeError: if an argument has the wrong type or an unknown name
         :raises ValueError: if the file is damaged or does not contain a model, or an argument is out of range
         """
         check_zip(path, "PEARL")
@@ -384,8 +380,8 @@ class PEARL(SAC):
         include: Iterable[str] | None = None,
     ) -> None:
         """
-        Save all the attributes of the object and the model parameters in a zip-file, but not the replay buffer. An
-        existing file is replaced only once the new one is complete.
+        Save the model in a zip-file as in SB3, without the replay buffer. An existing file is replaced only once the
+        new one is complete.
 
         :param path: path to the file where the rl agent should be saved
         :param exclude: name of parameters that should be excluded in addition to the default ones
@@ -393,18 +389,7 @@ class PEARL(SAC):
         :raises TypeError: if an argument has the wrong type
         :raises ValueError: if ``path`` cannot be written to
         """
-        check_instance("path", path, (str, pathlib.Path, io.BufferedIOBase), "a path or an open file")
-        check_arguments(locals(), SAVE_CHECKS)
-        if not isinstance(path, (str, pathlib.Path)):
-            super().save(path, exclude, include)
-            return
-        target = pathlib.Path(path)
-        target = target if target.suffix else target.with_name(f"{target.name}.zip")
-        try:
-            with atomic_file(make_place(target)) as file:
-                super().save(file, exclude, include)  # type: ignore[arg-type]
-        except OSError as error:
-            raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
+        save_zip(super().save, path, exclude, include)
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """

@@ -156,7 +156,7 @@ def test_the_environment_of_a_loaded_model_is_checked(tmp_path: Path) -> None:
 
 def test_the_zip_of_another_algorithm(tmp_path: Path) -> None:
     SAC("MultiInputPolicy", noisy_reach(), buffer_size=10).save(tmp_path / "model")
-    with pytest.raises(ValueError, match="`policy` must be 'PEARLPolicy' .* MultiInputPolicy"):
+    with pytest.raises(ValueError, match="`policy` must be 'PEARLPolicy' or a subclass of it, got"):
         PEARL.load(tmp_path / "model")
     with pytest.raises(ValueError, match=r"`path` must be a zip that PEARL\.save wrote"):
         (tmp_path / "broken.zip").write_bytes(b"PK")

@@ -1,0 +1,28 @@
+"""Zip files of models."""
+
+import io
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sb3_trmrl.algorithms.arguments import SAVE_CHECKS, check_arguments
+from sb3_trmrl.common.atomic_file import atomic_file, make_place
+from sb3_trmrl.common.checks import check_instance
+
+
+def save_zip(
+    save: Callable[..., None], path: Any, exclude: Iterable[str] | None, include: Iterable[str] | None
+) -> None:
+    """Call SB3's ``save`` with checked arguments. A file that exists is replaced only once the new one is complete."""
+    check_instance("path", path, (str, pathlib.Path, io.BufferedIOBase), "a path or an open file")
+    check_arguments(locals(), SAVE_CHECKS)
+    if not isinstance(path, (str, pathlib.Path)):
+        save(path, exclude, include)
+        return
+    target = pathlib.Path(path)
+    target = target if target.suffix else target.with_name(f"{target.name}.zip")
+    try:
+        with atomic_file(make_place(target)) as file:
+            save(file, exclude, include)
+    except OSError as error:
+        raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
