@@ -5,26 +5,27 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch as th
 
 from sb3_trmrl.common.checks import check_positive_int
 
 
 class Transitions(NamedTuple):
     """
-    Transitions as float32 arrays. ``...`` stands for M tasks and N transitions of each.
+    N transitions of each of M tasks, as float32.
 
-    :param states: (..., S)
-    :param actions: Scaled to [-1, 1], (..., A)
-    :param rewards: (..., 1)
-    :param next_states: (..., S)
-    :param dones: 1 where the task's episode terminated, 0 after a truncation, (..., 1)
+    :param states: (M, N, S)
+    :param actions: Scaled to [-1, 1], (M, N, A)
+    :param rewards: (M, N, 1)
+    :param next_states: (M, N, S)
+    :param dones: 1 where the task's episode terminated, 0 after a truncation, (M, N, 1)
     """
 
-    states: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    next_states: np.ndarray
-    dones: np.ndarray
+    states: th.Tensor
+    actions: th.Tensor
+    rewards: th.Tensor
+    next_states: th.Tensor
+    dones: th.Tensor
 
 
 class TaskReplayBuffer:
@@ -36,23 +37,23 @@ class TaskReplayBuffer:
     :param n_tasks: Number of tasks
     :param state_dim: Numbers S of a state
     :param action_dim: Numbers A of an action
+    :param device: Device of the sampled transitions
     """
 
-    def __init__(self, buffer_size: int, n_tasks: int, state_dim: int, action_dim: int) -> None:
+    def __init__(
+        self, buffer_size: int, n_tasks: int, state_dim: int, action_dim: int, device: th.device | str = "cpu"
+    ) -> None:
         self.n_tasks = check_positive_int("n_tasks", n_tasks)
         self.capacity = max(buffer_size // n_tasks, 1)
-        self._dims = (state_dim, action_dim, 1, state_dim, 1)
+        self.device = device
+        #: Numbers of state, action, reward, next state and done flag
+        self.dims = (state_dim, action_dim, 1, state_dim, 1)
         # They grow up to the capacity, so that small buffers are quick to save
-        self._arrays = [np.zeros((n_tasks, 0, dim), dtype=np.float32) for dim in self._dims]
+        self._arrays = [np.zeros((n_tasks, 0, dim), dtype=np.float32) for dim in self.dims]
         #: Transitions added for each task so far, including those that have been overwritten, (n_tasks,)
         self.n_added = np.zeros(n_tasks, dtype=np.int64)
         self._context_start = np.zeros(n_tasks, dtype=np.int64)
         self._context_end = np.zeros(n_tasks, dtype=np.int64)
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """Numbers of state, action, reward, next state and done flag"""
-        return self._dims
 
     def sizes(self) -> np.ndarray:
         """Return the number of stored transitions of each task, (n_tasks,)."""
@@ -114,17 +115,24 @@ class TaskReplayBuffer:
         """
         return self._draw(tasks, np.maximum(self.n_added - self.capacity, 0), self.n_added, n)
 
-    def sample_context(self, tasks: np.ndarray, n: int) -> Transitions:
+    def sample_context(self, tasks: np.ndarray, n: int) -> th.Tensor:
         """
-        Draw transitions of the context of each task, as :meth:`sample`.
+        Draw sets of transitions for the encoder from the contexts, as :meth:`sample`.
 
         :param tasks: Indices of M tasks, (M,)
         :param n: Number of transitions N of each
-        :return: Transitions, (M, N, ...)
+        :return: States, actions and rewards, (M, N, S + A + 1)
         """
         start = np.maximum(self._context_start, self.n_added - self.capacity)
-        return self._draw(tasks, start, self._context_end, n)
+        return th.cat(self._draw(tasks, start, self._context_end, n)[:3], dim=2)
 
     def _draw(self, tasks: np.ndarray, start: np.ndarray, end: np.ndarray, n: int) -> Transitions:
+        empty = tasks[start[tasks] == end[tasks]]
+        if len(empty):
+            raise ValueError(
+                f"no transitions of training task {empty[0]} with a known next state have been stored: `initial_steps` "
+                "and `prior_steps` must be larger"
+            )
         numbers = np.random.randint(start[tasks, None], end[tasks, None], size=(len(tasks), n))
-        return Transitions(*(array[tasks[:, None], numbers % self.capacity] for array in self._arrays))
+        rows = (array[tasks[:, None], numbers % self.capacity] for array in self._arrays)
+        return Transitions(*(th.as_tensor(each, device=self.device) for each in rows))

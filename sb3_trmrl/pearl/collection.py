@@ -120,7 +120,8 @@ class TaskCollector:
     def _record_returns(self, infos: list[dict[str, Any]], new_episode: np.ndarray) -> None:
         for index in np.flatnonzero(new_episode):
             kind = "prior" if self._is_prior[index] else "posterior"
-            self.model.episode_returns[kind].append(infos[index]["episode_returns"][-1])
+            if "episode_terminated" in infos[index]:  # not if a wrapper outside the trial has ended it
+                self.model.episode_returns[kind].append(infos[index]["episode_returns"][-1])
 
     def _draw_latents(self, new_episode: np.ndarray, from_posterior: bool) -> None:
         """Draw latents where an episode begins."""
@@ -130,7 +131,8 @@ class TaskCollector:
             if not len(envs):
                 return
             with th.no_grad():
-                posterior: Posterior = self.model.encoder(self.model.sample_context(self.tasks[envs]))
+                context = self.model.replay_buffer.sample_context(self.tasks[envs], self.model.context_batch_size)
+                posterior: Posterior = self.model.encoder(context)
         else:
             posterior = prior(len(envs), self.model.policy.latent_dim, device=self.model.device)
         self._is_prior[envs] = not from_posterior

@@ -188,9 +188,8 @@ class PEARL(SAC):
             check_vec_env(self.env, self.n_train_tasks)
         reader = TokenReader(self.observation_space)
         if self.replay_buffer is None:
-            self.replay_buffer = TaskReplayBuffer(
-                int(self.buffer_size), self.n_train_tasks, reader.state_dim, reader.action_dim
-            )
+            sizes = (int(self.buffer_size), self.n_train_tasks, reader.state_dim, reader.action_dim)
+            self.replay_buffer = TaskReplayBuffer(*sizes, device=self.device)
         self.episode_returns = {kind: deque(maxlen=self._stats_window_size) for kind in ("prior", "posterior")}
         super()._setup_model()
 
@@ -203,19 +202,6 @@ class PEARL(SAC):
         super().set_env(env, force_reset)
         assert self.env is not None
         check_vec_env(self.env, self.n_train_tasks)
-
-    def sample_context(self, tasks: np.ndarray) -> th.Tensor:
-        """
-        Draw sets of transitions for the encoder.
-
-        :param tasks: Indices of M training tasks, (M,)
-        :return: ``context_batch_size`` transitions of the context of each, (M, C, S + A + 1)
-        """
-        states, actions, rewards, *_ = (
-            th.as_tensor(each, device=self.device)
-            for each in self.replay_buffer.sample_context(tasks, self.context_batch_size)
-        )
-        return self.policy.transitions(states, actions, rewards)
 
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, log_interval: int | None = None, **kwargs: Any
@@ -321,24 +307,6 @@ class PEARL(SAC):
             int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
 
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        Get the policy action from an observation and what has been inferred so far, see :meth:`PEARLPolicy.predict`.
-
-        :param observation: the input observation, of one environment or of any number B of them
-        :param state: What the last call returned, None at the beginning of all trials
-        :param episode_start: Mask of environments in which a trial begins, (B,), None for no environment
-        :param deterministic: Whether or not to return deterministic actions for the latent, which is always sampled
-        :return: the model's action and the state for the next call
-        """
-        return self.policy.predict(observation, state, episode_start, deterministic)
-
     @classmethod
     def load(
         cls: type[SelfPEARL],
@@ -407,6 +375,7 @@ class PEARL(SAC):
                 f"`path` must hold the replay buffer of {own.n_tasks} tasks with transitions of {own.dims} numbers, "
                 f"got {buffer!r}"
             )
+        buffer.device = self.device
         self.replay_buffer = buffer
 
     def _excluded_save_params(self) -> list[str]:

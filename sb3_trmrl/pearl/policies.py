@@ -116,17 +116,6 @@ class PEARLPolicy(SACPolicy):
             "optimizer_kwargs": self.optimizer_kwargs,
         }
 
-    def transitions(self, states: th.Tensor, actions: th.Tensor, rewards: th.Tensor) -> th.Tensor:
-        """
-        Arrange transitions for the encoder.
-
-        :param states: (..., S)
-        :param actions: Scaled to [-1, 1], (..., A)
-        :param rewards: (..., 1)
-        :return: (..., S + A + 1)
-        """
-        return th.cat((states, actions, rewards), dim=-1)
-
     def _predict(self, observation: Any, deterministic: bool = False) -> th.Tensor:
         """Return scaled actions at the beginning of a trial, with latents from the prior."""
         token = self.reader(observation)
@@ -193,7 +182,7 @@ class PEARLPolicy(SACPolicy):
         else:
             begins = _mask(starts, n_envs)
             precision, weighted_mean, latents, last_state = self._read(state, n_envs)
-            factor = self.encoder.factors(self.transitions(last_state, *self._previous(token)))
+            factor = self.encoder.factors(th.cat((last_state, *self._previous(token)), dim=1))
             is_known = ~th.as_tensor(begins, device=self.device)[:, None] & ~_is_zeroed(token)
             begin = th.as_tensor(begins, device=self.device)[:, None]
             posterior = Posterior(

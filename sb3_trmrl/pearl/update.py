@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.utils import polyak_update
 from torch.nn import functional as F
 
+from sb3_trmrl.pearl.buffers import Transitions
 from sb3_trmrl.pearl.encoder import Posterior
 
 if TYPE_CHECKING:
     from sb3_trmrl.pearl.pearl import PEARL
-
-
-class Batch(NamedTuple):
-    """
-    Transitions of M tasks, N of each.
-
-    :param states: (M, N, S)
-    :param actions: (M, N, A)
-    :param rewards: Scaled, (M, N, 1)
-    :param next_states: (M, N, S)
-    :param dones: (M, N, 1)
-    :param context: C transitions of each task for the encoder, (M, C, S + A + 1)
-    """
-
-    states: th.Tensor
-    actions: th.Tensor
-    rewards: th.Tensor
-    next_states: th.Tensor
-    dones: th.Tensor
-    context: th.Tensor
-
-
-def sample_batch(model: PEARL) -> Batch:
-    """Draw tasks, transitions of each from the replay buffer, and contexts."""
-    tasks = np.random.choice(model.n_train_tasks, model.meta_batch_size, replace=False)
-    data = model.replay_buffer.sample(tasks, model.batch_size)
-    states, actions, rewards, next_states, dones = (th.as_tensor(each, device=model.device) for each in data)
-    context = model.sample_context(tasks)
-    return Batch(states, actions, model.reward_scale * rewards, next_states, dones, context)
 
 
 def joined(states: th.Tensor, latents: th.Tensor) -> th.Tensor:
@@ -51,13 +23,13 @@ def joined(states: th.Tensor, latents: th.Tensor) -> th.Tensor:
     return th.cat((states, repeated), dim=2).flatten(end_dim=1)
 
 
-def critic_loss(model: PEARL, batch: Batch, latents: th.Tensor, ent_coef: th.Tensor) -> th.Tensor:
+def critic_loss(model: PEARL, batch: Transitions, latents: th.Tensor, ent_coef: th.Tensor) -> th.Tensor:
     """
     Return the squared errors of all critics, averaged over transitions. Its gradient reaches the latents through the
     critics' predictions, not through their targets.
 
     :param model: Algorithm
-    :param batch: Transitions
+    :param batch: N transitions of each of M tasks
     :param latents: (M, L)
     :param ent_coef: Entropy coefficient
     """
@@ -66,7 +38,8 @@ def critic_loss(model: PEARL, batch: Batch, latents: th.Tensor, ent_coef: th.Ten
         actions, log_prob = model.actor.action_log_prob(inputs)
         q_values = th.cat(model.critic_target(inputs, actions), dim=1).min(dim=1, keepdim=True).values
         q_values = q_values - ent_coef * log_prob.reshape(-1, 1)
-        targets = batch.rewards.flatten(end_dim=1) + (1 - batch.dones.flatten(end_dim=1)) * model.gamma * q_values
+        rewards, dones = model.reward_scale * batch.rewards.flatten(end_dim=1), batch.dones.flatten(end_dim=1)
+        targets = rewards + (1 - dones) * model.gamma * q_values
     predictions = model.critic(joined(batch.states, latents), batch.actions.flatten(end_dim=1))
     return th.stack([F.mse_loss(prediction, targets) for prediction in predictions]).sum()
 
@@ -105,8 +78,9 @@ def update(model: PEARL, gradient_steps: int) -> dict[str, float]:
 
 
 def _gradient_step(model: PEARL) -> dict[str, th.Tensor]:
-    batch = sample_batch(model)
-    posterior: Posterior = model.encoder(batch.context)
+    tasks = np.random.choice(model.n_train_tasks, model.meta_batch_size, replace=False)
+    batch = model.replay_buffer.sample(tasks, model.batch_size)
+    posterior: Posterior = model.encoder(model.replay_buffer.sample_context(tasks, model.context_batch_size))
     latents = posterior.sample()
     statistics: dict[str, th.Tensor] = {}
 
@@ -140,7 +114,7 @@ def _gradient_step(model: PEARL) -> dict[str, th.Tensor]:
     return {
         **statistics,
         "ent_coef": ent_coef.mean(),
-        "kl": kl / len(batch.context),
+        "kl": kl / len(tasks),
         "latent_mean": posterior.mean.abs().mean(),
         "latent_std": posterior.std.mean(),
     }

@@ -8,7 +8,8 @@ import torch as th
 
 from sb3_trmrl import PEARL
 from sb3_trmrl.pearl import update as update_module
-from sb3_trmrl.pearl.update import actor_loss, critic_loss, joined, sample_batch, update
+from sb3_trmrl.pearl.buffers import Transitions
+from sb3_trmrl.pearl.update import actor_loss, critic_loss, joined, update
 from tests.helpers.pearl import copies, tiny_pearl
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -20,20 +21,24 @@ def model() -> PEARL:
     return model.learn(1)
 
 
+TASKS = np.array([2, 0, 3])
+
+
+def sample(model: PEARL) -> tuple[Transitions, th.Tensor]:
+    """Return a batch and the context of three tasks."""
+    return model.replay_buffer.sample(TASKS, 4), model.replay_buffer.sample_context(TASKS, 5)
+
+
 def test_a_batch_has_rows_of_its_tasks(model: PEARL) -> None:
-    """The tasks are tagged by their rewards, scaled in the batch but not in the context."""
-    rewards = model.replay_buffer._arrays[2]
-    rewards[:] = np.arange(model.n_train_tasks)[:, None, None]
-    batch = sample_batch(model)
-    assert batch.states.shape == (3, 4, 3) and batch.context.shape == (3, 5, 6)
-    tags = batch.context[:, 0, -1]
-    assert len(set(tags.tolist())) == 3
-    assert (batch.context[..., -1] == tags[:, None]).all()
-    assert (batch.rewards[..., 0] == 5 * tags[:, None]).all()
+    model.replay_buffer._arrays[2][:] = np.arange(model.n_train_tasks)[:, None, None]  # the rewards
+    batch, context = sample(model)
+    assert batch.states.shape == (3, 4, 3) and context.shape == (3, 5, 6)
+    assert (context[..., -1] == th.as_tensor(TASKS)[:, None]).all()
+    assert (batch.rewards[..., 0] == th.as_tensor(TASKS)[:, None]).all()
 
 
 def test_the_critics_loss_is_that_of_naive_loops(model: PEARL) -> None:
-    batch, ent_coef = sample_batch(model), th.tensor(0.3)
+    (batch, _), ent_coef = sample(model), th.tensor(0.3)
     batch.dones[0, 1] = batch.dones[2, 3] = 1.0
     latents = th.randn(3, 2)
     th.manual_seed(1)
@@ -50,7 +55,7 @@ def test_the_critics_loss_is_that_of_naive_loops(model: PEARL) -> None:
             action = before_tanh.tanh()
             log_prob = log_prob - (1 - action**2 + 1e-6).log().sum()
             value = min(q.item() for q in model.critic_target(after, action)) - 0.3 * log_prob.item()
-            target = batch.rewards[task, row].item()
+            target = 5 * batch.rewards[task, row].item()
             if not batch.dones[task, row].item():
                 target += 0.99 * value
             now = th.cat((batch.states[task, row], latents[task]))[None]
@@ -64,8 +69,8 @@ def gradients(module: th.nn.Module) -> float:
 
 def test_the_critics_loss_trains_the_encoder_but_not_the_actor(model: PEARL) -> None:
     model.policy.zero_grad()
-    batch = sample_batch(model)
-    critic_loss(model, batch, model.encoder(batch.context).sample(), th.tensor(0.3)).backward()
+    batch, context = sample(model)
+    critic_loss(model, batch, model.encoder(context).sample(), th.tensor(0.3)).backward()
     assert gradients(model.encoder) > 0 and gradients(model.critic) > 0
     assert gradients(model.actor) == 0 and gradients(model.critic_target) == 0
 
@@ -103,7 +108,7 @@ def test_gradient_paths(model: PEARL, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_actors_loss_is_that_of_sac(model: PEARL) -> None:
-    batch = sample_batch(model)
+    batch, _ = sample(model)
     inputs = joined(batch.states, th.randn(3, 2))
     actions, log_prob = model.actor.action_log_prob(inputs)
     found = actor_loss(model, inputs, actions, log_prob[:, None], th.tensor(0.3))
@@ -117,12 +122,12 @@ def test_the_weight_of_the_divergence_is_that_of_a_sum_over_tasks(
     model: PEARL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a critics' loss of zero, the encoder's gradient is that of the weighted sum."""
-    batch = sample_batch(model)
-    monkeypatch.setattr(update_module, "sample_batch", lambda _: batch)
+    _, context = sample(model)
+    monkeypatch.setattr(model.replay_buffer, "sample_context", lambda *_: context)
     monkeypatch.setattr(update_module, "critic_loss", lambda *_: th.zeros((), requires_grad=True))
     weights = [each.detach().clone() for each in model.encoder.parameters()]
     model.encoder.zero_grad()
-    (0.1 * sum(each.kl_to_prior() for each in map(model.encoder, batch.context))).backward()
+    (0.1 * sum(each.kl_to_prior() for each in map(model.encoder, context))).backward()
     expected = [each.grad.clone() for each in model.encoder.parameters() if each.grad is not None]
     update(model, 1)
     for parameter, gradient in zip(model.encoder.parameters(), expected, strict=True):
