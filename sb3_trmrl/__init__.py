@@ -12,6 +12,7 @@ import sb3_trmrl.envs  # noqa: F401  (registers the environments)
 from sb3_trmrl.common.methods import IMPLEMENTATIONS
 
 if TYPE_CHECKING:
+    from sb3_trmrl.envs.batched_vec_env import BatchedVecEnv
     from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
     from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback
     from sb3_trmrl.pearl import PEARL, PEARLPolicy
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PEARL",
     "AdaptationEvalCallback",
+    "BatchedVecEnv",
     "ExportedAgent",
     "InvalidAgentFile",
     "MultiEpisodeTrial",
@@ -44,6 +46,7 @@ __all__ = [
 
 _MODULES = {
     "AdaptationEvalCallback": "evaluation.callbacks",
+    "BatchedVecEnv": "envs.batched_vec_env",
     "ExportedAgent": "sharing",
     "InvalidAgentFile": "sharing",
     "MultiEpisodeTrial": "trials.multi_episode_trial",

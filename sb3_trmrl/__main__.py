@@ -12,6 +12,10 @@ COMMANDS = {
     "record_video": ("cli.enjoy", "record a video of a trained agent: rl-zoo3's record_video"),
     "plot": ("cli.plot", "draw rl-zoo3's plots: train, all, from_file"),
     "report": ("cli.report", "compare the models of a run before and after training on held-out tasks"),
+    "experiment": (
+        "cli.experiment",
+        "train agents x environments x seeds, and write tables and pictures",
+    ),
     "evaluate": ("cli.evaluate", "evaluate the adaptation to new tasks, episode by episode"),
     "compare": ("cli.compare", "compare several agents with several seeds on the same test tasks"),
     "analyze": ("cli.analyze", "run the paper's analyses of a trained agent"),

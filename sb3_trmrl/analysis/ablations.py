@@ -28,7 +28,7 @@ class Ablations:
 
     env_id: str
     timesteps: np.ndarray  # environment steps of the evaluations, (K,)
-    curves: dict[str, dict[Any, np.ndarray]]  # return of a trial on validation tasks, by setting and value, (seeds, K)
+    curves: dict[str, dict[Any, np.ndarray]]  # return per episode on validation tasks, by setting and value, (seeds, K)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each setting, value and evaluation, with the mean and its 95 % interval over seeds."""
@@ -60,6 +60,6 @@ def plot_ablations(result: Ablations, path: str | Path) -> None:
     for axes in panels[-1]:
         count_steps(axes)
     for axes in panels[:, 0]:
-        axes.set_ylabel("return of a trial, validation tasks")
+        axes.set_ylabel("return per episode, validation tasks")
     band, plural = (" and 95 % bootstrap interval", "s") if n_seeds > 1 else ("", "")
     finish(figure, path, f"Ablations on {result.env_id}: mean{band} over {n_seeds} seed{plural}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from rliable import library
 from scipy import stats
@@ -269,8 +270,64 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
     finish(figure, path, f"{title}\n{about}", fontsize="medium")
 
 
-#: Rows of the comparison table: the heading, and a function that returns one number for each run, None if unknown
-COLUMNS: dict[str, Callable[[Group], np.ndarray | None]] = {
+#: Numbers of runs: the heading, and a function that returns one for each run, None if unknown
+Columns = Mapping[str, Callable[[Group], np.ndarray | None]]
+#: Heading for the share of the gap between both references
+SHARE = "share of gap"
+
+
+def headings(estimate: str) -> tuple[str, str, str]:
+    """Return the names of an estimate and of the ends of its interval."""
+    return estimate, f"{estimate}, low", f"{estimate}, high"
+
+
+def table_of(
+    groups: Mapping[str, Group], columns: Columns, lower: str | None = None, oracle: str | None = None
+) -> pd.DataFrame:
+    """
+    Estimate numbers of several agents.
+
+    :param groups: Runs by the name of the agent
+    :param columns: What to estimate; success rates are left out if no agent has any
+    :param lower: Name of the agent without task information
+    :param oracle: Name of the task-conditioned oracle. With both, the table has the share of the gap
+    :return: A row for each agent: number of seeds, interquartile means and their intervals over seeds; NaN where
+        unknown
+    """
+    reports_success = any(group.success_rates(0) is not None for group in groups.values())
+    rows = {}
+    for name, group in groups.items():
+        row: dict[str, float] = {"seeds": len(group.curves)}
+        shown = [heading for heading in columns if reports_success or not heading.startswith("success")]
+        scores = [columns[heading](group) for heading in shown]
+        unknown = np.full(len(group.curves), np.nan)
+        # All at once, because a bootstrap takes half a second
+        middle, ends = interquartile_mean(np.stack([unknown if each is None else each for each in scores], axis=1))
+        for heading, values in zip(shown, np.vstack([middle, ends]).T.tolist(), strict=True):
+            row |= dict(zip(headings(heading), values, strict=True))
+        if lower is not None and oracle is not None:
+            agent, worst, best = (groups[each].returns()[:, :, -1] for each in (name, lower, oracle))
+            share, interval = share_of_gap(agent, worst, best)
+            if name in (lower, oracle):  # 0 or 1 in every resample
+                interval = (np.nan, np.nan)
+            row |= dict(zip(headings(SHARE), (share, *interval), strict=True))
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def cell_text(estimate: str, row: pd.Series, between: str = " ") -> str:
+    """Return an estimate of one agent and, after this text, its interval; "-" if it is unknown."""
+    is_small = estimate == SHARE or abs(row[estimate]) < 10
+    factor, digits = (100, 0) if estimate.startswith("success") else (1, 2 if is_small else 1)
+    middle, low, high = (f"{factor * row[name]:.{digits}f}" for name in headings(estimate))
+    if middle == "nan":
+        return "-"
+    unit = " %" if factor == 100 else ""
+    return f"{middle}{unit}" if low == "nan" else f"{middle}{unit}{between}({low} to {high})"
+
+
+#: Rows of the table of ``compare``
+COLUMNS: Columns = {
     "first episode": lambda group: group.mean_returns(0),
     "last episode": lambda group: group.mean_returns(-1),
     "last episode, sampled": lambda group: group.mean_returns(-1, "selected, sampled"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,6 @@ from sb3_trmrl.analysis.online import online_adaptation, plot_online_adaptation,
 from sb3_trmrl.analysis.refinement import plot_refinement, refinement
 from sb3_trmrl.analysis.traces import TracedSteps, traced_steps
 from sb3_trmrl.analysis.working_memories import plot_working_memories, working_memories
-from sb3_trmrl.cli.ablations import ablations
 from sb3_trmrl.cli.options import (
     N_ENVS,
     argument_errors,
@@ -176,15 +175,8 @@ KINDS: dict[str, Callable[[_Job], _Found]] = {
 
 
 @one_thread()
-def analyze(kind: str, parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
+def analyze(kind: str, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print the results of an analysis. Write them as CSV and PNG."""
-    if kind == "ablations":
-        ablations(parser, options, arguments)
-    else:
-        _analyze(kind, parser, options)
-
-
-def _analyze(kind: str, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     kinds = list(KINDS) if kind == "all" else [kind]
     with argument_errors(parser):
         agent = load_agent_from(options)

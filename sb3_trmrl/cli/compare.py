@@ -14,10 +14,10 @@ import pandas as pd
 from sb3_trmrl.analysis.comparison import (
     COLUMNS,
     Group,
+    cell_text,
     common_steps,
-    interquartile_mean,
     plot_comparison,
-    share_of_gap,
+    table_of,
 )
 from sb3_trmrl.cli.options import argument_errors, evaluate_agent, fill_in_counts
 from sb3_trmrl.cli.output import print_table, print_text, progress
@@ -26,11 +26,9 @@ from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.trials import Trials, episodes_per_trial
 from sb3_trmrl.sharing.agent import SUFFIX, load_agent
 from sb3_trmrl.zoo.agents import open_agent
+from sb3_trmrl.zoo.learning_curves import learning_curves
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.runs import Run, import_packages
-
-#: Heading for the share of the gap between both references
-_SHARE = "share of gap"
 
 
 @one_thread()
@@ -47,7 +45,7 @@ def compare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
         curves = [group for group in groups.values() if len(group.timesteps)]
         first, last = common_steps(curves) if curves else (0, 0)
     cut = {name: group.between(first, last) if len(group.timesteps) else group for name, group in groups.items()}
-    frame = _frame(cut, options.lower, options.oracle)
+    frame = table_of(cut, COLUMNS, options.lower, options.oracle)
     _print(frame, options)
     if curves:
         print(f"Area: mean return on validation {options.unit} from step {first:.0f} to step {last:.0f}.")
@@ -131,7 +129,7 @@ def _groups(sources: Mapping[str, Sequence[_Source]], options: argparse.Namespac
     groups = {}
     for name, own in sources.items():
         runs = [source.run for source in own if source.run is not None]
-        groups[name] = _learning_curves(runs) if runs else Group(np.zeros(0), np.zeros((len(own), 0)), {})
+        groups[name] = learning_curves(runs) if runs else Group(np.zeros(0), np.zeros((len(own), 0)), {})
     pairs = [(name, source) for name, own in sources.items() for source in own]
     with progress("agents", len(pairs)) as after_agent:
         for done, (name, source) in enumerate(pairs, start=1):
@@ -151,58 +149,6 @@ def _evaluations(source: _Source, options: argparse.Namespace) -> dict[str, Adap
     return results
 
 
-def _learning_curves(runs: Sequence[Run]) -> Group:
-    """Return the learning curves of one agent, cut to the part that all its runs have."""
-    curves = [_learning_curve(run) for run in runs]
-    try:
-        steps = curves[0].between(*common_steps(curves)).timesteps
-    except ValueError as error:
-        raise ValueError(f"{', '.join(str(run.folder) for run in runs)}: {error}") from None
-    curves = [curve.at(steps) for curve in curves]
-    successes = [curve.success_curves for curve in curves if curve.success_curves is not None]
-    success_curves = np.concatenate(successes) if len(successes) == len(curves) else None
-    return Group(steps, np.concatenate([curve.curves for curve in curves]), {}, success_curves)
-
-
-def _learning_curve(run: Run) -> Group:
-    evaluations = run.evaluations()
-    if evaluations is None:
-        raise FileNotFoundError(f"{run.folder} has no evaluations.npz: train with evaluation on")
-    timesteps, returns = evaluations
-    curve = returns.mean(axis=1) / (episodes_per_trial(run.env_id, run.env_kwargs) or 1)
-    successes = run.successes()
-    if successes is None or len(successes) != len(timesteps):
-        return Group(timesteps, curve[None], {})
-    return Group(timesteps, curve[None], {}, successes.mean(axis=(1, 2))[None])
-
-
-def _frame(groups: Mapping[str, Group], lower: str | None, oracle: str | None) -> pd.DataFrame:
-    """Return the number of seeds of each agent, and all estimates with their intervals; NaN where unknown."""
-    reports_success = any(group.success_rates(0) is not None for group in groups.values())
-    rows = {}
-    for name, group in groups.items():
-        row: dict[str, float] = {"seeds": len(group.curves)}
-        for heading, numbers in COLUMNS.items():
-            if heading.startswith("success") and not reports_success:
-                continue
-            scores = numbers(group)
-            middle, ends = (np.nan, (np.nan, np.nan)) if scores is None else interquartile_mean(scores)
-            row |= dict(zip(_headings(heading), map(float, (middle, *ends)), strict=True))
-        if lower is not None and oracle is not None:
-            agent, worst, best = (groups[each].returns()[:, :, -1] for each in (name, lower, oracle))
-            share, interval = share_of_gap(agent, worst, best)
-            if name in (lower, oracle):  # 0 or 1 in every resample
-                interval = (np.nan, np.nan)
-            row |= dict(zip(_headings(_SHARE), (share, *interval), strict=True))
-        rows[name] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _headings(estimate: str) -> tuple[str, str, str]:
-    """Return the names of an estimate and of the ends of its interval."""
-    return estimate, f"{estimate}, low", f"{estimate}, high"
-
-
 def _print(frame: pd.DataFrame, options: argparse.Namespace) -> None:
     """Print a column for each agent, so that three agents fit into 80 characters."""
     of_each = f"{options.split} tasks, {options.n_episodes} episodes of each"
@@ -211,7 +157,7 @@ def _print(frame: pd.DataFrame, options: argparse.Namespace) -> None:
     rows = [["seeds", *(f"{seeds:.0f}" for seeds in frame["seeds"])]]
     for estimate in frame.columns[1:]:
         if not estimate.endswith((", low", ", high")):
-            cells = [_cell(estimate, row) for _, row in frame.iterrows()]
+            cells = [cell_text(estimate, row, "\n") for _, row in frame.iterrows()]
             rows.append([estimate.replace("sampled", "stochastic"), *cells])
     print_table(title, ["", *map(str, frame.index)], rows, left=[0])
     if options.lower is not None:
@@ -219,13 +165,3 @@ def _print(frame: pd.DataFrame, options: argparse.Namespace) -> None:
             f"Share of gap: (agent - {options.lower}) / ({options.oracle} - {options.lower}) in the last episode, from "
             "means over seeds and tasks. Its interval is that of the whole ratio, over seeds and tasks."
         )
-
-
-def _cell(estimate: str, row: pd.Series) -> str:
-    """Return the estimate of one agent with its interval below."""
-    factor, digits = (100, 0) if estimate.startswith("success") else (1, 2 if estimate == _SHARE else 1)
-    middle, low, high = (f"{factor * row[name]:.{digits}f}" for name in _headings(estimate))
-    if middle == "nan":
-        return "-"
-    unit = " %" if factor == 100 else ""
-    return f"{middle}{unit}" if low == "nan" else f"{middle}{unit}\n({low} to {high})"

@@ -24,11 +24,11 @@ from sb3_trmrl.cli.options import (
     agent_parser,
     command_parser,
     non_negative_int,
+    output_folder,
     positive_int,
 )
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS
-from sb3_trmrl.zoo.defaults import ALGO, GRID, LOG_FOLDER, default_num_threads
-from sb3_trmrl.zoo.named_values import StoreValues
+from sb3_trmrl.zoo.defaults import ALGO, CHECKPOINT_FREQ, LOG_FOLDER, default_num_threads
 from sb3_trmrl.zoo.script_parsers import script_parser
 
 Parsed = tuple[argparse.ArgumentParser, argparse.Namespace]
@@ -71,7 +71,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--checkpoint-freq",
         type=non_negative_int,
-        default=50_000,
+        default=CHECKPOINT_FREQ,
         metavar="STEPS",
         help="environment steps between two checkpoints for --resume, 0 for none (default: %(default)s)",
     )
@@ -200,32 +200,28 @@ def push(arguments: Sequence[str]) -> Parsed:
 # -- Analyses ---------------------------------------------------------------------------------------------------------
 
 
-def analyze(arguments: Sequence[str]) -> tuple[str, argparse.ArgumentParser, argparse.Namespace, list[str]]:
-    """Read the kind of the analysis, its options and, for ``ablations``, the arguments for ``train``."""
+def analyze(arguments: Sequence[str]) -> tuple[str, argparse.ArgumentParser, argparse.Namespace]:
+    """Read the kind of the analysis and its options."""
     kinds = "".join(f"  {kind:<12}{text}\n" for kind, (*_, text) in ANALYSES.items())
     parser = argparse.ArgumentParser(
         prog="trmrl analyze",
         description="The paper's analyses. `trmrl analyze KIND --help` shows the options.",
         epilog=f"kinds:\n{kinds}"
-        "  all         all of these, for an agent with a TrMRL policy\n"
-        "  ablations   train the grid of figures 10 to 13 and draw its learning curves\n\n"
+        "  all         all of these, for an agent with a TrMRL policy\n\n"
         f"example:\n  python -m sb3_trmrl analyze all {DEMO} --output analysis",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=[*ANALYSES, "all", "ablations"], metavar="KIND", help="see below")
+    parser.add_argument("kind", choices=[*ANALYSES, "all"], metavar="KIND", help="see below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="model and options")
     parsed = parser.parse_args(arguments)
     kind: str = parsed.kind
-    if kind == "ablations":
-        parser = _ablations_parser()
-        return kind, parser, *parser.parse_known_args(parsed.rest)
     parser = _analysis_parser(kind)
     options = parser.parse_args(parsed.rest)
     if kind in ("refinement", "all") and options.n_tasks == 1:
         parser.error("--n-tasks must be 2 or more for refinement, which fits and tests on different tasks, got 1")
     if kind in ("online", "all") and (options.window < 1 or options.window % 2 == 0):
         parser.error(f"--window must be odd and 1 or more, got {options.window}")
-    return kind, parser, options, []
+    return kind, parser, options
 
 
 def _analysis_parser(kind: str) -> argparse.ArgumentParser:
@@ -243,30 +239,6 @@ def _analysis_parser(kind: str) -> argparse.ArgumentParser:
         add_n_episodes(parser, defaults[1])
     add_split(parser)
     add_output(parser, None, "`analysis` in the folder of the agent")
-    return parser
-
-
-def _ablations_parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "analyze ablations",
-        "Train agents with one changed setting of the transformer each and draw their learning curves (figures 10 to "
-        "13). All other settings are the recommended hyperparameters. Complete runs are not repeated: start the same "
-        "command again after an interruption. Options that are not listed here are passed to `trmrl train`.",
-        "--env HalfCheetahVel-v0 --n-timesteps 200000 --seeds 0 1 --grid 'n_layers:(1, 2, 4)'",
-    )
-    parser.add_argument("--env", default="HalfCheetahVel-v0", help="environment id (default: HalfCheetahVel-v0)")
-    for option, default, text in (
-        ("--n-timesteps", 500_000, "environment steps of each run"),
-        ("--n-evaluations", 20, "number of evaluations in each run"),
-    ):
-        parser.add_argument(option, type=positive_int, default=default, help=f"{text} (default: {default})")
-    parser.add_argument(
-        "--seeds", type=non_negative_int, nargs="+", default=[0, 1, 2], help="seeds of the runs (default: 0 1 2)"
-    )
-    parser.add_argument(
-        "--grid", nargs="+", action=StoreValues, default=GRID, metavar="NAME:VALUES", help=f"settings (default: {GRID})"
-    )
-    add_output(parser, "ablations")
     return parser
 
 
@@ -295,6 +267,58 @@ def compare(arguments: Sequence[str]) -> Parsed:
     parser.add_argument("--lower", metavar="NAME", help="name of the agent without task information")
     parser.add_argument("--oracle", metavar="NAME", help="name of the task-conditioned oracle")
     add_output(parser, "comparison")
+    return parser, parser.parse_args(arguments)
+
+
+def experiment(arguments: Sequence[str]) -> Parsed:
+    """Read what to do with the file of an experiment, ``run`` or ``report``, and its options."""
+    parser = command_parser(
+        "experiment",
+        "Train the agents of an experiment, and write tables and pictures of the results. A yml file lists agents, "
+        "environments, seeds and settings.",
+        "run experiments/bandit.yml",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    train_all = actions.add_parser(
+        "run",
+        help="train what is not finished",
+        description="Train the agents of an experiment, each run in its own process. Start the command again after "
+        "an interruption: finished runs are not repeated, runs of TransformerPPO continue from their last checkpoint, "
+        "and runs of other algorithms start again. The exit status is 1 if a run failed.",
+    )
+    write = actions.add_parser(
+        "report",
+        help="write tables and pictures of the finished runs",
+        description="Evaluate the finished runs of an experiment on new tasks, and write tables and pictures.",
+    )
+    for each in (train_all, write):
+        each.add_argument("file", type=Path, help="yml file of the experiment")
+        each.add_argument(
+            "--folder", type=output_folder, help=f"folder of the runs (default: {LOG_FOLDER}/experiments/NAME)"
+        )
+        each.add_argument(
+            "--jobs", type=positive_int, metavar="N", help="number of processes (default: number of physical cores)"
+        )
+    train_all.add_argument(
+        "--num-threads", type=positive_int, default=1, metavar="N", help="threads of each process (default: 1)"
+    )
+    train_all.add_argument(
+        "--checkpoint-freq",
+        type=non_negative_int,
+        default=CHECKPOINT_FREQ,
+        metavar="STEPS",
+        help="environment steps between two checkpoints, 0 for none (default: %(default)s)",
+    )
+    train_all.add_argument(
+        "--only",
+        nargs="+",
+        metavar="PATTERN",
+        help="runs to train, as AGENT/SEED or ENVIRONMENT/AGENT/SEED with wildcards, for example 'TrMRL/*' '*/10'",
+    )
+    train_all.add_argument(
+        "--dry-run", action="store_true", help="list the runs, their states and their commands, and train nothing"
+    )
+    add_output(write, None, "a folder beside the file, with its name")
     return parser, parser.parse_args(arguments)
 
 

@@ -7,6 +7,7 @@ is not allowed.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -79,7 +80,9 @@ def check_whole_number(name: str, value: Any, low: int = 0) -> int:
 
 def check_number(name: str, value: Any) -> float:
     """Check that the value is a finite number."""
-    return _check_real(name, value, "finite", np.isfinite)
+    if type(value) is float and math.isfinite(value):  # nearly always, where it has to be fast
+        return value
+    return _check_real(name, value, "finite", math.isfinite)
 
 
 def check_non_negative(name: str, value: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,37 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_trmrl.common.checks import check_number, check_positive_int
+from sb3_trmrl.envs.batch import Batch
 from sb3_trmrl.envs.pictures import bars
 from sb3_trmrl.envs.small_problem import SmallProblem
 from sb3_trmrl.envs.tasks import check_range, in_trials
+
+
+class _BanditBatch(Batch):
+    def __init__(self, envs: Sequence[BernoulliBanditEnv]) -> None:
+        super().__init__(envs)
+        self._means = np.zeros((len(envs), envs[0].n_arms))
+        self._last_arms: list[int | None] = [None] * len(envs)
+        self._draws: list[Any] = [None] * len(envs)
+
+    def load(self, copy: int) -> None:
+        env = self.envs[copy]
+        self._means[copy], self._last_arms[copy], self._draws[copy] = env._means, env._last_arm, env.np_random.random
+
+    def store(self, copy: int) -> None:
+        self.envs[copy]._last_arm = self._last_arms[copy]
+
+    def start(self, copies: np.ndarray) -> None:
+        for copy in copies:
+            self._last_arms[copy] = None
+
+    def act(self, actions: np.ndarray) -> np.ndarray:
+        self._last_arms = actions.tolist()
+        numbers = np.array([draw() for draw in self._draws])
+        return np.where(numbers < self._means[self._numbers, actions], 1.0, 0.0)
+
+    def observe(self) -> np.ndarray:
+        return np.zeros((len(self.envs), 1), dtype=np.float32)
 
 
 class BernoulliBanditEnv(SmallProblem):
@@ -27,6 +56,8 @@ class BernoulliBanditEnv(SmallProblem):
     :param horizon: Alias of ``n_pulls``, under the name that the other environments use; it takes precedence if given
     :param render_mode: ``"human"`` prints a line for each pull, ``"rgb_array"`` draws the probabilities
     """
+
+    batch_class = _BanditBatch
 
     def __init__(
         self,
@@ -61,14 +92,18 @@ class BernoulliBanditEnv(SmallProblem):
     def get_task(self) -> tuple[float, ...]:
         return self._means
 
-    def _start(self) -> str:
+    def _start(self) -> None:
         self._last_arm = None
-        return f"new episode, arms {', '.join(f'{mean:.2f}' for mean in self._means)}"
 
-    def _act(self, action: Any) -> tuple[float, str]:
+    def _act(self, action: Any) -> float:
         arm = self._last_arm = self._check_discrete(action, f"an arm, 0 to {self.n_arms - 1}")
-        reward = float(self.np_random.random() < self._means[arm])
-        return reward, f"pull {self.n_pulls - self._steps_left + 1}: arm {arm} pays {reward:g}"
+        return float(self.np_random.random() < self._means[arm])
+
+    def _describe(self) -> str:
+        return f"arms {', '.join(f'{mean:.2f}' for mean in self._means)}"
+
+    def _outcome(self, action: Any, reward: float) -> str:
+        return f"pull {self.n_pulls - self._steps_left}: arm {action} pays {reward:g}"
 
     def _observe(self) -> np.ndarray:
         return np.zeros(1, dtype=np.float32)

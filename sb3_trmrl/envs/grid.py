@@ -5,6 +5,7 @@ section 5.1) and Dark Key-to-Door (Algorithm Distillation, Laskin et al. 2022, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_trmrl.common.checks import check_int, check_number, check_option, check_positive_int
+from sb3_trmrl.envs.batch import Batch
 from sb3_trmrl.envs.pictures import GREY, ORANGE, YELLOW, Colour, grid
 from sb3_trmrl.envs.small_problem import SmallProblem
 from sb3_trmrl.envs.tasks import held_out_rng, in_trials
@@ -20,6 +22,33 @@ from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS, N_HELD_OUT_TASKS
 Cell = tuple[int, int]
 #: Stay, up, right, down, left
 MOVES: tuple[Cell, ...] = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
+
+
+class _GridBatch(Batch):
+    def __init__(self, envs: Sequence[_GridEnv]) -> None:
+        super().__init__(envs)
+        self._moves, self._rows = np.array(MOVES), envs[0]._rows
+        self._cells = np.zeros((len(envs), 2), dtype=np.int64)
+
+    def load(self, copy: int) -> None:
+        self._cells[copy] = self.envs[copy]._cell
+
+    def store(self, copy: int) -> None:
+        self.envs[copy]._cell = tuple(self._cells[copy].tolist())
+
+    def start(self, copies: np.ndarray) -> None:
+        self._cells[copies] = self.envs[0].start
+
+    def act(self, actions: np.ndarray) -> np.ndarray:
+        self._cells = np.minimum(np.maximum(self._cells + self._moves[actions], 0), len(self._rows) - 1)
+        return self._rewards()
+
+    def observe(self) -> np.ndarray:
+        return self._rows[self._cells].reshape(len(self.envs), -1)
+
+    def _rewards(self) -> np.ndarray:
+        """Return the reward of arriving at, or staying in, the current cell of each copy."""
+        raise NotImplementedError
 
 
 class _GridEnv(SmallProblem):
@@ -55,22 +84,39 @@ class _GridEnv(SmallProblem):
     def _one_hot(self, *cells: Cell) -> np.ndarray:
         return self._rows[[number for cell in cells for number in cell]].ravel()
 
-    def _start(self) -> str:
+    def _start(self) -> None:
         self._cell = self.start
-        return f"new episode, at {self._cell}"
 
-    def _act(self, action: Any) -> tuple[float, str]:
+    def _act(self, action: Any) -> float:
         action = self._check_discrete(action, "0 (stay), 1 (up), 2 (right), 3 (down) or 4 (left)")
         (x, y), (dx, dy), last = self._cell, MOVES[action], self.size - 1
         self._cell = min(max(x + dx, 0), last), min(max(y + dy, 0), last)
-        reward = self._reward()
-        return reward, f"reward {reward:g}, at {self._cell}"
+        return self._reward()
+
+    def _describe(self) -> str:
+        return f"at {self._cell}"
+
+    def _outcome(self, action: Any, reward: float) -> str:
+        return f"reward {reward:g}, {self._describe()}"
 
     def _observe(self) -> np.ndarray:
         return self._one_hot(self._cell)
 
     def _picture(self) -> np.ndarray:
         return grid(self.size, self._colours(), self._cell)
+
+
+class _GridNaviBatch(_GridBatch):
+    def __init__(self, envs: Sequence[GridNaviEnv]) -> None:
+        super().__init__(envs)
+        self._goals = np.zeros_like(self._cells)
+
+    def load(self, copy: int) -> None:
+        super().load(copy)
+        self._goals[copy] = self.envs[copy]._goal
+
+    def _rewards(self) -> np.ndarray:
+        return np.where((self._cells == self._goals).all(axis=1), 1.0, -0.1)
 
 
 class GridNaviEnv(_GridEnv):
@@ -86,6 +132,7 @@ class GridNaviEnv(_GridEnv):
     :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the grid
     """
 
+    batch_class = _GridNaviBatch
     holds_tasks_out = False
 
     def __init__(self, size: int = 5, horizon: int = 15, render_mode: str | None = None) -> None:
@@ -120,6 +167,35 @@ class GridNaviEnv(_GridEnv):
         return [(self._goal, ORANGE)]
 
 
+class _KeyToDoorBatch(_GridBatch):
+    def __init__(self, envs: Sequence[DarkKeyToDoorEnv]) -> None:
+        super().__init__(envs)
+        self._keys, self._doors = np.zeros((2, len(envs), 2), dtype=np.int64)
+        self._have_keys, self._are_open = np.zeros((2, len(envs)), dtype=bool)
+
+    def load(self, copy: int) -> None:
+        super().load(copy)
+        env = self.envs[copy]
+        self._keys[copy], self._doors[copy] = env._key, env._door
+        self._have_keys[copy], self._are_open[copy] = env._has_key, env._is_open
+
+    def store(self, copy: int) -> None:
+        super().store(copy)
+        env = self.envs[copy]
+        env._has_key, env._is_open = bool(self._have_keys[copy]), bool(self._are_open[copy])
+
+    def start(self, copies: np.ndarray) -> None:
+        super().start(copies)
+        self._have_keys[copies] = self._are_open[copies] = False
+
+    def _rewards(self) -> np.ndarray:
+        find = ~self._have_keys & (self._cells == self._keys).all(axis=1)
+        open_ = self._have_keys & ~self._are_open & (self._cells == self._doors).all(axis=1)
+        self._have_keys |= find
+        self._are_open |= open_
+        return np.where(find | open_, 1.0, 0.0)
+
+
 class DarkKeyToDoorEnv(_GridEnv):
     """
     Find the hidden key, then the hidden door: reward 1 for finding the key and 1 for reaching the door with it, once
@@ -132,6 +208,8 @@ class DarkKeyToDoorEnv(_GridEnv):
     :param horizon: Steps of an episode
     :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the room
     """
+
+    batch_class = _KeyToDoorBatch
 
     def __init__(self, size: int = 9, horizon: int = 50, render_mode: str | None = None) -> None:
         middle = check_int("size", size, low=3) // 2
@@ -174,9 +252,9 @@ class DarkKeyToDoorEnv(_GridEnv):
     def task_features(self, task: tuple[Cell, Cell]) -> np.ndarray:
         return self._one_hot(*task)
 
-    def _start(self) -> str:
+    def _start(self) -> None:
         self._has_key = self._is_open = False
-        return super()._start()
+        super()._start()
 
     def _reward(self) -> float:
         if not self._has_key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from math import cos, hypot, pi, sin
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_trmrl.common.checks import check_number
+from sb3_trmrl.envs.batch import Batch
 from sb3_trmrl.envs.pictures import ORANGE, grid
 from sb3_trmrl.envs.small_problem import SmallProblem
 from sb3_trmrl.envs.tasks import UniformTaskEnv, check_box_action, in_trials
@@ -18,6 +20,37 @@ from sb3_trmrl.envs.tasks import UniformTaskEnv, check_box_action, in_trials
 STEP = 0.1
 #: Cells of the image along each side, and the coordinates of its lower left corner
 _PICTURE, _CORNER = 15, (-1.5, -1.0)
+
+
+class _PointRobotBatch(Batch):
+    def __init__(self, envs: Sequence[SparsePointRobotEnv]) -> None:
+        super().__init__(envs)
+        self._positions, self._goals = np.zeros((2, len(envs), 2))
+        self._radii = np.zeros(len(envs))
+
+    def load(self, copy: int) -> None:
+        env = self.envs[copy]
+        self._positions[copy], self._radii[copy] = env._position, env.goal_radius
+        self._goals[copy] = cos(env._task), sin(env._task)
+
+    def store(self, copy: int) -> None:
+        self.envs[copy]._position = self._positions[copy].copy()
+
+    def start(self, copies: np.ndarray) -> None:
+        self._positions[copies] = 0.0
+
+    def act(self, actions: np.ndarray) -> np.ndarray:
+        self._positions += STEP * np.clip(actions.astype(np.float64), -1.0, 1.0)
+        offsets = (self._positions - self._goals).T.tolist()
+        distances = np.array(list(map(hypot, *offsets)))  # np.hypot rounds differently
+        return np.where(distances <= self._radii, 1.0 - distances, 0.0)
+
+    def observe(self) -> np.ndarray:
+        return self._positions.astype(np.float32)
+
+    def accepts(self, actions: np.ndarray) -> bool:
+        is_known = actions.dtype.kind in "fiu" and actions.shape == self._positions.shape
+        return is_known and bool(np.isfinite(actions).all())
 
 
 class SparsePointRobotEnv(UniformTaskEnv, SmallProblem):
@@ -34,6 +67,7 @@ class SparsePointRobotEnv(UniformTaskEnv, SmallProblem):
     :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the point
     """
 
+    batch_class = _PointRobotBatch
     is_truncated = True
     task_unit = "rad"
 
@@ -57,18 +91,19 @@ class SparsePointRobotEnv(UniformTaskEnv, SmallProblem):
     def task_features(self, task: float) -> np.ndarray:
         return np.array((cos(task), sin(task)), dtype=np.float32)
 
-    def _start(self) -> str:
+    def _start(self) -> None:
         self._position = np.zeros(2)
-        return f"new episode, at {self._place()}"
 
-    def _act(self, action: Any) -> tuple[float, str]:
+    def _act(self, action: Any) -> float:
         self._position = self._position + STEP * np.clip(check_box_action(action, 2), -1.0, 1.0)
         distance = hypot(self._position[0] - cos(self._task), self._position[1] - sin(self._task))
-        reward = 1.0 - distance if distance <= self.goal_radius else 0.0
-        return reward, f"reward {reward:.2f}, at {self._place()}"
+        return 1.0 - distance if distance <= self.goal_radius else 0.0
 
-    def _place(self) -> str:
-        return f"({self._position[0]:.2f}, {self._position[1]:.2f})"
+    def _describe(self) -> str:
+        return f"at ({self._position[0]:.2f}, {self._position[1]:.2f})"
+
+    def _outcome(self, action: Any, reward: float) -> str:
+        return f"reward {reward:.2f}, {self._describe()}"
 
     def _observe(self) -> np.ndarray:
         return self._position.astype(np.float32)

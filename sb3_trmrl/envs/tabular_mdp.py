@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_trmrl.common.checks import check_number, check_positive, check_positive_int, short_repr
+from sb3_trmrl.envs.batch import Batch
 from sb3_trmrl.envs.pictures import bars
 from sb3_trmrl.envs.small_problem import SmallProblem
 from sb3_trmrl.envs.tasks import in_trials
@@ -43,7 +45,7 @@ class TabularMDPTask:
             raise ValueError(f"`transitions` must have the shape (S, A, S) and `mean_rewards` (S, A), {got}")
         if not np.isfinite(self.mean_rewards).all():
             raise ValueError(f"`mean_rewards` must be finite, got {short_repr(self.mean_rewards)}")
-        if not ((self.transitions >= 0).all() and np.allclose(self.transitions.sum(-1), 1.0)):
+        if not (self.transitions.min(initial=0.0) >= 0 and (np.abs(self.transitions.sum(-1) - 1.0) <= 1e-5).all()):
             got = short_repr(self.transitions)
             raise ValueError(f"`transitions` must have non-negative rows that sum to 1, got {got}")
 
@@ -69,6 +71,40 @@ class TabularMDPTask:
         return TabularMDPTask, (self.transitions, self.mean_rewards)
 
 
+class _TabularMDPBatch(Batch):
+    def __init__(self, envs: Sequence[TabularMDPEnv]) -> None:
+        super().__init__(envs)
+        shape = (len(envs), envs[0].n_states, envs[0].n_actions)
+        self._mean_rewards = np.zeros(shape)
+        self._cumulative = np.zeros((*shape, envs[0].n_states))
+        self._states = np.zeros(len(envs), dtype=np.int64)
+        self._draw_normal: list[Any] = [None] * len(envs)
+        self._draw_uniform: list[Any] = [None] * len(envs)
+
+    def load(self, copy: int) -> None:
+        env = self.envs[copy]
+        self._mean_rewards[copy], self._cumulative[copy] = env._task.mean_rewards, env._cumulative
+        self._states[copy] = env._state
+        self._draw_normal[copy], self._draw_uniform[copy] = env.np_random.standard_normal, env.np_random.random
+
+    def store(self, copy: int) -> None:
+        self.envs[copy]._state = int(self._states[copy])
+
+    def start(self, copies: np.ndarray) -> None:
+        self._states[copies] = 0
+
+    def act(self, actions: np.ndarray) -> np.ndarray:
+        now = self._numbers, self._states, actions
+        rewards: np.ndarray = self._mean_rewards[now] + [draw() for draw in self._draw_normal]
+        numbers = np.array([draw() for draw in self._draw_uniform])
+        # As np.searchsorted with side="right"
+        self._states = (self._cumulative[now] <= numbers[:, None]).sum(axis=1)
+        return rewards
+
+    def observe(self) -> np.ndarray:
+        return np.array(self._states)
+
+
 class TabularMDPEnv(SmallProblem):
     """
     A random MDP: transitions from a flat Dirichlet distribution, reward ~ N(mean, 1) with mean ~ N(1, 1).
@@ -83,6 +119,8 @@ class TabularMDPEnv(SmallProblem):
     :param dirichlet_alpha: Concentration of the distribution of transitions; far below 1 they are nearly deterministic
     :param render_mode: ``"human"`` prints a line for each step, ``"rgb_array"`` draws the state
     """
+
+    batch_class = _TabularMDPBatch
 
     def __init__(
         self,
@@ -132,16 +170,21 @@ class TabularMDPEnv(SmallProblem):
     def task_features(self, task: TabularMDPTask) -> np.ndarray:
         return np.concatenate([task.mean_rewards.ravel(), task.transitions.ravel()]).astype(np.float32)
 
-    def _start(self) -> str:
+    def _start(self) -> None:
         self._state = 0
-        return "new episode, state 0"
 
-    def _act(self, action: Any) -> tuple[float, str]:
+    def _act(self, action: Any) -> float:
         action = self._check_discrete(action, f"0 to {self.n_actions - 1}")
         reward = float(self.np_random.normal(self._task.mean_rewards[self._state, action]))
         cumulative = self._cumulative[self._state, action]
         self._state = int(np.searchsorted(cumulative, self.np_random.random(), side="right"))
-        return reward, f"action {action} pays {reward:.2f}, state {self._state}"
+        return reward
+
+    def _describe(self) -> str:
+        return f"state {self._state}"
+
+    def _outcome(self, action: Any, reward: float) -> str:
+        return f"action {action} pays {reward:.2f}, {self._describe()}"
 
     def _observe(self) -> Any:
         return np.int64(self._state)

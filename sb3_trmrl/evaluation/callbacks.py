@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from typing import Any
 
@@ -12,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_trmrl.common.checks import check_instance, check_int, check_keywords, check_positive_int
+from sb3_trmrl.common.checks import check_instance, check_int, check_keywords, check_option, check_positive_int
 from sb3_trmrl.trials.agent import with_action_masks
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 
@@ -52,6 +53,36 @@ class InnerEpisodeCallback(BaseCallback):
             self.logger.record("rollout/last_episode_rew_mean", float(np.mean(self._last)))
 
 
+class _Stopwatch:
+    """
+    Counts seconds of this process's processor time, which other load does not change. It is pickled with the present
+    time, so that a resumed run counts on from its checkpoint.
+    """
+
+    def __init__(self, seconds: float = 0.0, runs: bool = False) -> None:
+        self._before = seconds
+        self._since = time.process_time() if runs else None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the watch has been running"""
+        return self._before + (0.0 if self._since is None else time.process_time() - self._since)
+
+    def start(self) -> None:
+        """Run from now on."""
+        self._since = time.process_time()
+
+    def stop(self) -> None:
+        """Keep the time as it is."""
+        self._before, self._since = self.seconds, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "runs": self._since is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
 class MaskedEvalCallback(EvalCallback):
     """``EvalCallback`` that passes the action masks of the evaluation environment, if it has any, to the agent."""
 
@@ -69,11 +100,13 @@ class AdaptationEvalCallback(MaskedEvalCallback):
     """
     SB3's ``EvalCallback`` for trials, which also logs the mean return of each episode of a trial as
     ``eval/episode_1_mean_reward``, ..., and ``eval/episode_1_success_rate``, ... if the environment reports success.
-    The best model is the one with the highest mean return of a whole trial.
+    The best model is the one with the highest mean return of a whole trial, or with the highest success rate.
 
     The results of K evaluations of n trials are saved to ``adaptation.npz`` next to ``evaluations.npz``:
     ``timesteps``, (K,), ``returns`` and, if there are any, ``successes``, (K, n, episodes). Trials are in the order in
-    which they ended; ``tasks``, (K, n), are indices into ``task_names``, the ``repr`` of each task.
+    which they ended; ``tasks``, (K, n), are indices into ``task_names``, the ``repr`` of each task. ``seconds``,
+    (K,), is the processor time of training up to each evaluation, and ``evaluation_seconds``, (K,), that of the
+    evaluations, both without what a resumed run repeats.
 
     :param eval_env: Evaluation environment, or a registered id. With an id, the agent is evaluated on the validation
         tasks, each in its own copy of the environment. Observations are normalised if those of the training environment
@@ -81,9 +114,12 @@ class AdaptationEvalCallback(MaskedEvalCallback):
     :param n_eval_episodes: Number of trials, by default one for each validation task with an id, otherwise 20
     :param env_kwargs: Arguments of the environment with an id, in addition to ``split="validation"``
     :param seed: Seed of the environment with an id
+    :param best_by: What the best model is best at: ``"mean_reward"``, or ``"success_rate"``: the share of successful
+        episodes, and the mean return among models with the same share. It is the same as ``"mean_reward"`` if the
+        environment does not report success
     :param kwargs: Further arguments of ``EvalCallback``
     :raises TypeError: if an argument has the wrong type or a name that ``EvalCallback`` does not take
-    :raises ValueError: if a number is out of range, or ``env_kwargs`` is given without an id
+    :raises ValueError: if a number is out of range, ``best_by`` is unknown, or ``env_kwargs`` is given without an id
     """
 
     def __init__(
@@ -93,6 +129,7 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         n_eval_episodes: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
         seed: int = 0,
+        best_by: str = "mean_reward",
         **kwargs: Any,
     ) -> None:
         kinds = (str, gym.Env, VecEnv)
@@ -104,6 +141,8 @@ class AdaptationEvalCallback(MaskedEvalCallback):
             raise ValueError(f"`env_kwargs` must be None unless `eval_env` is a registered id, got {env_kwargs!r}")
         check_keywords("kwargs", kwargs, EvalCallback, passed=("eval_env", "n_eval_episodes"))
         check_int("seed", seed)
+        self.best_by = check_option("best_by", best_by, ("mean_reward", "success_rate"))
+        self._best_score = -np.inf, -np.inf  # success rate and mean return of the best model
         self._is_own_env = isinstance(eval_env, str)
         if isinstance(eval_env, str):
             arguments = {**({"split": "validation"} if has_splits(eval_env) else {}), **(env_kwargs or {})}
@@ -121,6 +160,8 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         self._tasks: list[int] = []
         self._task_indices: dict[str, int] = {}
         self._history: dict[str, list[Any]] = {"timesteps": [], "returns": [], "successes": [], "tasks": []}
+        self._training, self._evaluating = _Stopwatch(), _Stopwatch()
+        self._seconds: list[tuple[float, float]] = []  # of training and of evaluations
 
     def _init_callback(self) -> None:
         statistics = self.model.get_vec_normalize_env()
@@ -153,14 +194,52 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         for index, mean in enumerate(values.mean(axis=0)):
             self.logger.record(f"eval/episode_{index + 1}_{name}", float(mean))
 
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._training.start()
+
+    def _on_training_end(self) -> None:
+        self._training.stop()
+        super()._on_training_end()
+
     def _on_step(self) -> bool:
+        if self.eval_freq <= 0 or self.n_calls % self.eval_freq:
+            return super()._on_step()
+        self._training.stop()
+        self._evaluating.start()
         self._episode_returns, self._episode_successes, self._tasks = [], [], []
-        continue_training = super()._on_step()
-        if self._episode_returns and self.log_path is not None:
+        continue_training = self._evaluate_by_success() if self.best_by == "success_rate" else super()._on_step()
+        if self.log_path is not None:
             evaluation = (self.num_timesteps, self._episode_returns, self._episode_successes, self._tasks)
             for values, each in zip(self._history.values(), evaluation, strict=True):
                 values.append(each)
             arrays: dict[str, Any] = {key: np.array(values) for key, values in self._history.items() if values[0] != []}
-            arrays["task_names"] = np.array(list(self._task_indices))
+            arrays["task_names"] = np.array(list(self._task_indices), dtype=np.str_)
+            self._seconds.append((self._training.seconds, self._evaluating.seconds))
+            if len(self._seconds) == len(arrays["timesteps"]):  # not after resuming a checkpoint without times
+                arrays["seconds"], arrays["evaluation_seconds"] = np.array(self._seconds).T
             np.savez(os.path.join(os.path.dirname(self.log_path), HISTORY), **arrays)
+        self._evaluating.stop()
+        self._training.start()
+        return continue_training
+
+    def _evaluate_by_success(self) -> bool:
+        """Evaluate as SB3 does, and select the model by its success rate."""
+        # SB3 selects by the return within its evaluation: not at all if that is never better
+        after_each, best_return = self.callback, self.best_mean_reward
+        self.callback, self.best_mean_reward = None, np.inf
+        try:
+            continue_training = super()._on_step()
+        finally:
+            self.callback, self.best_mean_reward = after_each, best_return
+        successes = self._episode_successes or self._is_success_buffer
+        score = float(np.mean(successes)) if successes else 0.0, self.last_mean_reward
+        if score > self._best_score:
+            self._best_score, self.best_mean_reward = score, self.last_mean_reward
+            if self.best_model_save_path is not None:
+                self.model.save(os.path.join(self.best_model_save_path, "best_model"))
+            if self.callback_on_new_best is not None:
+                continue_training = self.callback_on_new_best.on_step() and continue_training
+        if self.callback is not None:
+            continue_training = continue_training and self._on_event()
         return continue_training

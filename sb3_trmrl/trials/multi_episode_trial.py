@@ -23,7 +23,7 @@ _INNER_EPISODE_KEYS = ("episode", "TimeLimit.truncated", "terminal_observation")
 _AT_FIRST_TASK: WeakSet[Any] = WeakSet()
 
 
-def _layers(env: gym.Env) -> list[gym.Env]:
+def layers_of(env: gym.Env) -> list[gym.Env]:
     """Return the environment and everything that it wraps, the outermost layer first."""
     layers = [env]
     while isinstance(layers[-1], gym.Wrapper):
@@ -33,7 +33,7 @@ def _layers(env: gym.Env) -> list[gym.Env]:
 
 def trials_of(env: gym.Env) -> MultiEpisodeTrial | None:
     """Return the layer of an environment that plays trials, or None."""
-    return next((layer for layer in _layers(env) if isinstance(layer, MultiEpisodeTrial)), None)
+    return next((layer for layer in layers_of(env) if isinstance(layer, MultiEpisodeTrial)), None)
 
 
 class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -144,7 +144,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         :raises TypeError: if ``options`` is not a dictionary, or the task is not a task of this environment
         :raises ValueError: if the task is out of range
         """
-        check_instance("options", options, (Mapping, type(None)), "a dictionary or None")
+        check_instance("options", options, (type(None), Mapping), "a dictionary or None")
         self._needs_reset = True  # until the task has been set
         self._has_begun = True
         inner_options = dict(options or {})
@@ -234,8 +234,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
             self._success = bool(self._success or info["is_success"])
         ended = bool(terminated or truncated)
         if ended:
-            self._record_episode(info)
-            info["episode_terminated"] = bool(terminated)
+            self._record_episode(info, bool(terminated))
         new_episode = ended and len(self._episode_returns) < self.episodes_per_trial
         if new_episode:
             observation, _ = self.env.reset(options=self._inner_options)
@@ -249,7 +248,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         info["new_episode"] = new_episode
         return observation, reward, terminated, truncated, info
 
-    def _record_episode(self, info: dict[str, Any]) -> None:
+    def _record_episode(self, info: dict[str, Any], terminated: bool) -> None:
         """Add the inner episode that has just ended to the records and to ``info``."""
         self._episode_returns += (self._episode_return,)
         self._episode_lengths += (self._episode_length,)
@@ -257,6 +256,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         for key in _INNER_EPISODE_KEYS:
             info.pop(key, None)
         info["task"] = self._get_task()
+        info["episode_terminated"] = terminated
         info["episode_returns"] = self._episode_returns
         info["episode_lengths"] = self._episode_lengths
         if self._says_success:  # in this or an earlier episode: some environments write it only in some episodes
@@ -277,7 +277,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
 def _check_layers(env: gym.Env) -> None:
     """Raise ``ValueError`` if one of our wrappers is inside, ``TypeError`` if a method is missing."""
-    layers = _layers(env)
+    layers = layers_of(env)
     for wrapper in (PreviousTransitionObservation, MultiEpisodeTrial):
         if any(isinstance(layer, wrapper) for layer in layers):
             raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 #: Name of TransformerPPO on the command line
 ALGO = "trmrl"
@@ -14,13 +13,8 @@ ALGOS = {
 }
 #: Where rl-zoo3's train writes. Its enjoy and record_video read from the folder of downloaded agents by default
 LOG_FOLDER = "logs"
-#: Values of the settings that are changed one at a time, in the order of the paper's figures
-GRID: dict[str, tuple[Any, ...]] = {
-    "initialization": ("tfixup", "xavier", "default"),
-    "context_length": (1, 5, 25),
-    "n_layers": (1, 2, 4, 8),
-    "n_heads": (1, 4, 16),
-}
+#: Environment steps between two checkpoints of `train`
+CHECKPOINT_FREQ = 50_000
 
 
 def default_num_threads() -> int:

@@ -51,10 +51,12 @@ class TrMRLExperimentManager(SearchManager):
     * wrong settings raise :class:`BadExperiment`, which names the hyperparameter, option or file
     * ``env_kwargs`` of yml and command line are merged, and also used in evaluation, ``enjoy`` and ``record_video``
     * environments with held-out tasks are evaluated on the validation tasks; evaluation uses a separate seed
+    * several copies of a small problem are stepped together, see ``BatchedVecEnv``
     * 0 evaluation episodes or environments stand for the number of these tasks, so that each is visited once
     * runs that start at the same time get different folders
     * the VecNormalize statistics of the best model are saved beside it
     * evaluations and training returns are also logged for each episode of a trial
+    * the best model is the one with the highest success rate, if the environment reports success
     * ``-i`` continues with the run's own hyperparameters and step count
     * a run that another process is training is not resumed
     * with several ranks, each steps its share of the environments and writes their monitor.csv; rank 0 evaluates and
@@ -291,6 +293,7 @@ class TrMRLExperimentManager(SearchManager):
             log_path=self.save_path,
             eval_freq=callback.eval_freq,
             deterministic=callback.deterministic,
+            best_by="success_rate",
         )
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:

@@ -39,7 +39,7 @@ class InterruptibleModel:
     def learn(self, total_timesteps: int, **kwargs: Any) -> None:
         """Train. Ctrl-C and SIGTERM raise ``KeyboardInterrupt``."""
         try:
-            with _sigterm_interrupts():
+            with sigterm_interrupts():
                 self.model.learn(total_timesteps, **self.kwargs, **kwargs)
         except KeyboardInterrupt as error:
             self.interruption = error
@@ -47,7 +47,9 @@ class InterruptibleModel:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated`, a ``KeyboardInterrupt``."""
+
     def interrupt(*_: Any) -> None:
         raise Terminated
 

@@ -10,9 +10,10 @@ import rl_zoo3.train
 import rl_zoo3.utils
 from rl_zoo3.callbacks import TrialEvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_trmrl.distributed.collectives import rank
+from sb3_trmrl.envs.batched_vec_env import batched_if_possible
 from sb3_trmrl.evaluation.callbacks import MaskedEvalCallback
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.agent import with_action_masks
@@ -38,9 +39,10 @@ def _create_masked_test_env(*args: Any, **kwargs: Any) -> VecEnv:
     return env
 
 
-def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, **kwargs: Any) -> VecEnv:
-    """Number the environments across ranks, so that their monitor files do not collide."""
-    return make_vec_env(env_id, n_envs, start_index=rank() * n_envs, **kwargs)
+def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, vec_env_cls: Any = None, **kwargs: Any) -> VecEnv:
+    """Step copies of a small problem together; number environments across ranks, so that monitor files differ."""
+    chosen: Any = batched_if_possible if vec_env_cls in (None, DummyVecEnv) else vec_env_cls
+    return make_vec_env(env_id, n_envs, start_index=rank() * n_envs, vec_env_cls=chosen, **kwargs)
 
 
 def register(**manager_kwargs: Any) -> None:

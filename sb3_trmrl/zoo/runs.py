@@ -136,11 +136,14 @@ class Run:
         with file_errors(path, "evaluations: timesteps and results"), path.open("rb") as file, np.load(file) as data:
             return data["timesteps"], data["results"]
 
-    def successes(self) -> np.ndarray | None:
-        """Return the success in each episode of the evaluations' trials, (K, n, episodes), None if unknown."""
+    def history(self) -> dict[str, np.ndarray]:
+        """Return the evaluations by episode, the arrays of :class:`AdaptationEvalCallback`; empty if there are none."""
         path = _existing(self.folder / HISTORY)
         if path is None:
-            return None
+            return {}
         with file_errors(path, "evaluations by episode"), path.open("rb") as file, np.load(file) as data:
-            successes: np.ndarray | None = data.get("successes")
-            return successes
+            return dict(data)
+
+    def successes(self) -> np.ndarray | None:
+        """Return the success in each episode of the evaluations' trials, (K, n, episodes), None if unknown."""
+        return self.history().get("successes")

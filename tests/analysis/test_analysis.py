@@ -556,7 +556,7 @@ def test_the_command_takes_any_agent_for_online_adaptation_only(tmp_path: Path, 
     assert "needs a TransformerPPO, got a PPO" in error_of(["analyze", "consensus", *arguments], capsys)
 
 
-@pytest.mark.parametrize("kind", ["", "online", "refinement", "memories", "attention", "consensus", "all", "ablations"])
+@pytest.mark.parametrize("kind", ["", "online", "refinement", "memories", "attention", "consensus", "all"])
 def test_help_ends_with_an_example(kind: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["analyze", *([kind] if kind else []), "--help"])

@@ -17,6 +17,7 @@ from sb3_trmrl.analysis import (
     learning_curve,
     online,
     refinement,
+    seeds,
     traces,
     working_memories,
 )
@@ -108,6 +109,18 @@ ANALYSES = [
         {"title": TEXT, "split": TEXT},
     ),
     w.Table(
+        seeds.plot_training,
+        {"groups": {"TrMRL": GROUP}, "timed": {}, "title": "agents"},
+        wrong_results("groups", "Group"),
+        {"title": TEXT, "timed": ARRAYS},
+    ),
+    w.Table(
+        seeds.plot_testing,
+        {"groups": {"TrMRL": GROUP}, "title": "agents"},
+        wrong_results("groups", "Group"),
+        {"title": TEXT, "which": "a key of the results"},
+    ),
+    w.Table(
         learning_curve.plot_learning_curve,
         {"curve": CURVE, "levels": {}, "title": "run"},
         wrong_result("curve", "a LearningCurve"),
@@ -164,7 +177,7 @@ def test_analysis(function: Callable[..., Any], right: dict[str, Any], row: w.Wr
 
 
 def test_every_argument_of_the_analyses_is_in_the_table() -> None:
-    modules = (ablations, adaptation, attention, comparison, consensus, learning_curve, online, refinement)
+    modules = (ablations, adaptation, attention, comparison, consensus, learning_curve, online, refinement, seeds)
     drawing = {name for module in (*modules, working_memories) for name in vars(module) if name.startswith("plot_")}
     assert drawing == {each.function.__name__ for each in ANALYSES if each.function.__name__.startswith("plot_")}
     w.assert_all_covered(ANALYSES)

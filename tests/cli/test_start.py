@@ -51,7 +51,15 @@ for line in {lines}:
 
 
 def test_help_and_wrong_options_import_no_pytorch() -> None:
-    kinds = ("analyze online", "analyze all", "analyze ablations", "plot train", "plot all", "plot from_file")
+    kinds = (
+        "analyze online",
+        "analyze all",
+        "experiment run",
+        "experiment report",
+        "plot train",
+        "plot all",
+        "plot from_file",
+    )
     lines = [[*command.split(), "--help"] for command in [*COMMANDS, *kinds]]
     lines += [["--help"], ["--version"], ["train", "--seed", "x"], ["evaluate"], ["enjoy", "--algo", "sarsa"]]
     printed = python(HELP.format(lines=lines))

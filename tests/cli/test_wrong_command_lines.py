@@ -28,6 +28,8 @@ from sb3_trmrl.zoo.runs import CHECKPOINTS, Run
 #: An exported agent, and the folder of a run, which a fixture links here
 EXPORTED = Path(DEMO)
 RUN = Path("runs", "HalfCheetahVel-v0_1")
+#: The file of an experiment
+BANDIT = Path(__file__).parents[2] / "experiments" / "bandit.yml"
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +120,18 @@ LINES: list[tuple[list[Any], tuple[str, ...]]] = [
     *((["analyze", "all", RUN, "--window", value], ("--window", value, "odd")) for value in ("4", "0", "-1")),
     (["analyze", "online", RUN, "--window", "x"], ("--window", "'x'", "int")),
     (["analyze", "online", RUN, "--output", __file__], ("--output", repr(__file__), "a folder")),
-    (["analyze", "ablations", "--grid", "depth:(1,)"], ("grid", "'depth'", "TrMRLPolicy")),
-    (["analyze", "ablations", "--grid", "n_heads:(5,)"], ("n_heads", "n_heads=5", "divide")),
-    (["analyze", "ablations", "--grid", "n_layers"], ("--grid", "'n_layers'", "NAME:VALUE")),
-    (["analyze", "ablations", "--grid", "n_layers:2"], ("grid", "2", "values")),
-    (["analyze", "ablations", "--seeds", "-1"], ("--seeds", "'-1'", SEED)),
     (["analyze"], ("KIND", "required")),
-    (["analyze", "ablations", "--seeds", "x"], ("--seeds", "'x'", SEED)),
-    (["analyze", "ablations", "--n-timesteps", "0"], ("--n-timesteps", "'0'", POSITIVE)),
-    (["analyze", "ablations", "--n-evaluations", "0"], ("--n-evaluations", "'0'", POSITIVE)),
-    (["analyze", "ablations", "--env", "Mistyped-v0"], ("env_id", "'Mistyped-v0'", "registered")),
-    (["analyze", "ablations", "--output", __file__], ("--output", repr(__file__), "a folder")),
+    (["experiment"], ("ACTION", "required")),
+    (["experiment", "train", BANDIT], ("ACTION", "'train'", "'report'")),
+    (["experiment", "run"], ("file", "required")),
+    (["experiment", "run", "nowhere.yml"], ("nowhere.yml", "No such file")),
+    (["experiment", "run", BANDIT, "--jobs", "0"], ("--jobs", "'0'", POSITIVE)),
+    (["experiment", "run", BANDIT, "--num-threads", "x"], ("--num-threads", "'x'", POSITIVE)),
+    (["experiment", "run", BANDIT, "--checkpoint-freq", "-1"], ("--checkpoint-freq", "'-1'", SEED)),
+    (["experiment", "run", BANDIT, "--folder", __file__], ("--folder", repr(__file__), "a folder")),
+    (["experiment", "run", BANDIT, "--only", "LSTM/*"], ("--only", "'LSTM/*'", "BernoulliBandit-v0/TrMRL/0")),
+    (["experiment", "report", BANDIT], ("bandit.yml", "finished", "trmrl experiment run")),
+    (["experiment", "report", BANDIT, "--output", __file__], ("--output", repr(__file__), "a folder")),
     *(line for command in (["evaluate"], ["render"], ["analyze", "online"]) for line in wrong_exported(*command)),
     (["export"], ("model", "output", "required")),
     (["export", RUN], ("output", "required")),

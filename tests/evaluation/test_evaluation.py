@@ -1,8 +1,10 @@
 """Evaluation of adaptation against a loop written by hand, its result and the callbacks."""
 
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -12,11 +14,13 @@ import torch as th
 from sb3_contrib import RecurrentPPO
 from scipy import stats
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_trmrl  # noqa: F401
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation, TransformerPPO
+from sb3_trmrl.evaluation import callbacks
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
@@ -239,6 +243,64 @@ def test_evaluation_callback(tmp_path: Path) -> None:
                 assert written[f"eval/episode_{episode + 1}_success_rate"] == pytest.approx(rate)
             assert written["eval/success_rate"] == pytest.approx(history["successes"][index, :, -1].mean())
     assert (tmp_path / "best_model.zip").is_file()
+
+
+@pytest.mark.parametrize("best_by", ["mean_reward", "success_rate"])
+def test_the_best_model_by_success(best_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("window", early_end, {})
+    returns, successes = [5.0, 9.0, 7.0, 8.0], [0.5, 0.0, 0.5, 0.25]
+    new_best, each = CountCalls(), CountCalls()
+    eval_env = make_vec_env(early_end, 1)
+    callback = AdaptationEvalCallback(
+        eval_env, eval_freq=4, best_by=best_by, best_model_save_path=str(tmp_path), callback_on_new_best=new_best,
+        callback_after_eval=each, verbose=0,
+    )  # fmt: skip
+
+    def evaluate(*args: Any, **kwargs: Any) -> tuple[list[float], list[int]]:
+        number = each.n_calls
+        callback._episode_successes = [(True,)] * int(4 * successes[number]) + [(False,)] * int(
+            4 - 4 * successes[number]
+        )
+        return [returns[number]], [1]
+
+    monkeypatch.setattr("stable_baselines3.common.callbacks.evaluate_policy", evaluate)
+    model.learn(32, callback=callback)
+    assert each.n_calls == 4
+    # By return: the first and the second. By success: the first and the third, which has a higher return
+    assert (new_best.at, callback.best_mean_reward) == (([8, 16], 9.0) if best_by == "mean_reward" else ([8, 24], 7.0))
+    saved = TransformerPPO.load(tmp_path / "best_model", device="cpu")
+    assert saved.num_timesteps == new_best.at[-1]
+
+
+class CountCalls(BaseCallback):
+    """Records the steps at which it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: list[int] = []
+
+    def _on_step(self) -> bool:
+        assert isinstance(self.parent, AdaptationEvalCallback) and self.parent.best_mean_reward < 100
+        self.at.append(self.num_timesteps)
+        return True
+
+
+def test_a_stopwatch_counts_on_from_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(process_time=lambda: now))
+    running, stopped = callbacks._Stopwatch(), callbacks._Stopwatch()
+    running.start()
+    stopped.start()
+    now = 5.0
+    stopped.stop()
+    saved = pickle.dumps([running, stopped])
+    now = 1_000.0  # steps that are lost, and the time until the run is resumed
+    running, stopped = pickle.loads(saved)
+    now = 1_002.0
+    assert (running.seconds, stopped.seconds) == (7.0, 5.0)
+    stopped.start()
+    now = 1_003.0
+    assert (running.seconds, stopped.seconds) == (8.0, 6.0)
 
 
 class AsLongAsItsTask(EarlyEnd):

@@ -87,6 +87,7 @@ CALLBACK = [
     w.Wrong("env_kwargs", {"arms": 3}, TypeError, "it takes", quoted="'arms'"),
     w.Wrong("env_kwargs", {"n_arms": 3}, ValueError, "a registered id", given={"eval_env": gym.make(ENV)}),
     *w.wrong_integer("seed", low=0),
+    *w.wrong_option("best_by", "success_rate"),
 ]
 
 

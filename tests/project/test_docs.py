@@ -8,6 +8,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ import yaml
 from torch.distributed.run import get_args_parser
 
 from sb3_trmrl.__main__ import COMMANDS, main
+from sb3_trmrl.zoo.experiment_file import read_experiment
 from tests.helpers.doc_blocks import ROOT, Block, blocks_of, pages
 
 BLOCKS = [block for path in pages() for block in blocks_of(path)]
@@ -92,6 +94,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "demo").symlink_to(ROOT / "docs" / "demo")
     (tmp_path / "hyperparams").symlink_to(ROOT / "hyperparams")
+    (tmp_path / "experiments").mkdir()  # reports are written to it
+    for file in (ROOT / "experiments").glob("*.yml"):
+        shutil.copy(file, tmp_path / "experiments")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -100,7 +105,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands raise :class:`Parsed` after their last parser."""
-    parse_args, known_args = argparse.ArgumentParser.parse_args, argparse.ArgumentParser.parse_known_args
+    parse_args = argparse.ArgumentParser.parse_args
 
     def parse(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         options = parse_args(self, *args, **kwargs)
@@ -109,15 +114,7 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
         check_options(vars(options))
         raise Parsed
 
-    def parse_known(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        options, rest = known_args(self, *args, **kwargs)
-        if hasattr(options, "grid"):  # `analyze ablations` passes unknown options to `train`
-            check_hyperparameters("trmrl", {"policy_kwargs": options.grid or {}})
-            main(["train", "--env", options.env, *rest])
-        return options, rest
-
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
     # Packages that some options need, such as wandb, count as installed
     monkeypatch.setattr("sb3_trmrl.cli.parsers.find_spec", lambda name: name)
     # It looks for a run before the zoo's parser is called
@@ -134,6 +131,9 @@ def check_options(options: dict[str, Any]) -> None:
             gym.make(envs, **options[kwargs]).close()
     if options.get("conf_file"):
         assert Path(options["conf_file"]).is_file(), f"there is no file {options['conf_file']}"
+    if options.get("action"):
+        assert options["file"].is_file(), f"there is no file {options['file']}"
+        read_experiment(options["file"])
     if options.get("hyperparams"):
         check_hyperparameters(options["algo"], options["hyperparams"])
 
@@ -316,8 +316,8 @@ def test_commands_are_understood(block: Block, workplace: Path, parse_only: None
         "python train.py --env GridNavi-v0 --conf-file hyperparams/nothing.yml",
         "python enjoy.py --env HalfCheetahVel-v9",
         "trmrl plot all -a trmrl -e HalfCheetahVel-v9 -f logs",
-        "trmrl analyze ablations --env HalfCheetahVel-v9",
-        'trmrl analyze ablations --env HalfCheetahVel-v0 --grid "n_layer:(1,2)"',
+        "trmrl experiment run experiments/nothing.yml",
+        "trmrl experiment rerun experiments/bandit.yml",
         "python -m sb3_trmrl evaluate docs/demo/Nope.safetensors",
         "trmrl analyze online docs/demo --n-episodes 0",
         "trmrl nothing",
@@ -383,10 +383,14 @@ def test_mistakes_on_a_page(text: str, message: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", YAML, ids=lambda block: block.name)
-def test_yaml_is_valid(block: Block) -> None:
-    """A block contains entries of environments, or keys of one entry."""
+def test_yaml_is_valid(block: Block, tmp_path: Path) -> None:
+    """A block contains an experiment, entries of environments, or keys of one entry."""
     entries = yaml.safe_load(block.code)
     assert isinstance(entries, dict)
+    if "agents" in entries:
+        (tmp_path / "experiment.yml").write_text(block.code)
+        read_experiment(tmp_path / "experiment.yml")
+        return
     has_environments = all(re.search(r"-v\d+$", name) for name in entries)
     for hyperparams in entries.values() if has_environments else [entries]:
         check_hyperparameters("trmrl", hyperparams)

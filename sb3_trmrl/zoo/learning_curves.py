@@ -1,0 +1,47 @@
+"""The learning curves of runs, from the evaluations on validation tasks that they have written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sb3_trmrl.analysis.comparison import Group, common_steps
+from sb3_trmrl.evaluation.trials import episodes_per_trial
+from sb3_trmrl.zoo.runs import Run
+
+
+def learning_curves(runs: Sequence[Run], by_minutes: bool = False) -> Group:
+    """
+    Return the learning curves of one agent, cut to the part that all its runs have.
+
+    :param runs: Runs that differ in their seed
+    :param by_minutes: Whether ``timesteps`` of the result are minutes of training instead of environment steps
+    :return: Curves without evaluations after training; no curves if minutes are not known
+    """
+    curves = [_learning_curve(run, by_minutes) for run in runs]
+    if any(not len(curve.timesteps) for curve in curves):
+        return Group(np.zeros(0), np.zeros((len(runs), 0)), {})
+    try:
+        steps = curves[0].between(*common_steps(curves)).timesteps
+    except ValueError as error:
+        raise ValueError(f"{', '.join(str(run.folder) for run in runs)}: {error}") from None
+    curves = [curve.at(steps) for curve in curves]
+    successes = [curve.success_curves for curve in curves if curve.success_curves is not None]
+    success_curves = np.concatenate(successes) if len(successes) == len(curves) else None
+    return Group(steps, np.concatenate([curve.curves for curve in curves]), {}, success_curves)
+
+
+def _learning_curve(run: Run, by_minutes: bool) -> Group:
+    evaluations = run.evaluations()
+    if evaluations is None:
+        raise FileNotFoundError(f"{run.folder} has no evaluations.npz: train with evaluation on")
+    timesteps, returns = evaluations
+    if by_minutes:
+        seconds = run.history().get("seconds", ())
+        timesteps = np.asarray(seconds) / 60 if len(seconds) == len(returns) else np.zeros(0)
+    curve = returns.mean(axis=1) / (episodes_per_trial(run.env_id, run.env_kwargs) or 1)
+    successes = run.successes()
+    if successes is None or len(successes) != len(timesteps):
+        return Group(timesteps, curve[None], {})
+    return Group(timesteps, curve[None], {}, successes.mean(axis=(1, 2))[None])
