@@ -80,6 +80,7 @@ class TaskCollector:
             if not callback.on_step():
                 return False
             self.model._update_info_buffer(infos, dones)
+            self.model._episode_num += int(dones.sum())
             self.model._update_current_progress_remaining(self.model.num_timesteps, self.model._total_timesteps)
             self._store(scaled, new_obs, rewards, dones, infos)
             new_episode = dones | np.array([info["new_episode"] for info in infos])

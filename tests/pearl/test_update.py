@@ -134,3 +134,23 @@ def test_the_weight_of_the_divergence_is_that_of_a_sum_over_tasks(
         assert parameter.grad is not None
         th.testing.assert_close(parameter.grad, gradient)
     assert any(not th.equal(a, b) for a, b in zip(weights, model.encoder.parameters(), strict=True))
+
+
+def test_the_target_follows_the_critic() -> None:
+    model = tiny_pearl(copies(2), tau=0.25, target_update_interval=2, gradient_steps=1).learn(1)
+    old = [each.detach().clone() for each in model.critic_target.parameters()]
+    update(model, 1)
+    for before, target, critic in zip(old, model.critic_target.parameters(), model.critic.parameters(), strict=True):
+        th.testing.assert_close(target, 0.75 * before + 0.25 * critic)
+    old = [each.detach().clone() for each in model.critic_target.parameters()]
+    model.tau = 0.0
+    update(model, 1)
+    assert all(th.equal(a, b) for a, b in zip(old, model.critic_target.parameters(), strict=True))
+
+
+def test_the_interval_between_updates_of_the_target(model: PEARL, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(update_module, "polyak_update", lambda *arguments: calls.append(arguments))
+    model.target_update_interval = 2
+    update(model, 5)
+    assert len(calls) == 3
