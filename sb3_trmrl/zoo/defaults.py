@@ -6,11 +6,8 @@ import os
 
 #: Name of TransformerPPO on the command line
 ALGO = "trmrl"
-#: Algorithms of this package by their names on the command line
-ALGOS = {
-    ALGO: "sb3_trmrl.transformer_ppo:TransformerPPO",
-    "pearl": "sb3_trmrl.pearl:PEARL",
-}
+#: Names of the package's algorithms, which `zoo/registration.py` registers
+ALGORITHMS = (ALGO, "pearl")
 #: Where rl-zoo3's train writes. Its enjoy and record_video read from the folder of downloaded agents by default
 LOG_FOLDER = "logs"
 #: Environment steps between two checkpoints of `train`

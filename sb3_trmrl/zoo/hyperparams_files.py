@@ -7,7 +7,7 @@ from typing import Any
 import rl_zoo3.exp_manager
 import yaml
 
-from sb3_trmrl.zoo.defaults import ALGOS
+from sb3_trmrl.zoo.defaults import ALGORITHMS
 
 
 def hyperparams_folder() -> Path:
@@ -27,7 +27,7 @@ def find_config(algo: str, env_id: str, conf_file: str | None) -> str | None:
     path = folder / f"{algo}.yml"
     if path.is_file():
         known = yaml.safe_load(path.read_text())
-        if env_id in known or "default" in known or algo in ALGOS:  # rl-zoo3 has no file for our algorithms
+        if env_id in known or "default" in known or algo in ALGORITHMS:  # rl-zoo3 has no file for our algorithms
             return str(path)
     return None
 

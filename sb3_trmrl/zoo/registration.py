@@ -1,6 +1,5 @@
 """The only place that changes rl-zoo3. It has no plug-in mechanism, so its tables and two names are replaced here."""
 
-from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +14,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_trmrl.distributed.collectives import rank
 from sb3_trmrl.envs.batched_vec_env import batched_if_possible
 from sb3_trmrl.evaluation.callbacks import MaskedEvalCallback
+from sb3_trmrl.pearl import PEARL
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.agent import with_action_masks
-from sb3_trmrl.zoo.defaults import ALGO, ALGOS
+from sb3_trmrl.zoo.defaults import ALGO, ALGORITHMS
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
 from sb3_trmrl.zoo.named_values import StoreValues
 from sb3_trmrl.zoo.runs import search_current_folder
@@ -46,9 +46,9 @@ def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, vec_env_cls: Any = None,
 
 
 def register(**manager_kwargs: Any) -> None:
-    """Register our algorithms for ``--algo``, with further arguments of :class:`TrMRLExperimentManager`."""
+    """Register the package's algorithms for ``--algo``, with further arguments of :class:`TrMRLExperimentManager`."""
     search_current_folder()  # files of runs may name classes of the user
-    rl_zoo3.ALGOS.update({name: resolve_name(algorithm) for name, algorithm in ALGOS.items()})
+    rl_zoo3.ALGOS.update(zip(ALGORITHMS, (TransformerPPO, PEARL), strict=True))
 
     def make_manager(*args: Any, **kwargs: Any) -> TrMRLExperimentManager:
         return TrMRLExperimentManager(*args, **kwargs, **manager_kwargs)
