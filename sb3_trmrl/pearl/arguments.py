@@ -97,6 +97,11 @@ POLICY_CHECKS: dict[str, Check] = {
 
 def check_sizes_of_data(model: Any) -> None:
     """Require numbers of tasks and transitions that fit each other."""
+    if model.train_tasks is not None and len(model.train_tasks) != model.n_train_tasks:
+        raise ValueError(
+            f"`n_train_tasks` must be {len(model.train_tasks)}, the number of tasks that the model was trained on, got "
+            f"{model.n_train_tasks}"
+        )
     if model.meta_batch_size > model.n_train_tasks:
         raise ValueError(
             f"`meta_batch_size` must be at most `n_train_tasks` {model.n_train_tasks}, got {model.meta_batch_size}"

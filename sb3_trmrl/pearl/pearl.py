@@ -236,7 +236,7 @@ class PEARL(SAC):
 
     def _plan(self, n_envs: int) -> Iterable[tuple[np.ndarray, int, int]]:
         """Return the tasks that are played together, their steps with the prior, and all their steps."""
-        empty = np.flatnonzero(self.replay_buffer.sizes() == 0)
+        empty = np.flatnonzero(self.replay_buffer.context_sizes() == 0)
         for start in range(0, len(empty), n_envs):
             tasks = empty[start : start + n_envs]
             others = np.setdiff1d(np.arange(self.n_train_tasks), tasks)

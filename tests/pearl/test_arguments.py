@@ -150,6 +150,9 @@ def test_the_environment_of_a_loaded_model_is_checked(tmp_path: Path) -> None:
         PEARL.load(tmp_path / "model").set_env(VecNormalize(copies(1)))
     with pytest.raises(ValueError, match="`meta_batch_size` must be at most `n_train_tasks` 4, got 9"):
         PEARL.load(tmp_path / "model", copies(1), meta_batch_size=9)
+    tiny_pearl().learn(1).save(tmp_path / "trained")
+    with pytest.raises(ValueError, match=r"`n_train_tasks` must be 4, .* got 6"):
+        PEARL.load(tmp_path / "trained", copies(1), n_train_tasks=6)
     with pytest.raises(TypeError, match="n_tasks"):
         PEARL.load(tmp_path / "model", n_tasks=9)
 

@@ -125,6 +125,22 @@ def test_callbacks(tmp_path: Path) -> None:
     assert model.num_timesteps == before + 6
 
 
+def test_a_run_that_was_interrupted_goes_on() -> None:
+    """Also in the first step of a task, whose context has just been forgotten."""
+    model = tiny_pearl(copies(2)).learn(1)
+
+    def interrupt(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(100, interrupt, reset_num_timesteps=False)
+    assert model.env is not None and model.env.get_attr("tasks") == [None, None]
+    assert (model.replay_buffer.context_sizes() == 0).sum() == 2
+    before = model.num_timesteps
+    model.learn(1, reset_num_timesteps=False)
+    assert model.num_timesteps == before + 2 * 14 + 2 * 24
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     model = tiny_pearl(copies(2)).learn(100)
     model.save(tmp_path / "model")
