@@ -81,7 +81,9 @@ class TaskCollector:
                 return False
             self.model._update_info_buffer(infos, dones)
             self.model._episode_num += int(dones.sum())
-            self.model._update_current_progress_remaining(self.model.num_timesteps, self.model._total_timesteps)
+            # An iteration may take more steps than are left, and schedules are not made for less than nothing
+            n_steps_done = min(self.model.num_timesteps, self.model._total_timesteps)
+            self.model._update_current_progress_remaining(n_steps_done, self.model._total_timesteps)
             self._store(scaled, new_obs, rewards, dones, infos)
             new_episode = dones | np.array([info["new_episode"] for info in infos])
             self._record_returns(infos, new_episode)

@@ -190,11 +190,12 @@ def test_wrong_arguments_of_learn(arguments: dict[str, Any], error: type[Excepti
         tiny_pearl().learn(**{"total_timesteps": 1, **arguments})
 
 
-def test_a_schedule_is_followed() -> None:
-    model = tiny_pearl(learning_rate=lambda left: 0.01 * (0.5 + max(left, 0.0) / 2))
+def test_a_schedule_is_followed_and_ends_at_zero_progress() -> None:
+    model = tiny_pearl(learning_rate=lambda left: 0.01 * (0.5 + left))
     model.learn(200)
+    assert model.num_timesteps > 200 and model._current_progress_remaining == 0
     rates = {
         group["lr"] for part in (model.actor, model.critic, model.encoder) for group in part.optimizer.param_groups
     }
-    assert len(rates) == 1 and 0.005 <= rates.pop() < 0.01
+    assert rates == {0.005}
     assert th.is_tensor(model.log_ent_coef)
