@@ -5,17 +5,24 @@ import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sb3_trmrl.algorithms.arguments import SAVE_CHECKS, check_arguments
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.checks import check_instance
 
 
-def save_zip(
+def save_atomically(
     save: Callable[..., None], path: Any, exclude: Iterable[str] | None, include: Iterable[str] | None
 ) -> None:
-    """Call SB3's ``save`` with checked arguments. A file that exists is replaced only once the new one is complete."""
+    """
+    Save a model so that an existing file is replaced only once the new one is complete.
+
+    :param save: SB3's method ``save`` of the model
+    :param path: File, or an open file
+    :param exclude: As in SB3
+    :param include: As in SB3
+    :raises TypeError: if ``path`` has the wrong type
+    :raises ValueError: if ``path`` cannot be written to
+    """
     check_instance("path", path, (str, pathlib.Path, io.BufferedIOBase), "a path or an open file")
-    check_arguments(locals(), SAVE_CHECKS)
     if not isinstance(path, (str, pathlib.Path)):
         save(path, exclude, include)
         return

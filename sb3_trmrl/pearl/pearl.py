@@ -22,11 +22,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_trmrl.algorithms.arguments import (
     LEARN_CHECKS,
     LOAD_CHECKS,
+    SAVE_CHECKS,
     check_arguments,
     check_env,
     check_zip,
 )
-from sb3_trmrl.algorithms.files import save_zip
+from sb3_trmrl.algorithms.files import save_atomically
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_keywords, check_option
 from sb3_trmrl.pearl.arguments import CHECKS, check_action_space, check_sizes_of_data, check_vec_env
@@ -357,7 +358,8 @@ class PEARL(SAC):
         :raises TypeError: if an argument has the wrong type
         :raises ValueError: if ``path`` cannot be written to
         """
-        save_zip(super().save, path, exclude, include)
+        check_arguments(locals(), SAVE_CHECKS)
+        save_atomically(super().save, path, exclude, include)
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """

@@ -22,12 +22,13 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl.algorithms.arguments import (
     LOAD_CHECKS,
+    SAVE_CHECKS,
     check_arguments,
     check_batch_size,
     check_env,
     check_zip,
 )
-from sb3_trmrl.algorithms.files import save_zip
+from sb3_trmrl.algorithms.files import save_atomically
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_keywords, check_non_negative, check_number, check_option
@@ -604,7 +605,8 @@ class TransformerPPO(PPO):
         :raises TypeError: if an argument has the wrong type
         :raises ValueError: if ``path`` cannot be written to
         """
-        save_zip(super().save, path, exclude, include)
+        check_arguments(locals(), SAVE_CHECKS)
+        save_atomically(super().save, path, exclude, include)
 
     def export(
         self,
