@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sb3_trmrl.envs.batched_vec_env import BatchedVecEnv
     from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
     from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback
+    from sb3_trmrl.pearl import PEARL, PEARLPolicy
     from sb3_trmrl.resuming import TrainingCheckpoint
     from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
     from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "PEARL",
     "AdaptationEvalCallback",
     "BatchedVecEnv",
     "ExportedAgent",
     "InvalidAgentFile",
     "MultiEpisodeTrial",
+    "PEARLPolicy",
     "PreviousTransitionObservation",
     "TrMRLPolicy",
     "TrainingCheckpoint",
@@ -50,6 +53,8 @@ _MODULES = {
     "ExportedAgent": "sharing",
     "InvalidAgentFile": "sharing",
     "MultiEpisodeTrial": "trials.multi_episode_trial",
+    "PEARL": "pearl",
+    "PEARLPolicy": "pearl",
     "PreviousTransitionObservation": "trials.previous_transition",
     "TrMRLPolicy": "transformer_ppo",
     "TrainingCheckpoint": "resuming",

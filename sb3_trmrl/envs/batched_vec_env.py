@@ -136,7 +136,7 @@ class BatchedVecEnv(DummyVecEnv):
         self._returns[copies] = 0.0
         for copy in copies.tolist():
             trials, problem, info = self._trials[copy], self._problems[copy], infos[copy]
-            trials._record_episode(info)
+            trials._record_episode(info, not problem.is_truncated)
             index = len(trials._episode_returns)
             is_over = index >= trials.episodes_per_trial
             info["episode_index"], info["new_episode"] = index - is_over, not is_over

@@ -51,6 +51,8 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
     * ``"episode_index"`` (always): the inner episode that the returned observation belongs to, from 0.
     * ``"new_episode"`` (always): whether the returned observation is the first one of inner episode 1, 2, ...
     * ``"task"`` (at resets, between inner episodes and at the end of the trial): the result of ``get_task()``.
+    * ``"episode_terminated"`` (between inner episodes and at the end of the trial): whether the inner episode
+      terminated, rather than being truncated.
     * ``"episode_returns"``, ``"episode_lengths"`` (between inner episodes and at the end of the trial): tuples with one
       entry for each finished inner episode. ``"episode_successes"`` is added if the environment writes
       ``"is_success"``: whether it was true at any step of the episode. At the end of the trial ``"is_success"`` is that
@@ -232,7 +234,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
             self._success = bool(self._success or info["is_success"])
         ended = bool(terminated or truncated)
         if ended:
-            self._record_episode(info)
+            self._record_episode(info, bool(terminated))
         new_episode = ended and len(self._episode_returns) < self.episodes_per_trial
         if new_episode:
             observation, _ = self.env.reset(options=self._inner_options)
@@ -246,7 +248,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         info["new_episode"] = new_episode
         return observation, reward, terminated, truncated, info
 
-    def _record_episode(self, info: dict[str, Any]) -> None:
+    def _record_episode(self, info: dict[str, Any], terminated: bool) -> None:
         """Add the inner episode that has just ended to the records and to ``info``."""
         self._episode_returns += (self._episode_return,)
         self._episode_lengths += (self._episode_length,)
@@ -254,6 +256,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         for key in _INNER_EPISODE_KEYS:
             info.pop(key, None)
         info["task"] = self._get_task()
+        info["episode_terminated"] = terminated
         info["episode_returns"] = self._episode_returns
         info["episode_lengths"] = self._episode_lengths
         if self._says_success:  # in this or an earlier episode: some environments write it only in some episodes

@@ -141,3 +141,34 @@ class EarlyEnd(ToyFamily):
 def early_end(episodes_per_trial: int = 2, **kwargs: Any) -> gym.Env:
     """Return the family, ready for training."""
     return PreviousTransitionObservation(MultiEpisodeTrial(EarlyEnd(), episodes_per_trial=episodes_per_trial, **kwargs))
+
+
+class NoisyReach(ToyFamily):
+    """
+    Random states and a Box action; the reward is ``-abs(first number of the action - task)``. An episode terminates
+    with probability 0.1 at each step, and is truncated after six.
+    """
+
+    observation_space = VECTOR
+    action_space = BOX_ACTION
+
+    def _observe(self) -> np.ndarray:
+        return self.np_random.uniform(-1, 1, size=3).astype(np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.time = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        terminated = bool(self.np_random.random() < 0.1)
+        return self._observe(), -abs(float(action[0]) - self.task), terminated, self.time == 6, {}
+
+
+def noisy_reach(episodes_per_trial: int = 2, across_episodes: str = "keep", **kwargs: Any) -> gym.Env:
+    """Return the family, ready for training."""
+    trials = MultiEpisodeTrial(NoisyReach(), episodes_per_trial=episodes_per_trial, **kwargs)
+    return PreviousTransitionObservation(trials, across_episodes=across_episodes)

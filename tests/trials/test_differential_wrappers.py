@@ -219,6 +219,7 @@ class Naive:
                     answers.append((self.observation(task, action, reward, 0.0), reward, False, False, info))
             lengths.append(len(episode.rewards))
             info.update(task=task, episode_returns=tuple(returns), episode_lengths=tuple(lengths))
+            info["episode_terminated"] = episode.terminated
             successes.append(True in episode.successes)
             if self.says_success:
                 info.update(episode_successes=tuple(successes), is_success=successes[-1])
