@@ -28,10 +28,10 @@ from sb3_trmrl.algorithms.arguments import (
     check_env,
     check_zip,
 )
+from sb3_trmrl.algorithms.files import save_atomically
 from sb3_trmrl.common.action_masks import is_masking_supported
-from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
-from sb3_trmrl.common.checks import check_instance, check_keywords, check_non_negative, check_number, check_option
+from sb3_trmrl.common.checks import check_keywords, check_non_negative, check_number, check_option
 from sb3_trmrl.common.methods import IMPLEMENTATIONS
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
@@ -605,18 +605,8 @@ class TransformerPPO(PPO):
         :raises TypeError: if an argument has the wrong type
         :raises ValueError: if ``path`` cannot be written to
         """
-        check_instance("path", path, (str, pathlib.Path, io.BufferedIOBase), "a path or an open file")
         check_arguments(locals(), SAVE_CHECKS)
-        if not isinstance(path, (str, pathlib.Path)):
-            super().save(path, exclude, include)
-            return
-        target = pathlib.Path(path)
-        target = target if target.suffix else target.with_name(f"{target.name}.zip")
-        try:
-            with atomic_file(make_place(target)) as file:
-                super().save(file, exclude, include)  # type: ignore[arg-type]
-        except OSError as error:
-            raise ValueError(f"cannot save the model to `path` {str(path)!r}: {error}") from error
+        save_atomically(super().save, path, exclude, include)
 
     def export(
         self,

@@ -14,9 +14,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_trmrl.distributed.collectives import rank
 from sb3_trmrl.envs.batched_vec_env import batched_if_possible
 from sb3_trmrl.evaluation.callbacks import MaskedEvalCallback
+from sb3_trmrl.maml_trpo import MAMLTRPO
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.agent import with_action_masks
-from sb3_trmrl.zoo.defaults import ALGO
+from sb3_trmrl.zoo.defaults import ALGO, ALGORITHMS
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
 from sb3_trmrl.zoo.named_values import StoreValues
 from sb3_trmrl.zoo.runs import search_current_folder
@@ -45,9 +46,9 @@ def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, vec_env_cls: Any = None,
 
 
 def register(**manager_kwargs: Any) -> None:
-    """Register TransformerPPO as ``--algo trmrl``, with further arguments of :class:`TrMRLExperimentManager`."""
+    """Register the package's algorithms for ``--algo``, with further arguments of :class:`TrMRLExperimentManager`."""
     search_current_folder()  # files of runs may name classes of the user
-    rl_zoo3.ALGOS[ALGO] = TransformerPPO
+    rl_zoo3.ALGOS.update(zip(ALGORITHMS, (TransformerPPO, MAMLTRPO), strict=True))
 
     def make_manager(*args: Any, **kwargs: Any) -> TrMRLExperimentManager:
         return TrMRLExperimentManager(*args, **kwargs, **manager_kwargs)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sb3_trmrl.zoo.defaults import ALGO
+from sb3_trmrl.zoo.defaults import ALGORITHMS
 from sb3_trmrl.zoo.named_values import StoreValues
 
 
@@ -22,7 +22,7 @@ def script_parser(script: str, prog: str, **kwargs: Any) -> argparse.ArgumentPar
     parser = argparse.ArgumentParser(prog=prog, usage="%(prog)s [options]", **kwargs)
     names = {
         "parser": parser,
-        "ALGOS": dict.fromkeys([*_algorithms(folder / "utils.py"), ALGO]),
+        "ALGOS": dict.fromkeys([*_algorithms(folder / "utils.py"), *ALGORITHMS]),
         "EnvironmentName": str,
         "StoreDict": StoreValues,
     }
