@@ -29,7 +29,6 @@ from sb3_trmrl.algorithms.arguments import (
     check_zip,
 )
 from sb3_trmrl.algorithms.files import save_atomically
-from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
 from sb3_trmrl.maml_trpo.adaptation import Adaptation
 from sb3_trmrl.maml_trpo.advantages import estimate_advantages
@@ -161,7 +160,6 @@ class MAMLTRPO(OnPolicyAlgorithm):
             )
         check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
         check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=_PASSED)
-        TokenReader(self.observation_space)
         if self.env is not None:
             check_vec_env(self.env)
         self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers

@@ -52,6 +52,12 @@ class MAMLPolicy(BasePolicy):
         super().__init__(observation_space, action_space)
         #: Splits observations
         self.reader = TokenReader(observation_space)
+        assert isinstance(observation_space, spaces.Dict)
+        if observation_space["prev_reward"].shape != (1,):
+            raise ValueError(
+                "`env` must have one prev_reward in its observation, got the shape "
+                f"{observation_space['prev_reward'].shape}. MAMLTRPO cannot read stacked frames"
+            )
         self.net_arch = [64, 64] if net_arch is None else list(net_arch)
         self.activation_fn, self.ortho_init, self.log_std_init = activation_fn, ortho_init, log_std_init
         self.hidden = nn.Sequential(*create_mlp(self.reader.state_dim, 0, self.net_arch, activation_fn))
