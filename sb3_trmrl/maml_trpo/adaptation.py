@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch as th
+from torch.nn.utils.rnn import pad_sequence
 
 from sb3_trmrl.algorithms.transitions import Token
-from sb3_trmrl.maml_trpo.inner import Samples, adapt, flat_parameters, outputs, outputs_of_each
+from sb3_trmrl.maml_trpo.inner import adapt, flat_parameters, log_probs, outputs, padded
 
 if TYPE_CHECKING:
     from sb3_trmrl.maml_trpo.maml_trpo import MAMLTRPO
@@ -82,7 +83,7 @@ class Adaptation:
         ]
         learns = th.as_tensor([trial.n_episodes < self.n_learned for trial in trials], device=initial.device)
         with th.no_grad():
-            numbers = outputs_of_each(self.policy, th.stack(flat), token.state)
+            numbers = outputs(self.policy, th.stack(flat), token.state)
             distribution = self.policy.distribution(numbers)
             actions = distribution.sample().reshape(len(trials), -1)
             if deterministic:
@@ -109,24 +110,31 @@ class Adaptation:
             raise ValueError(f"`state` must be that of {n_trials} trials, got one of {len(state)}")
         rewards, ended = token.prev_reward[:, 0].tolist(), (token.prev_done[:, 0] > 0).tolist()
         trials = [Trial() if starts[row] else state[row].follow(rewards[row], ended[row]) for row in range(n_trials)]
-        return [
-            self._adapted(trial) if ended[row] and not starts[row] and trial.n_episodes <= self.n_learned else trial
-            for row, trial in enumerate(trials)
-        ]
+        rows = [row for row in range(n_trials) if ended[row] and not starts[row] and state[row].choice is not None]
+        if rows:
+            for row, parameters in zip(rows, self._parameters([trials[row] for row in rows]), strict=True):
+                trials[row] = replace(trials[row], parameters=parameters)
+                if trials[row].n_episodes >= self.n_learned:  # then its steps are not needed any more
+                    trials[row] = replace(trials[row], steps=[], n_steps=0)
+        return trials
 
-    def _adapted(self, trial: Trial) -> Trial:
-        """Return the trial with parameters that are adapted to its episodes; its steps only if there will be more."""
-        choices, rewards, ends = zip(*trial.steps[: trial.n_steps], strict=True)
-        columns = [th.as_tensor(np.stack(column), device=self.model.device) for column in zip(*choices, strict=True)]
-        states, actions, log_probs = columns
-        advantages = self.model.advantages(states, np.array(rewards), np.array(ends))
-        flat = flat_parameters(self.policy)
+    def _parameters(self, trials: list[Trial]) -> np.ndarray:
+        """Return the parameters that are adapted to the episodes of each of E trials, (E, P)."""
+        tasks, drawn = [], []
+        for trial in trials:
+            choices, rewards, ends = zip(*trial.steps[: trial.n_steps], strict=True)
+            columns = [np.stack(column) for column in zip(*choices, strict=True)]
+            states, actions, log_prob = (th.as_tensor(each, device=self.model.device) for each in columns)
+            advantages = self.model.advantages(states, np.array(rewards), np.array(ends))
+            tasks.append((states, actions, advantages, states))  # the distributions are not needed
+            drawn.append(log_prob.to(states.dtype))
+        samples, old = padded(tasks), pad_sequence(drawn, batch_first=True)
+        flat = flat_parameters(self.policy).expand(len(trials), -1)
         with th.no_grad():
             for _ in range(self.model.n_inner_steps):
-                numbers = outputs(self.policy, flat, states)
                 # Episodes after the first were played with parameters that were adapted to fewer episodes
-                weights = th.exp(self.policy.log_prob(numbers, actions) - log_probs.float()).clamp(max=1.0)
-                samples = Samples(states, actions, advantages * weights, numbers)
-                flat = adapt(self.policy, flat, [samples], self.model.inner_learning_rate)
-        trial = replace(trial, parameters=flat.cpu().numpy())
-        return trial if trial.n_episodes < self.n_learned else replace(trial, steps=[], n_steps=0)
+                new = log_probs(self.policy, outputs(self.policy, flat, samples.states), samples.actions)
+                ratios = th.exp(new - old).clamp(max=1.0)
+                weighted = samples._replace(advantages=samples.advantages * ratios)
+                flat = adapt(self.policy, flat, [weighted], self.model.inner_learning_rate)
+        return flat.cpu().numpy()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
 
 #: Factor of the identity matrix that is added to the normal equations of the baseline
 REGULARIZATION = 1e-5
+#: The baseline reads states only if there are so many times more steps than features. Otherwise it would equal the
+#: returns, and the advantages would be noise
+STEPS_PER_FEATURE = 2
 
 
 def estimate_advantages(
@@ -41,17 +45,22 @@ def discounted_sums(values: np.ndarray, ends: np.ndarray, discount: float) -> np
 
 
 def baseline_features(states: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return states, their squares, three powers of the time in the episode and 1, float64, (N, 2 S + 4)."""
-    states = np.clip(np.asarray(states, dtype=np.float64), -10, 10)
+    """
+    Return states, their squares, three powers of the time in the episode and 1, float64, (N, 2 S + 4); with too few
+    steps for so many features only the last four.
+    """
     steps = np.arange(len(states))
     begins = np.append(True, ends[:-1])
     time = (steps - np.maximum.accumulate(np.where(begins, steps, 0))) / 100
     powers = np.stack([time**exponent for exponent in (1, 2, 3, 0)], axis=1)
+    if len(states) < STEPS_PER_FEATURE * (2 * states.shape[1] + 4):
+        return powers
+    states = np.clip(np.asarray(states, dtype=np.float64), -10, 10)
     return np.concatenate((states, states**2, powers), axis=1)
 
 
 def fit_baseline(features: np.ndarray, returns: np.ndarray) -> np.ndarray:
     """Return the coefficients of regularised linear least squares, (F,)."""
     matrix = features.T @ features + REGULARIZATION * np.eye(features.shape[1])
-    coefficients: np.ndarray = np.linalg.lstsq(matrix, features.T @ returns, rcond=None)[0]
+    coefficients: np.ndarray = scipy.linalg.lstsq(matrix, features.T @ returns, lapack_driver="gelsy")[0]
     return coefficients

@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.common.checks import check_finite
-from sb3_trmrl.maml_trpo.inner import Samples, adapt, flat_parameters, outputs_of_each
+from sb3_trmrl.maml_trpo.inner import Samples, adapt, flat_parameters, outputs, padded
 from sb3_trmrl.maml_trpo.outer import TaskSamples
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class TaskCollector:
     def __init__(self, model: MAMLTRPO, env: VecEnv, callback: BaseCallback) -> None:
         self.model, self.env, self.callback = model, env, callback
 
-    def collect(self) -> list[TaskSamples]:
+    def collect(self) -> TaskSamples:
         """
         Sample a task for each copy, and play it with the initial parameters, after each inner step, and adapted.
 
@@ -58,22 +58,16 @@ class TaskCollector:
                 # Also for the resets at the end of a trial, which a VecEnv makes without options
                 self.env.env_method("set_wrapper_attr", "tasks", tasks, indices=index)
             flat = flat_parameters(policy).expand(self.env.num_envs, -1)
-            inner: list[list[Samples]] = [[] for _ in range(self.env.num_envs)]
+            inner: list[Samples] = []
             for number in range(self.model.n_inner_steps):
-                phase = self._play(flat, "before" if number == 0 else None, rewards_of_tokens=True)
+                inner.append(self._play(flat, "before" if number == 0 else None, rewards_of_tokens=True))
                 with th.no_grad():
-                    adapted = [
-                        adapt(policy, own, [samples], learning_rate) for own, samples in zip(flat, phase, strict=True)
-                    ]
-                flat = th.stack(adapted)
-                for steps, samples in zip(inner, phase, strict=True):
-                    steps.append(samples)
-            outer = self._play(flat, "after", rewards_of_tokens=False)
+                    flat = adapt(policy, flat, inner[-1:], learning_rate)
+            return TaskSamples(tuple(inner), self._play(flat, "after", rewards_of_tokens=False))
         finally:
             self.env.env_method("set_wrapper_attr", "tasks", None)
-        return [TaskSamples(tuple(steps), samples) for steps, samples in zip(inner, outer, strict=True)]
 
-    def _play(self, flat: th.Tensor, name: str | None, rewards_of_tokens: bool) -> list[Samples]:
+    def _play(self, flat: th.Tensor, name: str | None, rewards_of_tokens: bool) -> Samples:
         """Play ``n_inner_episodes`` episodes in each copy, with its own parameters, (E, P)."""
         self.model._last_obs = self.env.reset()  # type: ignore[assignment]
         n_episodes = np.zeros(self.env.num_envs, dtype=int)
@@ -88,7 +82,7 @@ class TaskCollector:
             for index in np.flatnonzero(step.ends & is_playing):
                 if name is not None and "episode_returns" in infos[index]:
                     self.model.episode_returns[name].append(infos[index]["episode_returns"][-1])
-        return [self._samples(steps[:length], index) for index, length in enumerate(lengths)]
+        return padded([self._of_copy(steps[:length], index) for index, length in enumerate(lengths)])
 
     def _step(self, flat: th.Tensor, rewards_of_tokens: bool) -> tuple[_Step, list[dict[str, Any]]]:
         """Step all copies."""
@@ -97,7 +91,7 @@ class TaskCollector:
         with th.no_grad():
             observations = obs_as_tensor(model._last_obs, model.device)  # type: ignore[arg-type]
             states = policy.reader(observations).state  # type: ignore[arg-type]
-            numbers = outputs_of_each(policy, flat, states)
+            numbers = outputs(policy, flat, states)
             actions = policy.distribution(numbers).sample()
         new_obs, rewards, dones, infos = self.env.step(policy.env_actions(actions.cpu().numpy()))
         assert isinstance(new_obs, dict)
@@ -116,11 +110,8 @@ class TaskCollector:
                 rewards[index] = infos[index]["terminal_observation"]["prev_reward"][0]
         return _Step(states, actions.reshape(self.env.num_envs, -1).float(), numbers, rewards, ends), infos
 
-    def _samples(self, steps: list[_Step], index: int) -> Samples:
-        """Return the steps of one copy."""
+    def _of_copy(self, steps: list[_Step], index: int) -> tuple[th.Tensor, ...]:
+        """Return states, actions, advantages and numbers of one copy."""
         states, actions, numbers = (th.stack([step[part][index] for step in steps]) for part in range(3))
         rewards, ends = (np.array([step[part][index] for step in steps]) for part in (3, 4))
-        advantages = self.model.advantages(states, rewards, ends)
-        return Samples(states, actions, advantages, numbers)
-
-
+        return states, actions, self.model.advantages(states, rewards, ends), numbers

@@ -1,4 +1,4 @@
-"""The inner loop: policy-gradient steps on the data of one task, as a differentiable function of the parameters."""
+"""The inner loop: policy-gradient steps on the data of each task, as a differentiable function of the parameters."""
 
 from __future__ import annotations
 
@@ -7,24 +7,37 @@ from typing import NamedTuple
 
 import torch as th
 from torch.func import functional_call, grad, vmap
+from torch.nn.utils.rnn import pad_sequence
 
 from sb3_trmrl.maml_trpo.policies import MAMLPolicy
 
 
 class Samples(NamedTuple):
     """
-    Steps of one task.
+    Steps of E tasks, padded to the largest number of steps N.
 
-    :param states: Flat states, (N, S)
-    :param actions: Actions before clipping, (N, A)
-    :param advantages: Of these actions, (N,)
-    :param numbers: What determines the distributions that the actions were drawn from, (N, K)
+    :param states: Flat states, (E, N, S)
+    :param actions: Actions before clipping, (E, N, A)
+    :param advantages: Of these actions, (E, N)
+    :param numbers: What determines the distributions that the actions were drawn from, (E, N, K)
+    :param weights: Of the steps in means over a task, (E, N): 1 / (steps of the task), and 0 for padding
     """
 
     states: th.Tensor
     actions: th.Tensor
     advantages: th.Tensor
     numbers: th.Tensor
+    weights: th.Tensor
+
+
+def padded(tasks: Sequence[Sequence[th.Tensor]]) -> Samples:
+    """
+    :param tasks: States, actions, advantages and numbers of each of E tasks, (N_e, ...)
+    :return: The same, padded
+    """
+    parts = [pad_sequence(list(part), batch_first=True) for part in zip(*tasks, strict=True)]
+    weights = pad_sequence([th.full_like(task[2], 1 / len(task[2])) for task in tasks], batch_first=True)
+    return Samples(*parts, weights=weights)
 
 
 def flat_parameters(policy: MAMLPolicy) -> th.Tensor:
@@ -48,29 +61,35 @@ def _by_name(policy: MAMLPolicy, flat: th.Tensor) -> dict[str, th.Tensor]:
 def outputs(policy: MAMLPolicy, flat: th.Tensor, states: th.Tensor) -> th.Tensor:
     """
     :param policy: Policy
-    :param flat: Its parameters, (P,)
-    :param states: (N, S)
-    :return: Output of the policy with these parameters, (N, K)
+    :param flat: Parameters for each of E tasks, (E, P)
+    :param states: (E, ..., S)
+    :return: Output of the policy, (E, ..., K)
     """
-    numbers: th.Tensor = functional_call(policy, _by_name(policy, flat), (states,))
+
+    def of_one(own: th.Tensor, own_states: th.Tensor) -> th.Tensor:
+        numbers: th.Tensor = functional_call(policy, _by_name(policy, own), (own_states,))
+        return numbers
+
+    numbers: th.Tensor = vmap(of_one)(flat, states)
     return numbers
 
 
-def outputs_of_each(policy: MAMLPolicy, flat: th.Tensor, states: th.Tensor) -> th.Tensor:
+def log_probs(policy: MAMLPolicy, numbers: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    """Return the logarithms of the probabilities of actions, (E, N, A), given numbers, (E, N, K), as (E, N)."""
+    return policy.log_prob(numbers.flatten(end_dim=1), actions.flatten(end_dim=1)).view(numbers.shape[:2])
+
+
+def inner_losses(policy: MAMLPolicy, flat: th.Tensor, samples: Samples) -> th.Tensor:
     """
+    Return the losses whose gradients are those of the policy: minus the mean of log-probability times advantage.
+
     :param policy: Policy
-    :param flat: Parameters for each of B states, (B, P)
-    :param states: (B, S)
-    :return: Output of the policy, (B, K)
+    :param flat: Parameters for each of E tasks, (E, P)
+    :param samples: Their data
+    :return: (E,)
     """
-    numbers: th.Tensor = vmap(lambda own, state: outputs(policy, own, state))(flat, states)
-    return numbers
-
-
-def inner_loss(policy: MAMLPolicy, flat: th.Tensor, samples: Samples) -> th.Tensor:
-    """Return the loss whose gradient is that of the policy: minus the mean of log-probability times advantage."""
-    numbers = outputs(policy, flat, samples.states)
-    return -(samples.advantages * policy.log_prob(numbers, samples.actions)).mean()
+    found = log_probs(policy, outputs(policy, flat, samples.states), samples.actions)
+    return -(samples.weights * samples.advantages * found).sum(dim=1)
 
 
 def adapt(policy: MAMLPolicy, flat: th.Tensor, steps: Sequence[Samples], learning_rate: float) -> th.Tensor:
@@ -78,12 +97,13 @@ def adapt(policy: MAMLPolicy, flat: th.Tensor, steps: Sequence[Samples], learnin
     Take gradient steps. Outside ``torch.no_grad``, the result can be differentiated with respect to the parameters.
 
     :param policy: Policy
-    :param flat: Parameters, (P,)
+    :param flat: Parameters for each of E tasks, (E, P)
     :param steps: Data of each step
     :param learning_rate: Factor of the gradients
-    :return: Adapted parameters, (P,)
+    :return: Adapted parameters, (E, P)
     """
     for samples in steps:
-        gradient = grad(lambda own, samples=samples: inner_loss(policy, own, samples))(flat)
-        flat = flat - learning_rate * gradient
+        # The loss of a task depends on its own parameters only
+        gradients = grad(lambda each, samples=samples: inner_losses(policy, each, samples).sum())(flat)
+        flat = flat - learning_rate * gradients
     return flat

@@ -85,7 +85,7 @@ class MAMLTRPO(OnPolicyAlgorithm):
     policy: MAMLPolicy  # type: ignore[assignment]
     #: Returns of the newest training episodes, ``"before"`` and ``"after"`` adaptation
     episode_returns: dict[str, deque[float]]
-    _tasks: list[TaskSamples]  # of the current update
+    _batches: list[TaskSamples]  # of the current update
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class MAMLTRPO(OnPolicyAlgorithm):
             raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
         if find_spec("sb3_contrib") is None:
             raise ModuleNotFoundError(
-                "MAMLTRPO needs sb3-contrib, which is part of the extra `zoo`: pip install sb3_trmrl[zoo]"
+                "MAMLTRPO needs sb3-contrib, which is part of the extra `zoo`: pip install 'sb3_trmrl[zoo]'"
             )
         check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
         check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=_PASSED)
@@ -200,12 +200,12 @@ class MAMLTRPO(OnPolicyAlgorithm):
         :return: Whether training continues
         """
         self.policy.set_training_mode(False)
-        self._tasks = []
+        self._batches = []
         callback.on_rollout_start()
         collector = TaskCollector(self, env, callback)
         try:
-            while len(self._tasks) < self.n_tasks:
-                self._tasks += collector.collect()
+            while len(self._batches) * env.num_envs < self.n_tasks:
+                self._batches.append(collector.collect())
         except Stopped:
             return False
         callback.update_locals(locals())
@@ -215,8 +215,8 @@ class MAMLTRPO(OnPolicyAlgorithm):
     def train(self) -> None:
         """Update the initial parameters with the data of the last rollout."""
         self.policy.set_training_mode(True)
-        statistics = trpo_step(self, self._tasks)
-        self._tasks = []
+        statistics = trpo_step(self, self._batches)
+        self._batches = []
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for key, value in statistics.items():
@@ -343,7 +343,7 @@ class MAMLTRPO(OnPolicyAlgorithm):
         save_atomically(super().save, path, exclude, include)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_tasks", "episode_returns"]
+        return [*super()._excluded_save_params(), "_batches", "episode_returns"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy"], []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch as th
 
-from sb3_trmrl.maml_trpo.inner import Samples, adapt, flat_parameters, outputs, set_flat_parameters
+from sb3_trmrl.maml_trpo.inner import Samples, adapt, flat_parameters, log_probs, outputs, set_flat_parameters
 from sb3_trmrl.maml_trpo.policies import MAMLPolicy
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 class TaskSamples(NamedTuple):
     """
-    Data of one task.
+    Data of E tasks.
 
     :param inner: Data of each inner step
-    :param outer: Data of the adapted policy
+    :param outer: Data of the adapted policies
     """
 
     inner: tuple[Samples, ...]
@@ -29,24 +29,25 @@ class TaskSamples(NamedTuple):
 class Objective:
     """
     Surrogate objective and KL divergence of the adapted policies, averaged over tasks, as functions of the initial
-    parameters. Tasks are differentiated one after the other, so that only one graph is in memory.
+    parameters.
 
     :param policy: Policy
-    :param tasks: Data of the tasks
+    :param batches: Data of batches of tasks, which are differentiated one after the other, so that only one graph is in
+        memory. All have the same number of tasks
     :param learning_rate: Of the inner steps
     """
 
-    def __init__(self, policy: MAMLPolicy, tasks: Sequence[TaskSamples], learning_rate: float) -> None:
-        self.policy, self.tasks, self.learning_rate = policy, tasks, learning_rate
+    def __init__(self, policy: MAMLPolicy, batches: Sequence[TaskSamples], learning_rate: float) -> None:
+        self.policy, self.batches, self.learning_rate = policy, batches, learning_rate
 
-    def _of_task(self, flat: th.Tensor, task: TaskSamples) -> tuple[th.Tensor, th.Tensor]:
-        adapted = adapt(self.policy, flat, task.inner, self.learning_rate)
-        numbers = outputs(self.policy, adapted, task.outer.states)
-        log_prob, old_log_prob = (
-            self.policy.log_prob(each, task.outer.actions) for each in (numbers, task.outer.numbers)
-        )
-        surrogate = (th.exp(log_prob - old_log_prob) * task.outer.advantages).mean()
-        return surrogate, self.policy.kl_divergence(task.outer.numbers, numbers).mean()
+    def _of_batch(self, flat: th.Tensor, batch: TaskSamples) -> tuple[th.Tensor, th.Tensor]:
+        samples = batch.outer
+        adapted = adapt(self.policy, flat.expand(len(samples.states), -1), batch.inner, self.learning_rate)
+        numbers = outputs(self.policy, adapted, samples.states)
+        new, old = (log_probs(self.policy, each, samples.actions) for each in (numbers, samples.numbers))
+        divergences = self.policy.kl_divergence(samples.numbers.flatten(end_dim=1), numbers.flatten(end_dim=1))
+        weights = samples.weights / len(samples.weights)
+        return (weights * th.exp(new - old) * samples.advantages).sum(), (weights * divergences.view_as(weights)).sum()
 
     def values(self, flat: th.Tensor) -> tuple[float, float]:
         """
@@ -54,7 +55,7 @@ class Objective:
         :return: Surrogate objective and KL divergence
         """
         with th.no_grad():
-            values = th.stack([th.stack(self._of_task(flat, task)) for task in self.tasks]).mean(dim=0)
+            values = th.stack([th.stack(self._of_batch(flat, batch)) for batch in self.batches]).mean(dim=0)
         return float(values[0]), float(values[1])
 
     def gradient(self, flat: th.Tensor) -> th.Tensor:
@@ -64,9 +65,9 @@ class Objective:
         """
         flat = flat.detach().requires_grad_()
         total = th.zeros_like(flat)
-        for task in self.tasks:
-            total += th.autograd.grad(self._of_task(flat, task)[0], flat)[0]
-        return total / len(self.tasks)
+        for batch in self.batches:
+            total += th.autograd.grad(self._of_batch(flat, batch)[0], flat)[0]
+        return total / len(self.batches)
 
     def kl_hessian_vector_product(self, flat: th.Tensor, vector: th.Tensor) -> th.Tensor:
         """
@@ -76,24 +77,24 @@ class Objective:
         """
         flat = flat.detach().requires_grad_()
         total = th.zeros_like(flat)
-        for task in self.tasks:
-            (gradient,) = th.autograd.grad(self._of_task(flat, task)[1], flat, create_graph=True)
+        for batch in self.batches:
+            (gradient,) = th.autograd.grad(self._of_batch(flat, batch)[1], flat, create_graph=True)
             total += th.autograd.grad(gradient @ vector, flat)[0]
-        return total / len(self.tasks)
+        return total / len(self.batches)
 
 
-def trpo_step(model: MAMLTRPO, tasks: Sequence[TaskSamples]) -> dict[str, float]:
+def trpo_step(model: MAMLTRPO, batches: Sequence[TaskSamples]) -> dict[str, float]:
     """
     Change the initial parameters.
 
     :param model: Algorithm
-    :param tasks: Data of the tasks
+    :param batches: Data of batches of tasks
     :return: Values for the logger
     :raises FloatingPointError: if a gradient is not finite; then the parameters are unchanged
     """
     from sb3_contrib.common.utils import conjugate_gradient_solver  # of an extra
 
-    objective = Objective(model.policy, tasks, model.inner_learning_rate)
+    objective = Objective(model.policy, batches, model.inner_learning_rate)
     start = flat_parameters(model.policy)
 
     def damped(vector: th.Tensor) -> th.Tensor:

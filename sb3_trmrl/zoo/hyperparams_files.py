@@ -7,6 +7,8 @@ from typing import Any
 import rl_zoo3.exp_manager
 import yaml
 
+from sb3_trmrl.zoo.defaults import ALGORITHMS
+
 
 def hyperparams_folder() -> Path:
     """Return the folder of our yml files: inside the installed package, or at the root of a checkout."""
@@ -25,7 +27,7 @@ def find_config(algo: str, env_id: str, conf_file: str | None) -> str | None:
     path = folder / f"{algo}.yml"
     if path.is_file():
         known = yaml.safe_load(path.read_text())
-        if env_id in known or "default" in known:
+        if env_id in known or "default" in known or algo in ALGORITHMS:  # rl-zoo3 has no file for our algorithms
             return str(path)
     return None
 

@@ -11,7 +11,7 @@ from sb3_trmrl.maml_trpo.advantages import (
     fit_baseline,
 )
 
-LENGTHS = (4, 1, 7, 5)
+LENGTHS = (4, 1, 7, 5, 9)
 GAMMA, LAMBDA = 0.9, 0.7
 RNG = np.random.default_rng(0)
 STATES = RNG.normal(size=(sum(LENGTHS), 3)) * 6
@@ -83,3 +83,11 @@ def test_advantages(normalize: bool) -> None:
 
 def test_equal_returns_have_no_advantage() -> None:
     assert np.abs(estimate_advantages(STATES, 0 * REWARDS, ENDS, GAMMA, 1.0, True)).max() == 0
+
+
+def test_a_baseline_of_few_steps_reads_only_the_time() -> None:
+    """26 steps are enough for 3 numbers of the state and their squares, 10 are not."""
+    few = baseline_features(STATES[:12], ENDS[:12])
+    np.testing.assert_allclose(few, naive_features()[:12, 6:])
+    assert baseline_features(STATES[:20], ENDS[:20]).shape == (20, 10)
+    assert baseline_features(STATES[:19], ENDS[:19]).shape == (19, 4)
