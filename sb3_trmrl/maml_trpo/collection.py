@@ -89,8 +89,8 @@ class TaskCollector:
         model = self.model
         policy = model.policy
         with th.no_grad():
-            observations = obs_as_tensor(model._last_obs, model.device)  # type: ignore[arg-type]
-            states = policy.reader(observations).state  # type: ignore[arg-type]
+            observations: Any = obs_as_tensor(model._last_obs, model.device)  # type: ignore[arg-type]
+            states = policy.reader(observations).state
             numbers = outputs(policy, flat, states)
             actions = policy.distribution(numbers).sample()
         new_obs, rewards, dones, infos = self.env.step(policy.env_actions(actions.cpu().numpy()))
@@ -102,7 +102,7 @@ class TaskCollector:
         if not self.callback.on_step():
             raise Stopped
         model._update_info_buffer(infos, dones)
-        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+        model._last_obs, model._last_episode_starts = new_obs, dones
         ends = dones | np.array([info.get("new_episode", False) for info in infos])
         if rewards_of_tokens:  # as in `predict`, also if VecNormalize changes them
             rewards = new_obs["prev_reward"][:, 0].copy()

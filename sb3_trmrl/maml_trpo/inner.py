@@ -35,9 +35,8 @@ def padded(tasks: Sequence[Sequence[th.Tensor]]) -> Samples:
     :param tasks: States, actions, advantages and numbers of each of E tasks, (N_e, ...)
     :return: The same, padded
     """
-    parts = [pad_sequence(list(part), batch_first=True) for part in zip(*tasks, strict=True)]
-    weights = pad_sequence([th.full_like(task[2], 1 / len(task[2])) for task in tasks], batch_first=True)
-    return Samples(*parts, weights=weights)
+    with_weights = [(*task, th.full_like(task[2], 1 / len(task[2]))) for task in tasks]
+    return Samples(*(pad_sequence(list(part), batch_first=True) for part in zip(*with_weights, strict=True)))
 
 
 def flat_parameters(policy: MAMLPolicy) -> th.Tensor:

@@ -114,11 +114,10 @@ class MAMLTRPO(OnPolicyAlgorithm):
     ) -> None:
         check_arguments(locals(), CHECKS)
         env = maybe_make_env(env, verbose)
-        _check_policy(policy, self.policy_aliases)
         if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
         super().__init__(
-            self.policy_aliases[policy] if isinstance(policy, str) else policy,  # SB3 has no Dicts for "MlpPolicy"
+            _policy_class(policy, self.policy_aliases),  # SB3 does not allow a Dict for "MlpPolicy"
             env,
             learning_rate=0.0,  # TRPO has none, and there is no critic
             n_steps=1,
@@ -349,9 +348,11 @@ class MAMLTRPO(OnPolicyAlgorithm):
         return ["policy"], []
 
 
-def _check_policy(policy: Any, aliases: dict[str, type[BasePolicy]]) -> None:
+def _policy_class(policy: Any, aliases: dict[str, type[BasePolicy]]) -> Any:
+    """Check the argument, which a zip may also give, and return the class."""
     if isinstance(policy, str):
-        check_option("policy", policy, aliases)
-    elif not (isinstance(policy, type) and issubclass(policy, MAMLPolicy)):
+        return aliases[check_option("policy", policy, aliases)]
+    if not (isinstance(policy, type) and issubclass(policy, MAMLPolicy)):
         kind = ValueError if isinstance(policy, type) else TypeError
         raise kind(f"`policy` must be 'MlpPolicy' or a subclass of MAMLPolicy, got {policy!r}")
+    return policy

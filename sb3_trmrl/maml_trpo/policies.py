@@ -90,8 +90,9 @@ class MAMLPolicy(BasePolicy):
         :param numbers: Output of :meth:`forward`, (N, K)
         :return: Distribution of N actions
         """
-        distribution: Any = make_proba_distribution(self.action_space)
-        return distribution.proba_distribution(*(numbers.chunk(2, dim=-1) if self.is_gaussian else (numbers,)))
+        parts = numbers.chunk(2, dim=-1) if self.is_gaussian else (numbers,)
+        distribution: Distribution = make_proba_distribution(self.action_space).proba_distribution(*parts)
+        return distribution
 
     def log_prob(self, numbers: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
@@ -123,5 +124,5 @@ class MAMLPolicy(BasePolicy):
         """
         actions = actions.reshape(-1, *(self.action_space.shape or ()))
         if isinstance(self.action_space, spaces.Box):
-            return np.clip(actions, self.action_space.low, self.action_space.high)
+            actions = np.clip(actions, self.action_space.low, self.action_space.high)
         return actions

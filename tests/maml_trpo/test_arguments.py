@@ -140,7 +140,7 @@ def test_numbers_that_are_not_finite(poisoned: int, monkeypatch: pytest.MonkeyPa
         return tuple(found)
 
     monkeypatch.setattr(EarlyEnd, "step", with_nan)
-    with pytest.raises(ValueError, match="non-finite observation.* from environment 0"):
+    with pytest.raises(ValueError, match=r"non-finite observation.* from environment 0"):
         tiny_maml().learn(1)
 
 

@@ -153,7 +153,9 @@ def test_log_probabilities_and_divergences_are_sums_over_the_components() -> Non
     policy = make_policy("box")
     flat = flat_parameters(policy)[None]
     samples, others = make_samples(policy, flat, (6,)), make_samples(policy, flat + 0.3, (6,))
-    (mean, log_std), (other_mean, other_log_std) = (each.numbers.numpy().reshape(6, 2, 2).swapaxes(0, 1) for each in (samples, others))  # fmt: skip
+    (mean, log_std), (other_mean, other_log_std) = (
+        np.split(each.numbers[0].numpy(), 2, axis=1) for each in (samples, others)
+    )
     expected = norm.logpdf(samples.actions[0].numpy(), mean, np.exp(log_std)).sum(axis=1)[None]
     np.testing.assert_allclose(log_probs(policy, samples.numbers, samples.actions), expected)
     ratio = np.exp(2 * (log_std - other_log_std))

@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl import MAMLTRPO, AdaptationEvalCallback, evaluate_adaptation
 from sb3_trmrl.maml_trpo.inner import adapt, flat_parameters, outputs
@@ -50,6 +50,10 @@ class Spy:
         self.infos.append(found["infos"])
         self.rewards.append(found["rewards"])
         return True
+
+
+def monitored() -> VecEnv:
+    return make_vec_env(early_end, seed=0)
 
 
 def learn(model: MAMLTRPO, monkeypatch: pytest.MonkeyPatch, n: int = 1) -> Spy:
@@ -123,12 +127,12 @@ def test_training_is_deterministic() -> None:
 
 
 def test_log_callbacks_and_evaluation(tmp_path: Path) -> None:
-    env, eval_env = VecNormalize(copies(3)), VecNormalize(copies(1), training=False)
+    env, *eval_envs = VecNormalize(copies(3)), *(VecNormalize(monitored(), training=False) for _ in range(2))
     model = tiny_maml(env)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     callbacks = [
-        EvalCallback(eval_env, eval_freq=20, n_eval_episodes=2, verbose=0, log_path=str(tmp_path)),
-        AdaptationEvalCallback(early_end(), eval_freq=30, n_eval_episodes=2, verbose=0),
+        EvalCallback(eval_envs[0], eval_freq=20, n_eval_episodes=2, verbose=0, log_path=str(tmp_path)),
+        AdaptationEvalCallback(eval_envs[1], eval_freq=30, n_eval_episodes=2, verbose=0),
     ]
     model.learn(300, callback=callbacks)
     names = (tmp_path / "progress.csv").read_text().splitlines()[0].split(",")
@@ -145,7 +149,7 @@ def test_log_callbacks_and_evaluation(tmp_path: Path) -> None:
     stopped = model.learn(10**6, callback=lambda *_: model.num_timesteps < 30, reset_num_timesteps=True)
     assert before > 300 and stopped.num_timesteps == 30
     assert env.get_attr("tasks") == [None] * 3
-    mean, _ = evaluate_policy(model, VecNormalize(copies(2), training=False), n_eval_episodes=3, warn=False)
+    mean, _ = evaluate_policy(model, eval_envs[0], n_eval_episodes=3)
     assert np.isfinite(mean)
 
 
