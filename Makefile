@@ -12,6 +12,8 @@ SEED ?= 0
 ARGS ?=
 # Number of training processes, one for each physical core at most. Must divide n_envs and batch_size
 RANKS ?= 1
+# Agent of `make demo`, a file in docs/demo
+AGENT ?= HalfCheetahVel-v0
 TORCHRUN = $(if $(filter-out 1,$(RANKS)),-m torch.distributed.run --standalone --nproc-per-node=$(RANKS))
 
 export PYTHONUNBUFFERED = 1
@@ -22,7 +24,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo "make train [ENV=$(ENV) STEPS=... SEED=0 ALGO=trmrl RANKS=1 ARGS=...]"
 	@echo "                 train an agent with RANKS parallel processes, and compare it before and after"
-	@echo "make demo        show how the trained agent in docs/demo adapts: a table and pictures in the folder demo"
+	@echo "make demo [AGENT=$(AGENT)]"
+	@echo "                 show how a trained agent in docs/demo adapts: a table and pictures in the folder demo"
 	@echo "make install     install the package with all extras in $(VENV); the other targets do this too"
 	@echo "make test        run the tests; make test-slow runs those that train for minutes"
 	@echo "make lint        check style and formatting; make format fixes them"
@@ -48,7 +51,7 @@ train: $(STAMP)
 	$(BIN)/python $(TORCHRUN) -m sb3_trmrl train --algo $(ALGO) --env $(ENV) --n-timesteps $(STEPS) --seed $(SEED) --progress --report $(ARGS)
 
 demo: $(STAMP)
-	$(BIN)/python -m sb3_trmrl analyze online docs/demo/HalfCheetahVel-v0.safetensors --output demo
+	$(BIN)/python -m sb3_trmrl analyze online docs/demo/$(AGENT).safetensors --output demo
 
 # One process per core with one thread each. Prints the lines that are not covered, and fails if the coverage is below the
 # limit in pyproject.toml.
