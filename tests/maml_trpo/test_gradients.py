@@ -61,7 +61,8 @@ def make_batches(policy: MAMLPolicy, n_inner_steps: int) -> list[TaskSamples]:
 def one_task(samples: Samples, row: int) -> Samples:
     """Without padding"""
     n = int((samples.weights[row] > 0).sum())
-    return Samples(*(part[row : row + 1, :n] for part in samples))
+    parts = [part[row : row + 1, :n] for part in samples]
+    return Samples(*parts[:-1], th.full_like(parts[-1], 1 / n))
 
 
 def tasks_of(batches: list[TaskSamples]) -> list[TaskSamples]:
