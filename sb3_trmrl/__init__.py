@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sb3_trmrl.trials.held_out import share_tasks
     from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial
     from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
+    from sb3_trmrl.varibad import VariBAD, VariBADPolicy
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,8 @@ __all__ = [
     "TrMRLPolicy",
     "TrainingCheckpoint",
     "TransformerPPO",
+    "VariBAD",
+    "VariBADPolicy",
     "evaluate_adaptation",
     "load_agent",
     "load_from_hub",
@@ -56,6 +59,8 @@ _MODULES = {
     "TrMRLPolicy": "transformer_ppo",
     "TrainingCheckpoint": "resuming",
     "TransformerPPO": "transformer_ppo",
+    "VariBAD": "varibad",
+    "VariBADPolicy": "varibad",
     "evaluate_adaptation": "evaluation.adaptation",
     "load_agent": "sharing",
     "load_from_hub": "sharing",

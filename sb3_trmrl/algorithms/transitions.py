@@ -61,7 +61,13 @@ class TokenReader:
         :param observations: A batch of observations as tensors, (B, ...) for each key
         :return: The same, flat
         """
-        own = [preprocess_obs(observations[key], space) for key, space in self.spaces.items()]
-        state = th.cat([part.float().flatten(start_dim=1) for part in own if isinstance(part, th.Tensor)], dim=1)
         action, reward, done = (observations[key].float().flatten(start_dim=1) for key in PREVIOUS)
-        return Token(state, action, reward, done)
+        return Token(self.states(observations), action, reward, done)
+
+    def states(self, observations: Mapping[str, th.Tensor]) -> th.Tensor:
+        """
+        :param observations: A batch of observations as tensors, without the previous transition if that is not needed
+        :return: Flat states, (B, S)
+        """
+        own = [preprocess_obs(observations[key], space) for key, space in self.spaces.items()]
+        return th.cat([part.float().flatten(start_dim=1) for part in own if isinstance(part, th.Tensor)], dim=1)

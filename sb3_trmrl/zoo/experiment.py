@@ -192,7 +192,7 @@ class TrMRLExperimentManager(SearchManager):
     @staticmethod
     def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
         schedules = {}
-        for key in ("learning_rate", "vf_learning_rate", "clip_range", "clip_range_vf"):
+        for key in ("learning_rate", "vf_learning_rate", "vae_learning_rate", "clip_range", "clip_range_vf"):
             value = hyperparams.get(key)
             if value is not None:
                 check_instance(key, value, (str, float, int), "a number or a schedule in a string")

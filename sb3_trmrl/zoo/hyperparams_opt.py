@@ -14,7 +14,7 @@ from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.memory.kinds import memory_name
 
 #: Algorithms that have a search space here. All are variants of PPO
-SEARCHED = ("trmrl", "ppo", "ppo_lstm")
+SEARCHED = ("trmrl", "varibad", "ppo", "ppo_lstm")
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 #: Modules whose classes the expressions of yml files can name
 _NAMED_MODULES = {"nn": nn, "th.optim": optim}
@@ -63,6 +63,10 @@ class SearchSpace:
             trial.suggest_categorical("n_layers", [1, 2, 4])
             if "vf_learning_rate" in self.entry:
                 trial.suggest_float("vf_learning_rate", 1e-4, 3e-3, log=True)
+        elif self.algo == "varibad":
+            trial.suggest_float("vae_learning_rate", 3e-4, 3e-3, log=True)
+            trial.suggest_float("kl_weight", 0.01, 1.0, log=True)
+            trial.suggest_categorical("gru_hidden_size", [64, 128])
         elif self.algo == "ppo_lstm":
             trial.suggest_categorical("lstm_hidden_size", [64, 128, 256])
         return self.convert(trial.params)
@@ -76,11 +80,10 @@ class SearchSpace:
         found: dict[str, Any] = {
             name: _rounded(1 - values.pop(f"one_minus_{name}"), 4) for name in ("gamma", "gae_lambda")
         }
-        for name in ("learning_rate", "vf_learning_rate"):
+        for name in ("learning_rate", "vf_learning_rate", "vae_learning_rate"):
             if name in values:
                 found[name] = _with_value(self.entry.get(name), _rounded(values.pop(name), 3))
-        if "ent_coef" in values:
-            found["ent_coef"] = _rounded(values.pop("ent_coef"), 3)
+        found |= {name: _rounded(values.pop(name), 3) for name in ("ent_coef", "kl_weight") if name in values}
         found |= {name: values.pop(name) for name in ("clip_range", "n_epochs")}
         if "n_minibatches" in values:
             n_steps = self.entry["n_steps"] * self.entry.get("n_envs", 1)

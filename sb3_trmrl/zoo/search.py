@@ -8,7 +8,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 
 from sb3_trmrl.common.checks import check_keywords
-from sb3_trmrl.zoo.defaults import ALGO
+from sb3_trmrl.zoo.defaults import ALGORITHMS
 from sb3_trmrl.zoo.hyperparams_files import evaluated, find_config
 from sb3_trmrl.zoo.hyperparams_opt import SEARCHED, SearchSpace
 
@@ -25,7 +25,7 @@ class SearchManager(ExperimentManager):
     def _has_search_space(self) -> bool:
         # An entry of the user may be for an environment where rl-zoo3's space, with its number of steps, suits better
         is_ours = self.config == find_config(self.algo, self.env_name.gym_id, None)
-        return self.algo == ALGO or (self.algo in SEARCHED and is_ours)
+        return self.algo in SEARCHED and (is_ours or self.algo in ALGORITHMS)
 
     def load_trial(
         self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True

@@ -61,8 +61,8 @@ def test_sampled_hyperparameters(algo: str, env_id: str) -> None:
             same_memory = kwargs["memory"] == ("window" if is_continuous else "full")
             assert ("positional_encoding" in kwargs) == (same_memory and not is_continuous)
             assert kwargs.get("reset_memory_on") == entry["policy_kwargs"].get("reset_memory_on")
-    own = {"trmrl": "memory", "ppo_lstm": "lstm_hidden_size"}.get(algo)
-    for name in ("memory", "lstm_hidden_size"):
+    own = {"trmrl": "memory", "varibad": "kl_weight", "ppo_lstm": "lstm_hidden_size"}.get(algo)
+    for name in ("memory", "kl_weight", "lstm_hidden_size"):
         assert all((name in params) == (name == own) for params, _ in trials)
 
 
@@ -114,14 +114,16 @@ def test_a_search_writes_the_entry_of_its_best_trial(tmp_path: Path, monkeypatch
     assert seen[-1]["policy_kwargs"]["d_model"] == seen[1]["policy_kwargs"]["d_model"]
 
 
-@pytest.mark.parametrize("algo", ["ppo", "ppo_lstm"])
+@pytest.mark.parametrize("algo", ["ppo", "ppo_lstm", "varibad"])
 def test_baselines_are_searched_around_our_entries(algo: str, tmp_path: Path) -> None:
     common = ["--algo", algo, "--env", ENV, "-f", str(tmp_path), "-n", "80", "--eval-episodes", "2"]
     assert main(["train", *common, *SEARCH, "--no-optim-plots", "-params", *TINY]) == 0
     (path,) = (tmp_path / algo).glob("best_*.yml")
     entry = yaml.safe_load(path.read_text())[ENV]
     assert entry["n_steps"] == 40 and entry["batch_size"] in {2 * 40 // n for n in (5, 10, 20, 40)}
-    assert entry["policy"] == _entry(algo, ENV)["policy"] and entry["learning_rate"].startswith("lin_")
+    assert entry["policy"] == _entry(algo, ENV if algo != "varibad" else "default")["policy"] and entry[
+        "learning_rate"
+    ].startswith("lin_")
     assert evaluated("policy_kwargs", entry["policy_kwargs"])["activation_fn"] in (nn.Tanh, nn.ReLU)
 
 

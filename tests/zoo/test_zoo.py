@@ -121,7 +121,7 @@ def test_every_entry_trains(file: str, entry: str, tmp_path: Path, request: pyte
     manager = make_manager(
         tmp_path,
         algo,
-        "CartPole-v1" if entry == "default" else entry,
+        entry if entry != "default" else ENV if algo == "varibad" else "CartPole-v1",
         config=str(hyperparams_folder() / file),
         hyperparams=dict(SMALL, n_epochs=1),
         eval_freq=-1,
