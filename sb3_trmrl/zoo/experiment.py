@@ -14,6 +14,7 @@ from gymnasium import spaces
 from rl_zoo3 import ALGOS
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import get_latest_run_id
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
@@ -28,6 +29,7 @@ from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, raised_by_user_code
 from sb3_trmrl.zoo.hyperparams_files import evaluated, find_config
+from sb3_trmrl.zoo.hyperparams_opt import SEARCHED
 from sb3_trmrl.zoo.interruption import TERMINATED, InterruptibleModel, Terminated, how_to_resume
 from sb3_trmrl.zoo.report import write_report
 from sb3_trmrl.zoo.run_lock import RunLock
@@ -104,6 +106,8 @@ class TrMRLExperimentManager(SearchManager):
                     "argument --optimize-hyperparameters: a search cannot use several ranks. Instead, start one "
                     "process per core with the same --storage and --study-name"
                 )
+            if self.algo not in {*SEARCHED, *HYPERPARAMS_SAMPLER}:
+                raise BadExperiment(f"argument --optimize-hyperparameters: {self.algo} has no search space")
             # Outside the folder of runs, where enjoy would take it for the newest run
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
 

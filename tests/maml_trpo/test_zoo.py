@@ -79,9 +79,13 @@ def test_enjoy_and_continued_training(run: Path) -> None:
         (["export", "RUN", "agent.safetensors"], "must hold a TransformerPPO, got MAMLTRPO"),
         (["analyze", "attention", "RUN"], "attention needs a TransformerPPO, got a MAMLTRPO"),
         (["train", "--resume", "RUN"], "neither a checkpoint nor a folder of checkpoints"),
+        (["train", *ALGO, "--env", ENV, "-optimize"], "--optimize-hyperparameters: maml_trpo has no search space"),
         (["train", *ALGO, "--env", "CartPole-v1"], "Hyperparameters not found for maml_trpo-CartPole-v1"),
     ],
-    ids=lambda value: value[0] if isinstance(value, list) else None,
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
-def test_what_it_cannot_do(arguments: list[str], message: str, run: Path, capsys: Any) -> None:
+def test_what_it_cannot_do(
+    arguments: list[str], message: str, run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert message in error_of([part.replace("RUN", str(run)) for part in arguments], capsys)
