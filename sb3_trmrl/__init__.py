@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sb3_trmrl.envs.batched_vec_env import BatchedVecEnv
     from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
     from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback
+    from sb3_trmrl.maml_trpo import MAMLTRPO, MAMLPolicy
     from sb3_trmrl.pearl import PEARL, PEARLPolicy
     from sb3_trmrl.resuming import TrainingCheckpoint
     from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "MAMLTRPO",
     "PEARL",
     "AdaptationEvalCallback",
     "BatchedVecEnv",
     "ExportedAgent",
     "InvalidAgentFile",
+    "MAMLPolicy",
     "MultiEpisodeTrial",
     "PEARLPolicy",
     "PreviousTransitionObservation",
@@ -52,6 +55,8 @@ _MODULES = {
     "BatchedVecEnv": "envs.batched_vec_env",
     "ExportedAgent": "sharing",
     "InvalidAgentFile": "sharing",
+    "MAMLPolicy": "maml_trpo",
+    "MAMLTRPO": "maml_trpo",
     "MultiEpisodeTrial": "trials.multi_episode_trial",
     "PEARL": "pearl",
     "PEARLPolicy": "pearl",

@@ -108,6 +108,8 @@ class TrMRLExperimentManager(SearchManager):
                     "argument --optimize-hyperparameters: a search cannot use several ranks. Instead, start one "
                     "process per core with the same --storage and --study-name"
                 )
+            if self.algo not in {*SEARCHED, *HYPERPARAMS_SAMPLER}:
+                raise BadExperiment(f"argument --optimize-hyperparameters: {self.algo} has no search space")
             # Outside the folder of runs, where enjoy would take it for the newest run
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
 

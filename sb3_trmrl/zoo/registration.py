@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_trmrl.distributed.collectives import rank
 from sb3_trmrl.envs.batched_vec_env import batched_if_possible
 from sb3_trmrl.evaluation.callbacks import MaskedEvalCallback
+from sb3_trmrl.maml_trpo import MAMLTRPO
 from sb3_trmrl.pearl import PEARL
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.agent import with_action_masks
@@ -49,7 +50,7 @@ def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, vec_env_cls: Any = None,
 def register(**manager_kwargs: Any) -> None:
     """Register the package's algorithms for ``--algo``, with further arguments of :class:`TrMRLExperimentManager`."""
     search_current_folder()  # files of runs may name classes of the user
-    rl_zoo3.ALGOS.update(zip(ALGORITHMS, (TransformerPPO, PEARL, VariBAD), strict=True))
+    rl_zoo3.ALGOS.update(zip(ALGORITHMS, (TransformerPPO, PEARL, VariBAD, MAMLTRPO), strict=True))
 
     def make_manager(*args: Any, **kwargs: Any) -> TrMRLExperimentManager:
         return TrMRLExperimentManager(*args, **kwargs, **manager_kwargs)
