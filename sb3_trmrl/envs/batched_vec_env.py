@@ -233,13 +233,14 @@ class _LastStep:
 
 def batched_if_possible(env_fns: Sequence[Callable[[], gym.Env]]) -> DummyVecEnv:
     """
-    Make a ``BatchedVecEnv`` of several environments that it can step, otherwise a ``DummyVecEnv``.
+    Make a ``BatchedVecEnv`` of environments that it can step, otherwise a ``DummyVecEnv``.
 
     :param env_fns: Functions that each make one environment
     :return: A vectorised environment with the same trajectories either way
     """
     envs = [env_fn() for env_fn in env_fns]
-    vec_env_class = BatchedVecEnv if len(envs) > 1 and _why_not(envs) is None else DummyVecEnv
+    # Also of one: SB3's EvalCallback expects the same class as for the other environments of a run
+    vec_env_class = BatchedVecEnv if _why_not(envs) is None else DummyVecEnv
     return vec_env_class([lambda env=env: env for env in envs])  # type: ignore[misc]
 
 

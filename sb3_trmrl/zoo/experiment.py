@@ -101,15 +101,13 @@ class TrMRLExperimentManager(SearchManager):
         self.user_env_kwargs: dict[str, Any] = arguments.env_kwargs or {}
         self.has_splits = has_splits(env_id)
         if self.optimize_hyperparameters:
-            if algo not in HYPERPARAMS_SAMPLER and algo not in SEARCHED:
-                raise BadExperiment(f"argument --optimize-hyperparameters: there is no search space for {algo}")
             if world_size() > 1:
                 raise BadExperiment(
                     "argument --optimize-hyperparameters: a search cannot use several ranks. Instead, start one "
                     "process per core with the same --storage and --study-name"
                 )
             if self.algo not in {*SEARCHED, *HYPERPARAMS_SAMPLER}:
-                raise BadExperiment(f"argument --optimize-hyperparameters: {self.algo} has no search space")
+                raise BadExperiment(f"argument --optimize-hyperparameters: there is no search space for {self.algo}")
             # Outside the folder of runs, where enjoy would take it for the newest run
             self.save_path = os.path.join(self.log_path, "optimization", os.path.basename(self.save_path))
 

@@ -212,6 +212,8 @@ def test_copies_must_be_of_one_kind() -> None:
             BatchedVecEnv([first, other])
 
 
-def test_one_copy_is_stepped_alone() -> None:
-    assert type(batched_if_possible([partial(gym.make, "GridNavi-v0")])) is DummyVecEnv
-    assert type(batched_if_possible([partial(gym.make, "GridNavi-v0")] * 2)) is BatchedVecEnv
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_any_number_of_copies(n_envs: int) -> None:
+    assert type(batched_if_possible([partial(gym.make, "GridNavi-v0")] * n_envs)) is BatchedVecEnv
+    first, second = make_both("GridNavi-v0", n_envs)
+    assert_same_steps(first, second, actions_of(first, 70, seed=1))

@@ -79,7 +79,7 @@ def test_enjoy_and_continued_training(run: Path) -> None:
         (["export", "RUN", "agent.safetensors"], "must hold a TransformerPPO, got MAMLTRPO"),
         (["analyze", "attention", "RUN"], "attention needs a TransformerPPO, got a MAMLTRPO"),
         (["train", "--resume", "RUN"], "neither a checkpoint nor a folder of checkpoints"),
-        (["train", *ALGO, "--env", ENV, "-optimize"], "--optimize-hyperparameters: maml_trpo has no search space"),
+        (["train", *ALGO, "--env", ENV, "-optimize"], "there is no search space for maml_trpo"),
         (["train", *ALGO, "--env", "CartPole-v1"], "Hyperparameters not found for maml_trpo-CartPole-v1"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
