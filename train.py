@@ -1,6 +1,6 @@
 import sys
 
-from sb3_trmrl.__main__ import main
+from sb3_trmrl.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    run(["train", *sys.argv[1:]])

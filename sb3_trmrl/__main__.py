@@ -1,8 +1,10 @@
 """The command line: ``python -m sb3_trmrl``, installed as ``trmrl``."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 #: Commands: the module that has a function of this name, and a description for the help. ``cli.parsers`` has a function
 #: of the same name that reads the arguments
@@ -61,5 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and end the process."""
+    status = main(arguments)
+    if int(os.environ.get("RANK", "0")) > 0:
+        from sb3_trmrl.distributed.collectives import leave
+
+        # At the end of a rank, PyTorch 2.13 sometimes aborts while it destroys C++ objects. torchrun would take this
+        # for a failure, and end rank 0 before it has written its report
+        leave()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

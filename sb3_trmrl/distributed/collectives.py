@@ -55,10 +55,11 @@ def join() -> None:
     """
     if world_size() > 1 and not dist.is_initialized():
         dist.init_process_group(timeout=_TIMEOUT)
-        atexit.register(_leave)
+        atexit.register(leave)
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
