@@ -19,8 +19,10 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
@@ -35,6 +37,7 @@ from sb3_trmrl.common.checks import (
     check_names,
     check_non_negative,
     check_number,
+    check_option,
     check_positive,
     check_positive_int,
     check_seed,
@@ -124,6 +127,38 @@ def check_env(name: str, value: Any, allowed: str = "a Gymnasium environment or 
         check_instance(name, value, gym.Env, allowed)
     if isinstance(value, (VecEnv, gym.Env)):  # before it is put into a VecEnv, which fails for some spaces
         check_spaces(value.observation_space, value.action_space)
+
+
+def check_policy(value: Any, aliases: Mapping[str, type[BasePolicy]]) -> type[Any]:
+    """Require the name of a policy, or a subclass of the first one; a zip may give another. Return the class."""
+    if isinstance(value, str):
+        return aliases[check_option("policy", value, aliases)]
+    alias, policy_class = next(iter(aliases.items()))
+    if not (isinstance(value, type) and issubclass(value, policy_class)):
+        kind = ValueError if isinstance(value, type) else TypeError
+        parent = "it" if alias == policy_class.__name__ else policy_class.__name__
+        raise kind(
+            f"`policy` must be {alias!r} or a subclass of {parent}, got {getattr(value, '__name__', repr(value))}. "
+            "Was the zip that you are loading saved by another algorithm?"
+        )
+    return value
+
+
+def check_env_of(model: BaseAlgorithm) -> None:
+    """Require that the model has been given an environment, or the spaces of one by a zip."""
+    if getattr(model, "observation_space", None) is None:
+        raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
+
+
+def check_sampled_trials(env: VecEnv) -> None:
+    """Require trials of tasks that are sampled, in all copies."""
+    missing = [name for name in ("episodes_per_trial", "tasks", "sample_tasks") if not env.has_attr(name)]
+    if missing:
+        raise ValueError(
+            f"`env` must play trials, wrap it in sb3_trmrl.MultiEpisodeTrial: it has no {', '.join(missing)}"
+        )
+    if any(tasks is not None for tasks in env.get_attr("tasks")):
+        raise ValueError("`env` must sample its tasks: make it with split='train', or without `tasks`")
 
 
 #: What to do about observations that are not arrays of numbers, by the kind of space

@@ -7,7 +7,7 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms import arguments
-from sb3_trmrl.algorithms.arguments import Check, check_sizes, or_none
+from sb3_trmrl.algorithms.arguments import Check, check_sampled_trials, check_sizes, or_none
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.checks import check_between, check_bool, check_non_negative, check_positive, check_positive_int
 
@@ -49,13 +49,7 @@ POLICY_CHECKS: dict[str, Check] = {
 
 def check_vec_env(env: VecEnv) -> None:
     """Require trials of tasks that are sampled, with all rewards in the observations and without action masks."""
-    missing = [name for name in ("episodes_per_trial", "tasks", "sample_tasks") if not env.has_attr(name)]
-    if missing:
-        raise ValueError(
-            f"`env` must play trials, wrap it in sb3_trmrl.MultiEpisodeTrial: it has no {', '.join(missing)}"
-        )
-    if any(tasks is not None for tasks in env.get_attr("tasks")):
-        raise ValueError("`env` must sample its tasks: make it with split='train', or without `tasks`")
+    check_sampled_trials(env)
     if env.has_attr("across_episodes") and "zero" in env.get_attr("across_episodes"):
         raise ValueError(
             "`env` must have across_episodes='keep', got 'zero': without the last reward of an episode, the agent "

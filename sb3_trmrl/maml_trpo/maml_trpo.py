@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import pathlib
 from collections import deque
-from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any, ClassVar, TypeVar
 
@@ -22,14 +19,13 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.arguments import (
     LEARN_CHECKS,
-    LOAD_CHECKS,
-    SAVE_CHECKS,
     check_arguments,
     check_env,
-    check_zip,
+    check_env_of,
+    check_policy,
 )
-from sb3_trmrl.algorithms.files import save_atomically
-from sb3_trmrl.common.checks import check_instance, check_keywords, check_option
+from sb3_trmrl.algorithms.files import ZipFiles
+from sb3_trmrl.common.checks import check_instance, check_keywords
 from sb3_trmrl.maml_trpo.adaptation import Adaptation
 from sb3_trmrl.maml_trpo.advantages import estimate_advantages
 from sb3_trmrl.maml_trpo.arguments import CHECKS, check_vec_env
@@ -43,7 +39,7 @@ _PASSED = ("observation_space", "action_space")
 SelfMAMLTRPO = TypeVar("SelfMAMLTRPO", bound="MAMLTRPO")
 
 
-class MAMLTRPO(OnPolicyAlgorithm):
+class MAMLTRPO(ZipFiles, OnPolicyAlgorithm):
     """
     Model-Agnostic Meta-Learning (Finn et al. 2017, https://arxiv.org/abs/1703.03400) with TRPO as the outer optimiser.
 
@@ -117,7 +113,7 @@ class MAMLTRPO(OnPolicyAlgorithm):
         if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
         super().__init__(
-            _policy_class(policy, self.policy_aliases),  # SB3 does not allow a Dict for "MlpPolicy"
+            check_policy(policy, self.policy_aliases),  # SB3 does not allow a Dict for "MlpPolicy"
             env,
             learning_rate=0.0,  # TRPO has none, and there is no critic
             n_steps=1,
@@ -151,8 +147,7 @@ class MAMLTRPO(OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        if getattr(self, "observation_space", None) is None:
-            raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
+        check_env_of(self)
         if find_spec("sb3_contrib") is None:
             raise ModuleNotFoundError(
                 "MAMLTRPO needs sb3-contrib, which is part of the extra `zoo`: pip install 'sb3_trmrl[zoo]'"
@@ -291,68 +286,8 @@ class MAMLTRPO(OnPolicyAlgorithm):
         actions = self.policy.env_actions(drawn)
         return actions if is_vectorized else actions[0], trials
 
-    @classmethod
-    def load(
-        cls: type[SelfMAMLTRPO],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfMAMLTRPO:
-        """
-        Load the model from a zip-file as in SB3. Loading unpickles: only load files that you trust.
-
-        :param path: path to the file (or a file-like) where to load the agent from
-        :param env: the new environment to run the loaded model on, None for prediction only
-        :param device: Device on which the code should run.
-        :param custom_objects: Dictionary of objects to replace upon loading
-        :param print_system_info: Whether to print system info from the saved model and the current system info
-        :param force_reset: Force call to ``reset()`` before training to avoid unexpected behavior.
-        :param kwargs: arguments of the constructor to change when loading
-        :return: new model instance with loaded parameters
-        :raises TypeError: if an argument has the wrong type or an unknown name
-        :raises ValueError: if the file is damaged or does not contain a model, or an argument is out of range
-        """
-        check_zip(path, "MAMLTRPO")
-        check_arguments(locals(), LOAD_CHECKS)
-        if env is not None:
-            check_env("env", env)
-        check_keywords("kwargs", kwargs, cls, passed=("policy", "env", "device", "_init_setup_model"))
-        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """
-        Save the model in a zip-file as in SB3. An existing file is replaced only once the new one is complete.
-
-        :param path: path to the file where the rl agent should be saved
-        :param exclude: name of parameters that should be excluded in addition to the default ones
-        :param include: name of parameters that might be excluded but should be included anyway
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if ``path`` cannot be written to
-        """
-        check_arguments(locals(), SAVE_CHECKS)
-        save_atomically(super().save, path, exclude, include)
-
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_batches", "episode_returns"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy"], []
-
-
-def _policy_class(policy: Any, aliases: dict[str, type[BasePolicy]]) -> Any:
-    """Check the argument, which a zip may also give, and return the class."""
-    if isinstance(policy, str):
-        return aliases[check_option("policy", policy, aliases)]
-    if not (isinstance(policy, type) and issubclass(policy, MAMLPolicy)):
-        kind = ValueError if isinstance(policy, type) else TypeError
-        raise kind(f"`policy` must be 'MlpPolicy' or a subclass of MAMLPolicy, got {policy!r}")
-    return policy

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from sb3_trmrl.algorithms import arguments
-from sb3_trmrl.algorithms.arguments import Check, check_schedule, check_sizes, or_none
+from sb3_trmrl.algorithms.arguments import Check, check_sampled_trials, check_schedule, check_sizes, or_none
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import (
     check_between,
@@ -140,13 +140,7 @@ def check_vec_env(env: VecEnv, n_train_tasks: int) -> None:
                 "rewards with `reward_scale`"
             )
         layer = layer.venv
-    missing = [name for name in ("episodes_per_trial", "tasks", "sample_tasks") if not env.has_attr(name)]
-    if missing:
-        raise ValueError(
-            f"`env` must play trials, wrap it in sb3_trmrl.MultiEpisodeTrial: it has no {', '.join(missing)}"
-        )
-    if any(tasks is not None for tasks in env.get_attr("tasks")):
-        raise ValueError("`env` must sample its tasks: make it with split='train', or without `tasks`")
+    check_sampled_trials(env)
     if env.num_envs > n_train_tasks:
         raise ValueError(
             f"`env` must have at most `n_train_tasks` {n_train_tasks} copies, which play different tasks, got "

@@ -21,15 +21,14 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.arguments import (
     LEARN_CHECKS,
-    LOAD_CHECKS,
-    SAVE_CHECKS,
     check_arguments,
     check_env,
-    check_zip,
+    check_env_of,
+    check_policy,
 )
-from sb3_trmrl.algorithms.files import save_atomically
+from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.transitions import TokenReader
-from sb3_trmrl.common.checks import check_keywords, check_option
+from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.pearl.arguments import CHECKS, check_action_space, check_sizes_of_data, check_vec_env
 from sb3_trmrl.pearl.buffers import TaskReplayBuffer
 from sb3_trmrl.pearl.collection import TaskCollector, draw_train_tasks
@@ -43,7 +42,7 @@ _PASSED = ("observation_space", "action_space", "lr_schedule")
 SelfPEARL = TypeVar("SelfPEARL", bound="PEARL")
 
 
-class PEARL(SAC):
+class PEARL(ZipFiles, SAC):
     """
     Probabilistic Embeddings for Actor-critic RL (Rakelly et al. 2019, https://arxiv.org/abs/1903.08254): soft
     actor-critic whose networks also read a latent variable. An encoder infers it from a set of transitions of the task.
@@ -52,6 +51,9 @@ class PEARL(SAC):
     from the critics' loss and the KL divergence to the prior; its data are the newest transitions that were gathered
     with latents from the prior. Needs a family of tasks in :class:`~sb3_trmrl.MultiEpisodeTrial` and
     :class:`~sb3_trmrl.PreviousTransitionObservation`, as all environments of this package, with Box actions.
+
+    A zip holds the training tasks, not the replay buffer: see ``save_replay_buffer`` and ``load_replay_buffer``.
+    Without it, training of a loaded model begins with ``initial_steps`` of each task again.
 
     :param policy: ``"PEARLPolicy"``; ``"MultiInputPolicy"`` is the same
     :param env: The environment to learn from (if registered in Gym, can be str). Copies play different tasks
@@ -133,12 +135,7 @@ class PEARL(SAC):
     ) -> None:
         check_arguments(locals(), CHECKS)
         env = maybe_make_env(env, verbose)
-        if isinstance(policy, str):
-            check_option("policy", policy, self.policy_aliases)
-        elif not (isinstance(policy, type) and issubclass(policy, PEARLPolicy)):
-            kind = ValueError if isinstance(policy, type) else TypeError
-            raise kind(f"`policy` must be 'PEARLPolicy' or a subclass of it, got {policy!r}")
-        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
+        policy_class = check_policy(policy, self.policy_aliases)
         check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=_PASSED)
         if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
@@ -180,8 +177,7 @@ class PEARL(SAC):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        if getattr(self, "observation_space", None) is None:
-            raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
+        check_env_of(self)
         check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
         check_sizes_of_data(self)
         check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=_PASSED)
@@ -307,59 +303,6 @@ class PEARL(SAC):
         return super().learn(
             int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
-
-    @classmethod
-    def load(
-        cls: type[SelfPEARL],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfPEARL:
-        """
-        Load the model from a zip-file as in SB3. Loading unpickles: only load files that you trust. The zip holds the
-        training tasks, not the replay buffer: see ``save_replay_buffer`` and ``load_replay_buffer``. Without it,
-        training begins with ``initial_steps`` of each task again.
-
-        :param path: path to the file (or a file-like) where to load the agent from
-        :param env: the new environment to run the loaded model on, None for prediction only
-        :param device: Device on which the code should run.
-        :param custom_objects: Dictionary of objects to replace upon loading
-        :param print_system_info: Whether to print system info from the saved model and the current system info
-        :param force_reset: Force call to ``reset()`` before training to avoid unexpected behavior.
-        :param kwargs: arguments of the constructor to change when loading
-        :return: new model instance with loaded parameters
-        :raises TypeError: if an argument has the wrong type or an unknown name
-        :raises ValueError: if the file is damaged or does not contain a model, or an argument is out of range
-        """
-        check_zip(path, "PEARL")
-        check_arguments(locals(), LOAD_CHECKS)
-        if env is not None:
-            check_env("env", env)
-        check_keywords("kwargs", kwargs, cls, passed=("policy", "env", "device", "_init_setup_model"))
-        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """
-        Save the model in a zip-file as in SB3, without the replay buffer. An existing file is replaced only once the
-        new one is complete.
-
-        :param path: path to the file where the rl agent should be saved
-        :param exclude: name of parameters that should be excluded in addition to the default ones
-        :param include: name of parameters that might be excluded but should be included anyway
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if ``path`` cannot be written to
-        """
-        check_arguments(locals(), SAVE_CHECKS)
-        save_atomically(super().save, path, exclude, include)
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """

@@ -1,10 +1,9 @@
 """TransformerPPO: PPO over memories of tokens."""
 
 import inspect
-import io
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -21,17 +20,16 @@ from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl.algorithms.arguments import (
-    LOAD_CHECKS,
-    SAVE_CHECKS,
     check_arguments,
     check_batch_size,
     check_env,
-    check_zip,
+    check_env_of,
+    check_policy,
 )
-from sb3_trmrl.algorithms.files import save_atomically
+from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
-from sb3_trmrl.common.checks import check_keywords, check_non_negative, check_number, check_option
+from sb3_trmrl.common.checks import check_keywords, check_non_negative, check_number
 from sb3_trmrl.common.methods import IMPLEMENTATIONS
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
@@ -88,7 +86,7 @@ class Resumption(Protocol):
         """
 
 
-class TransformerPPO(PPO):
+class TransformerPPO(ZipFiles, PPO):
     """
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
@@ -139,6 +137,8 @@ class TransformerPPO(PPO):
         "CnnTransformerPolicy": TrMRLPolicy,
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
+
+    newest_zip_format = ZIP_FORMAT
 
     policy: TrMRLPolicy
     rollout_buffer: MemoryRolloutBuffer
@@ -230,20 +230,12 @@ class TransformerPPO(PPO):
 
     def _check_policy_and_env(self, policy: Any, env: Any) -> None:
         """Check what the constructor or a zip gives as policy and environment, which is None while a zip is loaded."""
-        if isinstance(policy, str):
-            check_option("policy", policy, self.policy_aliases)
-        elif not (isinstance(policy, type) and issubclass(policy, TrMRLPolicy)):
-            kind = ValueError if isinstance(policy, type) else TypeError
-            raise kind(
-                f"`policy` must be 'TrMRLPolicy' or a subclass of it, got {getattr(policy, '__name__', repr(policy))}. "
-                "Was the zip that you are loading saved by another algorithm?"
-            )
+        check_policy(policy, self.policy_aliases)
         if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
 
     def _setup_model(self) -> None:
-        if getattr(self, "observation_space", None) is None:
-            raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
+        check_env_of(self)
         check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
         self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers
         if self.normalize_advantage:
@@ -555,58 +547,6 @@ class TransformerPPO(PPO):
         roots = callback if isinstance(callback, list) else [callback]
         found = [each for root in roots if isinstance(root, BaseCallback) for each in callbacks_of(root).values()]
         return [self.env, *(env for each in found for env in environments_of(each).values())]
-
-    @classmethod
-    def load(
-        cls: type[SelfTransformerPPO],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfTransformerPPO:
-        """
-        Load the model from a zip-file as in SB3. Loading unpickles: only load files that you trust.
-
-        :param path: path to the file (or a file-like) where to load the agent from
-        :param env: the new environment to run the loaded model on (can be None if you only need prediction from a
-            trained model) has priority over any saved environment
-        :param device: Device on which the code should run.
-        :param custom_objects: Dictionary of objects to replace upon loading
-        :param print_system_info: Whether to print system info from the saved model and the current system info
-        :param force_reset: Force call to ``reset()`` before training to avoid unexpected behavior.
-        :param kwargs: arguments of the constructor to change when loading
-        :return: new model instance with loaded parameters
-        :raises TypeError: if ``path`` is not a path, or an argument has the wrong type or an unknown name
-        :raises ValueError: if the file is damaged or does not contain a model, or an argument is out of range
-        """
-        check_zip(path, "TransformerPPO", ZIP_FORMAT)
-        check_arguments(locals(), LOAD_CHECKS)
-        if env is not None:
-            check_env("env", env)
-        check_keywords("kwargs", kwargs, cls, passed=("policy", "env", "device", "_init_setup_model"))
-        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """
-        Save all the attributes of the object and the model parameters in a zip-file. An existing file is replaced only
-        once the new one is complete.
-
-        :param path: path to the file where the rl agent should be saved
-        :param exclude: name of parameters that should be excluded in addition to the default ones
-        :param include: name of parameters that might be excluded but should be included anyway
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if ``path`` cannot be written to
-        """
-        check_arguments(locals(), SAVE_CHECKS)
-        save_atomically(super().save, path, exclude, include)
 
     def export(
         self,

@@ -1,9 +1,7 @@
 """VariBAD: PPO with a belief about the task, which a variational autoencoder learns to infer."""
 
 import inspect
-import io
-import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
@@ -18,16 +16,15 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.arguments import (
     LEARN_CHECKS,
-    LOAD_CHECKS,
-    SAVE_CHECKS,
     check_arguments,
     check_batch_size,
     check_env,
-    check_zip,
+    check_env_of,
+    check_policy,
 )
-from sb3_trmrl.algorithms.files import save_atomically
+from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.common.action_masks import is_masking_supported
-from sb3_trmrl.common.checks import check_keywords, check_option
+from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.varibad.arguments import PPO_CHECKS, VAE_CHECKS
@@ -39,7 +36,7 @@ from sb3_trmrl.varibad.vae import Decoders, update
 SelfVariBAD = TypeVar("SelfVariBAD", bound="VariBAD")
 
 
-class VariBAD(PPO):
+class VariBAD(ZipFiles, PPO):
     """
     Variational Bayes-Adaptive Deep Reinforcement Learning (Zintgraf et al., "VariBAD: A Very Good Method for
     Bayes-Adaptive Deep RL via Meta-Learning", ICLR 2020, https://arxiv.org/abs/1910.08348), on PPO.
@@ -48,7 +45,8 @@ class VariBAD(PPO):
     began. The policy reads the state and the belief, and is trained with SB3's PPO. Encoder and decoders are trained
     as a variational autoencoder on whole trials, from a buffer of their own. No gradient of PPO reaches the encoder.
 
-    The environment needs :class:`~sb3_trmrl.PreviousTransitionObservation`. SB3's episode is the trial.
+    The environment needs :class:`~sb3_trmrl.PreviousTransitionObservation`. SB3's episode is the trial. A zip does not
+    hold the buffer of trials: training of a loaded model begins with an empty one.
 
     :param policy: ``"VariBADPolicy"``, also under the name ``"MultiInputPolicy"``
     :param env: The environment to learn from (if registered in Gym, can be str)
@@ -191,22 +189,13 @@ class VariBAD(PPO):
 
     def _check_policy_and_env(self, policy: Any, env: Any) -> None:
         """Check what the constructor or a zip gives as policy and environment, which is None while a zip is loaded."""
-        if isinstance(policy, str):
-            check_option("policy", policy, self.policy_aliases)
-        elif not (isinstance(policy, type) and issubclass(policy, VariBADPolicy)):
-            kind = ValueError if isinstance(policy, type) else TypeError
-            raise kind(
-                f"`policy` must be 'VariBADPolicy' or a subclass of it, got "
-                f"{getattr(policy, '__name__', repr(policy))}. Was the zip that you are loading saved by another "
-                "algorithm?"
-            )
+        check_policy(policy, self.policy_aliases)
         if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
             token_reader(env.observation_space)
 
     def _setup_model(self) -> None:
-        if getattr(self, "observation_space", None) is None:
-            raise TypeError("`env` must be a Gymnasium environment, a VecEnv or a registered id, got None")
+        check_env_of(self)
         check_arguments(vars(self), {**PPO_CHECKS, **VAE_CHECKS})  # again, as load() bypasses the constructor
         if not (self.decode_rewards or self.decode_states):
             raise ValueError("`decode_rewards` must be True if `decode_states` is False, got False")
@@ -335,60 +324,6 @@ class VariBAD(PPO):
             return super().learn(
                 int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
             )
-
-    # -- Files -------------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def load(
-        cls: type[SelfVariBAD],
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfVariBAD:
-        """
-        Load the model from a zip-file as in SB3. Loading unpickles: only load files that you trust. The buffer of
-        trials is not saved: further training begins with an empty one.
-
-        :param path: path to the file (or a file-like) where to load the agent from
-        :param env: the new environment to run the loaded model on
-        :param device: Device on which the code should run.
-        :param custom_objects: Dictionary of objects to replace upon loading
-        :param print_system_info: Whether to print system info from the saved model and the current system info
-        :param force_reset: Force call to ``reset()`` before training to avoid unexpected behavior.
-        :param kwargs: arguments of the constructor to change when loading
-        :return: new model instance with loaded parameters
-        :raises TypeError: if ``path`` is not a path, or an argument has the wrong type or an unknown name
-        :raises ValueError: if the file is damaged or does not contain a model, or an argument is out of range
-        """
-        check_zip(path, "VariBAD")
-        check_arguments(locals(), LOAD_CHECKS)
-        if env is not None:
-            check_env("env", env)
-        check_keywords("kwargs", kwargs, cls, passed=("policy", "env", "device", "_init_setup_model"))
-        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """
-        Save all the attributes of the object and the model parameters in a zip-file, without the buffer of trials. An
-        existing file is replaced only once the new one is complete.
-
-        :param path: path to the file where the rl agent should be saved
-        :param exclude: name of parameters that should be excluded in addition to the default ones
-        :param include: name of parameters that might be excluded but should be included anyway
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if ``path`` cannot be written to
-        """
-        check_arguments(locals(), SAVE_CHECKS)
-        save_atomically(super().save, path, exclude, include)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
