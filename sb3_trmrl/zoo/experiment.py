@@ -24,13 +24,18 @@ from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int, check_whole_number
 from sb3_trmrl.distributed.collectives import broadcast, is_main, join, share, world_size
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
-from sb3_trmrl.resuming import TrainingCheckpoint
 from sb3_trmrl.transformer_ppo import TransformerPPO
-from sb3_trmrl.trials.held_out import evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
+from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, raised_by_user_code
 from sb3_trmrl.zoo.hyperparams_files import evaluated, find_config
 from sb3_trmrl.zoo.hyperparams_opt import SEARCHED
-from sb3_trmrl.zoo.interruption import TERMINATED, InterruptibleModel, Terminated, how_to_resume
+from sb3_trmrl.zoo.interruption import (
+    TERMINATED,
+    InterruptibleModel,
+    InterruptionCheckpoint,
+    Terminated,
+    how_to_resume,
+)
 from sb3_trmrl.zoo.report import write_report
 from sb3_trmrl.zoo.run_lock import RunLock
 from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, INITIAL_MODEL
@@ -54,7 +59,8 @@ class TrMRLExperimentManager(SearchManager):
     * ``env_kwargs`` of yml and command line are merged, and also used in evaluation, ``enjoy`` and ``record_video``
     * environments with held-out tasks are evaluated on the validation tasks; evaluation uses a separate seed
     * several copies of a small problem are stepped together, see ``BatchedVecEnv``
-    * 0 evaluation episodes or environments stand for the number of these tasks, so that each is visited once
+    * 0 evaluation episodes or environments stand for the number of these tasks, so that each is visited once, and for 20
+      in environments without held-out tasks
     * runs that start at the same time get different folders
     * the VecNormalize statistics of the best model are saved beside it
     * evaluations and training returns are also logged for each episode of a trial
@@ -65,7 +71,7 @@ class TrMRLExperimentManager(SearchManager):
       writes all other files
     * TransformerPPO writes checkpoints, from which an interrupted run is resumed exactly
     * searches around our entries use our search spaces, and write the best trial as an entry of a yml file
-    * Ctrl-C and SIGTERM print the command that resumes the run
+    * Ctrl-C and SIGTERM write a checkpoint at the end of the rollout, and print the command that resumes the run
     """
 
     def __init__(
@@ -271,13 +277,16 @@ class TrMRLExperimentManager(SearchManager):
         if self.checkpoint_freq and not self.optimize_hyperparameters:
             folder = os.path.join(self.save_path, CHECKPOINTS)
             logs = [os.path.join(glob.escape(self.save_path), "*.monitor.csv")]
-            self.callbacks.append(TrainingCheckpoint(folder, self.checkpoint_freq, log_files=logs))
+            self.callbacks.append(InterruptionCheckpoint(folder, self.checkpoint_freq, log_files=logs))
 
     def _create_callbacks_of_main(self) -> None:
         if 0 in (self.n_eval_episodes, self.n_eval_envs):
-            n_tasks = n_tasks_in_turn(self.env_name.gym_id, self.eval_env_kwargs)
-            self.n_eval_episodes = self.args.eval_episodes = self.n_eval_episodes or n_tasks
-            self.n_eval_envs = self.args.n_eval_envs = self.n_eval_envs or n_tasks
+            default = N_HELD_OUT_TASKS
+            if self.has_splits:
+                default = n_tasks_in_turn(self.env_name.gym_id, self.eval_env_kwargs)
+            self.n_eval_episodes = self.args.eval_episodes = self.n_eval_episodes or default
+            copies = default if self.has_splits else min(self.n_eval_episodes, default)
+            self.n_eval_envs = self.args.n_eval_envs = self.n_eval_envs or copies
         super().create_callbacks()  # type: ignore[no-untyped-call]
         self.callbacks = [
             self._adaptation_callback(each) if type(each) is EvalCallback else each for each in self.callbacks
@@ -336,7 +345,7 @@ class TrMRLExperimentManager(SearchManager):
         try:
             super().save_trained_model(model)
             if self._interruption is not None:
-                print(how_to_resume(self.save_path, model.num_timesteps), flush=True)
+                print(how_to_resume(self.save_path, model), flush=True)
             if isinstance(self._interruption, Terminated):  # there may be only seconds left
                 raise SystemExit(TERMINATED)
             if self.report:

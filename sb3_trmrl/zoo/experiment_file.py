@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import rl_zoo3
 import yaml
 from rl_zoo3 import ALGOS
 
@@ -27,7 +26,7 @@ from sb3_trmrl.common.checks import (
 from sb3_trmrl.memory.kinds import memory_name
 from sb3_trmrl.trials.held_out import has_environment
 from sb3_trmrl.zoo.experiment_settings import ReportSettings, Settings, StrictLoader
-from sb3_trmrl.zoo.hyperparams_files import find_config
+from sb3_trmrl.zoo.hyperparams_files import find_config, zoo_file
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.runs import import_packages
 
@@ -184,7 +183,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 def _entry(environment: str, settings: Settings) -> dict[str, Any]:
     """Return the entry of the hyperparameter file for an environment."""
     path = find_config(settings.algo, environment, settings.conf_file)
-    path = path or str(Path(rl_zoo3.__path__[0], "hyperparams", f"{settings.algo}.yml"))  # rl-zoo3's own file
+    path = path or str(zoo_file(settings.algo))
     if not path.endswith((".yml", ".yaml")):
         raise ValueError(f"`conf_file` must be a yml file, got {path!r}")
     known = yaml.safe_load(Path(path).read_text())

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import rl_zoo3.exp_manager
 import yaml
+from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_trmrl.zoo.defaults import ALGORITHMS
 
@@ -17,19 +19,33 @@ def hyperparams_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "hyperparams"
 
 
+def zoo_file(algo: str) -> Path:
+    """Return the path of rl-zoo3's own file for an algorithm, which may not exist."""
+    return Path(rl_zoo3.__path__[0], "hyperparams", f"{algo}.yml")
+
+
 def find_config(algo: str, env_id: str, conf_file: str | None) -> str | None:
-    """Return the hyperparameter file: the user's, or ours if it has the environment or a default, or None."""
-    # Of one of our files, the name is enough, also outside a checkout. None stands for rl-zoo3's own file
+    """Return the hyperparameter file: the user's, ours, or None for rl-zoo3's own file."""
+    # Of one of our files, the name is enough, also outside a checkout
     folder = hyperparams_folder()
     if conf_file is not None:
         ours = folder / Path(conf_file).name
         return str(ours) if not os.path.exists(conf_file) and ours.is_file() else conf_file
     path = folder / f"{algo}.yml"
-    if path.is_file():
-        known = yaml.safe_load(path.read_text())
-        if env_id in known or "default" in known or algo in ALGORITHMS:  # rl-zoo3 has no file for our algorithms
-            return str(path)
-    return None
+    if not path.is_file():
+        return None
+    known = yaml.safe_load(path.read_text())
+    is_ours = env_id in known or algo in ALGORITHMS  # rl-zoo3 has no file for our algorithms
+    # Our default is only for environments that rl-zoo3 has not tuned
+    return str(path) if is_ours or ("default" in known and not _is_tuned_by_zoo(algo, env_id)) else None
+
+
+def _is_tuned_by_zoo(algo: str, env_id: str) -> bool:
+    """Return whether rl-zoo3's file has an entry of its own for an environment, or one for all Atari games."""
+    path = zoo_file(algo)
+    known = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    is_atari = env_id in gym.registry and ExperimentManager.is_atari(env_id)
+    return env_id in known or ("atari" in known and is_atari)
 
 
 def evaluated(key: str, value: str) -> Any:

@@ -92,6 +92,11 @@ class Run:
             self.seed: int = arguments["seed"]
             self.env_kwargs: dict[str, Any] = arguments["env_kwargs"] or {}
             self.gym_packages: list[str] = arguments.get("gym_packages") or []
+            options = {"--eval-episodes": "eval_episodes", "--n-eval-envs": "n_eval_envs"}
+            #: Options of evaluations during training
+            self.evaluation: dict[str, int] = {
+                option: arguments[key] for option, key in options.items() if key in arguments
+            }
         import_packages(self.gym_packages, "the run needs the module {!r}, which cannot be imported from here")
         self.has_splits = has_splits(self.env_id)
 

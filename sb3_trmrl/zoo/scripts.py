@@ -16,7 +16,6 @@ from rl_zoo3.utils import get_latest_run_id, get_model_path
 
 from sb3_trmrl.algorithms.arguments import check_device
 from sb3_trmrl.resuming.checkpoint_files import find_checkpoint
-from sb3_trmrl.trials.held_out import has_splits
 from sb3_trmrl.zoo.defaults import ALGO
 from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, Run, import_packages
 from sb3_trmrl.zoo.script_parsers import script_parser
@@ -40,12 +39,11 @@ def training_arguments(options: argparse.Namespace, arguments: Sequence[str]) ->
     check_options(options)
     # The arguments are the last ones, so that they take precedence
     defaults = ["--algo", ALGO, "--num-threads", str(options.num_threads)]
-    if has_splits(options.env):
-        # The experiment manager, which knows the arguments of the environment, replaces 0 by the number of tasks
-        defaults += ["--eval-episodes", "0"]
-        # All tasks share one batched forward pass; a process for each task would cost more than it saves
-        if options.vec_env == "dummy":
-            defaults += ["--n-eval-envs", "0"]
+    # The experiment manager, which knows the arguments of the environment, replaces 0 by the number of tasks, or by 20
+    defaults += ["--eval-episodes", "0"]
+    # All tasks share one batched forward pass; a process for each task would cost more than it saves
+    if options.vec_env == "dummy":
+        defaults += ["--n-eval-envs", "0"]
     return [*defaults, *arguments, *(["--gym-packages", *packages] if packages else [])]
 
 
@@ -100,4 +98,6 @@ def resumed_run(folder: Path, given: Sequence[str]) -> tuple[Path, list[str]]:
     for name, value, expected in (("--env", options.env, run.env_id), ("--algo", options.algo, run.algo)):
         if value != expected:
             raise ValueError(f"the run in {folder} trains {run.algo} on {run.env_id}, got {name} {value}")
-    return checkpoint, [*original, *given, *([] if "--seed" in original else ["--seed", str(run.seed)])]
+    # First, so that arguments of the user take precedence: the default may have been another one
+    evaluated = [f"{name}={number}" for name, number in run.evaluation.items()]
+    return checkpoint, [*evaluated, *original, *given, *([] if "--seed" in original else ["--seed", str(run.seed)])]

@@ -232,4 +232,6 @@ def test_registered_settings() -> None:
         assert steps == ("" if env_id in files["trmrl"] else "`default`: ") + f"{int(entry['n_timesteps']):,}"
         for algo, cell in zip(("ppo_lstm", "ppo"), others, strict=True):
             is_ours = find_config(algo, env_id, None) is not None
-            assert cell == (f"{int(files[algo][env_id]['n_timesteps']):,}" if is_ours else "rl-zoo3")
+            key = env_id if env_id in files[algo] else "default"
+            ours = f"{'`default`: ' if key == 'default' else ''}{int(files[algo][key]['n_timesteps']):,}"
+            assert cell == (ours if is_ours else "rl-zoo3")

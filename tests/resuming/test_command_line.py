@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sb3_trmrl import TransformerPPO
@@ -55,8 +56,13 @@ def test_resume_refuses_another_environment_or_algorithm(tmp_path: Path, capsys:
 
 def test_finished_run_continues_to_more_steps(tmp_path: Path) -> None:
     run = train(tmp_path, *OPTIONS)
+    # As if these numbers had been the defaults when the run began
+    saved = run / "BernoulliBandit-v0" / "command_line.json"
+    saved.write_text(saved.read_text().replace('"--eval-episodes", "2", "--n-eval-envs", "2", ', ""))
+    assert "--eval-episodes" not in saved.read_text()
     assert main(["train", "--resume", str(run), "-n", "280"]) == 0
     assert TransformerPPO.load(run / "BernoulliBandit-v0.zip").num_timesteps == 280
+    assert np.load(run / "evaluations.npz")["results"].shape == (7, 2)
     assert "n_envs:2" in TINY  # 40 steps a rollout
 
 

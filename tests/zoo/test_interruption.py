@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
-from sb3_trmrl.zoo import experiment
+from sb3_trmrl.zoo import experiment, interruption
+from tests.helpers.resuming import assert_same, assert_same_files, checkpoint_steps
 from tests.helpers.zoo import ENV, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -18,16 +20,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Send this process a signal at the second update of training. Shells let processes in the background ignore it."""
+    """Send this process signals at the second update of training. Shells let processes in the background ignore them."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def at_second_update(number: signal.Signals) -> None:
+    def at_second_update(*numbers: signal.Signals, wait: float = 0.0) -> None:
         real, sent = TransformerPPO.train, []
 
         def interrupted(self: TransformerPPO) -> None:
             if self.num_timesteps == 80 and not sent:
-                sent.append(number)
-                os.kill(os.getpid(), number)
+                sent.extend(numbers)
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+                time.sleep(wait)
             real(self)
 
         monkeypatch.setattr(TransformerPPO, "train", interrupted)
@@ -41,31 +45,61 @@ def resuming_command(printed: str) -> list[str]:
     return shlex.split(line)[1:]
 
 
-@pytest.mark.parametrize("checkpoints", ["40", "0"])
-def test_ctrl_c(checkpoints: str, interrupt: Any, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    """The report is written, and the printed command trains the remaining steps, or on from the saved weights."""
-    monkeypatch.chdir(tmp_path)
-    arguments = ["-n", "120", "--eval-freq", "40", "--checkpoint-freq", checkpoints, "--report"]
+NO_CHECKPOINT_DUE = ("-n", "120", "--eval-freq", "40", "--eval-episodes", "2", "--checkpoint-freq", "1000")
+
+
+def test_ctrl_c(interrupt: Any, tmp_path: Path, capfd: Any) -> None:
+    """No step is lost: the resumed run is the one that was not interrupted. The report is written at the interruption."""
+    whole = train(tmp_path / "whole", *NO_CHECKPOINT_DUE)
     interrupt(signal.SIGINT)
-    run = train(tmp_path / "a folder", *arguments)
-    printed = capsys.readouterr().out
-    assert "Interrupted after 80 steps" in printed and (run / "report.json").exists()
+    run = train(tmp_path / "a folder", *NO_CHECKPOINT_DUE, "--report")
+    printed, errors = capfd.readouterr()
+    assert "Stopping after this rollout" in errors
+    assert "Interrupted after 80 steps. Resume from step 80 with" in printed and (run / "report.json").exists()
     assert printed.index("Interrupted") < printed.index("trmrl report") < printed.index("Returns on")
-    assert main([*resuming_command(printed), *(["-n", "40"] if checkpoints == "0" else [])]) == 0
-    folder = run if checkpoints != "0" else tmp_path / "logs" / "trmrl" / f"{ENV}_1"
-    assert TransformerPPO.load(folder / f"{ENV}.zip").num_timesteps == 120
+    assert main(resuming_command(printed)) == 0
+    models = [TransformerPPO.load(folder / f"{ENV}.zip") for folder in (whole, run)]
+    assert models[1].num_timesteps == 120
+    assert_same(*(dict(model.policy.state_dict()) for model in models))
+    assert_same_files(whole, run)
 
 
-def test_sigterm(interrupt: Any, tmp_path: Path, capsys: Any) -> None:
-    """The model is saved without a report, since the process may soon be killed. The handler is removed again."""
-    interrupt(signal.SIGTERM)
+def test_a_second_ctrl_c_stops_at_once(interrupt: Any, tmp_path: Path, capsys: Any) -> None:
+    interrupt(signal.SIGINT, signal.SIGINT)
+    train(tmp_path, *NO_CHECKPOINT_DUE)
+    assert "Resume from step 0, the last checkpoint: the 80 steps after it" in capsys.readouterr().out
+
+
+def test_without_checkpoints_the_steps_that_are_left_are_named(
+    interrupt: Any, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    interrupt(signal.SIGINT)
+    train(tmp_path / "first", "-n", "120", "--eval-freq", "-1", "--checkpoint-freq", "0")
+    command = resuming_command(capsys.readouterr().out)
+    assert command[-2:] == ["-n", "40"]
+    assert main(command) == 0
+    assert TransformerPPO.load(tmp_path / "logs" / "trmrl" / f"{ENV}_1" / f"{ENV}.zip").num_timesteps == 120
+
+
+@pytest.mark.parametrize(("patience", "checkpoint"), [(60.0, 80), (0.01, 0)])
+def test_sigterm(
+    patience: float, checkpoint: int, interrupt: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The model is saved without a report, since the process may soon be killed: after the rollout or some seconds,
+    whichever is earlier. The handler is removed again.
+    """
+    monkeypatch.setattr(interruption, "_PATIENCE", patience)
+    interrupt(signal.SIGTERM, wait=0.0 if checkpoint else 5.0)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
-        train(tmp_path, "-n", "120", "--eval-freq", "-1", "--checkpoint-freq", "40", "--report")
+        train(tmp_path, *NO_CHECKPOINT_DUE, "--report")
     assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
     (run,) = (tmp_path / "trmrl").iterdir()
     assert (run / f"{ENV}.zip").exists() and not (run / "report.json").exists()
     assert resuming_command(capsys.readouterr().out) == ["train", "--resume", str(run)]
+    assert checkpoint_steps(run / "checkpoints")[-1] == checkpoint
 
 
 def test_the_report_can_be_skipped(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

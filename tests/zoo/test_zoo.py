@@ -98,13 +98,34 @@ def test_our_file_is_used_where_it_has_the_environment_or_a_default(tmp_path: Pa
     assert find_config("trmrl", "HalfCheetahVel-v0", None) == str(ours / "trmrl.yml")
     assert find_config("trmrl", "CartPole-v1", None) == str(ours / "trmrl.yml")
     assert find_config("ppo", "AntDir-v0", None) == str(ours / "ppo.yml")
-    assert find_config("ppo", "CartPole-v1", None) is None
+    assert find_config("ppo", "CartPole-v1", None) is None  # tuned by rl-zoo3
+    assert find_config("ppo", "MyEnv-v0", None) == str(ours / "ppo.yml")
+    assert find_config("ppo_lstm", "CartPoleNoVel-v1", None) is None
+    assert find_config("ppo_lstm", "MyEnv-v0", None) == str(ours / "ppo_lstm.yml")
     assert find_config("sac", "AntDir-v0", None) is None
     monkeypatch.chdir(tmp_path)
     assert find_config("trmrl", "AntDir-v0", "hyperparams/trmrl_paper.yml") == str(ours / "trmrl_paper.yml")
     assert find_config("trmrl", "AntDir-v0", "some.package") == "some.package"
     (tmp_path / "trmrl.yml").write_text("{}")
     assert find_config("trmrl", "AntDir-v0", "trmrl.yml") == "trmrl.yml"
+
+
+def test_atari_games_keep_the_entry_of_rl_zoo3(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = gym.envs.registration.EnvSpec("MyGame-v0", entry_point="ale_py.env:AtariEnv")
+    assert find_config("ppo", "MyGame-v0", None) is not None
+    monkeypatch.setitem(gym.registry, "MyGame-v0", spec)
+    assert find_config("ppo", "MyGame-v0", None) is None
+
+
+def test_defaults_of_the_baselines_train_as_long_as_that_of_trmrl() -> None:
+    files = [
+        yaml.safe_load((hyperparams_folder() / f"{algo}.yml").read_text()) for algo in ("trmrl", "ppo", "ppo_lstm")
+    ]
+    compared = [
+        {key: file["default"][key] for key in ("n_timesteps", "normalize", "n_envs", "n_steps", "gamma")}
+        for file in files
+    ]
+    assert compared[0] == compared[1] == compared[2]
 
 
 def _entries() -> list[tuple[str, str]]:
@@ -190,6 +211,13 @@ def test_every_validation_task_is_visited_once(n_eval_envs: int, tmp_path: Path)
         evaluate_policy(model, env, n_eval_episodes=N_HELD_OUT_TASKS, callback=note)
         assert sorted(visited) == sorted(expected)
     env.close()
+
+
+def test_twenty_episodes_are_evaluated_at_once_without_held_out_tasks(tmp_path: Path) -> None:
+    for given, n_episodes in ((0, N_HELD_OUT_TASKS), (3, 3), (50, 50)):
+        manager, *_, env = set_up(tmp_path, "trmrl", "CartPole-v1", n_eval_episodes=given, n_eval_envs=0)
+        (callback,) = [each for each in manager.callbacks if isinstance(each, EvalCallback)]
+        assert callback.n_eval_episodes == n_episodes and env.num_envs == min(n_episodes, N_HELD_OUT_TASKS)
 
 
 def test_env_kwargs_are_merged_and_reach_evaluation_and_args(tmp_path: Path) -> None:
@@ -280,7 +308,8 @@ def test_stock_algorithms_elsewhere_use_the_zoos_settings(tmp_path: Path, capfd:
 
 def test_a_recurrent_policy_replaces_that_of_the_zoos_default(tmp_path: Path) -> None:
     """The entry ``default`` of rl-zoo3's ppo_lstm.yml names PPO's policy, which RecurrentPPO does not have."""
-    run = train(tmp_path, "--algo", "ppo_lstm", "-n", "20", "--eval-freq", "-1", params=[], env="CartPole-v1")
+    params = [*TINY, "policy:MlpPolicy", "normalize:False"]
+    run = train(tmp_path, "--algo", "ppo_lstm", "-n", "20", "--eval-freq", "-1", params=params, env="CartPole-v1")
     assert yaml.unsafe_load((run / "CartPole-v1" / "config.yml").read_text())["policy"] == "MlpLstmPolicy"
 
 
