@@ -153,13 +153,16 @@ def evaluate(arguments: Sequence[str]) -> Parsed:
 
 def render(arguments: Sequence[str]) -> Parsed:
     """Read the options of ``render``."""
-    parser = agent_parser("render", "Record a video of one trial on a test task.", f"{DEMO} --output trial.mp4")
+    about = "Record a video of one trial on a test task; without tasks, of several episodes."
+    parser = agent_parser("render", about, f"{DEMO} --output trial.mp4")
     last_task = N_HELD_OUT_TASKS - 1
     parser.add_argument(
         "--task", type=int, default=0, help=f"index of the test task or episode, 0 to {last_task} (default: 0)"
     )
     parser.add_argument(
-        "--n-episodes", type=positive_int, help="number of episodes in the trial (default: 2); 1 without tasks"
+        "--n-episodes",
+        type=positive_int,
+        help="number of episodes (default: 2; without tasks, up to 5 until the video has 100 frames)",
     )
     parser.add_argument("--output", type=Path, default=Path("trial.mp4"), help="file to write (default: trial.mp4)")
     return parser, parser.parse_args(arguments)

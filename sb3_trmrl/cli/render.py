@@ -1,4 +1,4 @@
-"""``render``: a video of one trial, with task, episode and return written above the picture."""
+"""``render``: a video of a trial, with task, episode and return written above the picture."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ _SHORT_SIDE = 320
 _CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx", ".gif": "gif"}
 #: Highest number of frames per second and width of a GIF, whose frames are hardly compressed
 _GIF_FPS, _GIF_WIDTH = 10, 320
+#: Without tasks, a video has as many episodes as it takes for this number of frames, but at most this many
+_ENOUGH_FRAMES, _MAX_EPISODES = 100, 5
 
 
 @one_thread()
 def render(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Write a video of one trial."""
+    """Write a video of one trial, or of several episodes of an environment without tasks."""
     last_task = N_HELD_OUT_TASKS - 1
     if not 0 <= options.task <= last_task:
         parser.error(f"--task must be from 0 to {last_task}, got {options.task}")
@@ -43,30 +45,39 @@ def render(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     with argument_errors(parser):
         agent = load_agent_from(options)
         check_render_mode(agent.env_id, agent.env_kwargs, "rgb_array")
-        n_episodes = options.n_episodes or (2 if plays_trials(agent) else 1)
-        env, seed = make_trial(agent, options.task, n_episodes, options.seed)
-    try:
-        with argument_errors(parser), th.random.fork_rng(), progress("steps", _n_steps(env, n_episodes)) as after_step:
-            th.manual_seed(seed)  # for stochastic actions
-            frames = (captioned(frame, text) for frame, text in film(agent, env, seed, not options.sampled))
-            n_frames = _write(frames, options.output, env.metadata.get("render_fps", 30), after_step)
-    finally:
-        env.close()
-    print(f"Wrote {options.output}: {n_frames} frames")
+        with th.random.fork_rng(), progress("frames", None) as after_frame:
+            frames = (captioned(frame, text) for frame, text in _play(agent, options))
+            n_frames = _write(frames, options.output, _fps(agent), after_frame)
+    print(f"Wrote {options.output}: {n_frames} frame{'s' if n_frames > 1 else ''}")
+
+
+def _fps(agent: LoadedAgent) -> float:
+    """Return the number of frames per second of the environment."""
+    env = gym.make(agent.env_id, **agent.env_kwargs)
+    fps: float = env.metadata.get("render_fps", 30)
+    env.close()
+    return fps
+
+
+def _play(agent: LoadedAgent, options: argparse.Namespace) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield the pictures of the trial, or of the episodes of an environment without tasks, and their texts."""
+    if plays_trials(agent):
+        yield from film(agent, options.task, options.n_episodes or 2, options.seed, not options.sampled)
+        return
+    n_frames = 0
+    for episode in range(options.n_episodes or _MAX_EPISODES):
+        for each in film(agent, options.task + episode, 1, options.seed, not options.sampled, first=episode + 1):
+            n_frames += 1
+            yield each
+        if options.n_episodes is None and n_frames >= _ENOUGH_FRAMES:
+            break
 
 
 def make_trial(agent: LoadedAgent, task: int, n_episodes: int, seed: int) -> tuple[gym.Env, int]:
     """Return an environment for one trial of the default evaluation, and the seed of its first reset."""
     kwargs = {**agent.env_kwargs, "render_mode": "rgb_array"}
-    trials = Trials(agent.env_id, N_HELD_OUT_TASKS, n_episodes, "test", seed, kwargs)
+    trials = Trials(agent.env_id, max(N_HELD_OUT_TASKS, task + 1), n_episodes, "test", seed, kwargs)
     return trials.make(task), trials.seed_of_split + task
-
-
-def _n_steps(env: gym.Env, n_episodes: int) -> int | None:
-    """Return the number of steps in a trial that does not end early, None if unknown."""
-    if trials_of(env) is None:
-        return env.spec.max_episode_steps if env.spec else None
-    return n_episodes * env.get_wrapper_attr("horizon") if env.has_wrapper_attr("horizon") else None
 
 
 def _write(frames: Iterator[np.ndarray], path: Path, fps: float, after_frame: Callable[[int], None]) -> int:
@@ -80,7 +91,9 @@ def _write(frames: Iterator[np.ndarray], path: Path, fps: float, after_frame: Ca
     n_frames = 1
     codec, filters = _CODECS[path.suffix], None
     if codec == "gif":  # with a palette of its own; the default one has few of its colours
-        scale = f"fps={min(fps, _GIF_FPS)},scale=min({_GIF_WIDTH}\\,iw):-1"
+        # Frames are skipped: the padding shows the last one in any case
+        skip = f"tpad=stop_mode=clone:stop_duration={1 / _GIF_FPS},fps={_GIF_FPS}," if fps > _GIF_FPS else ""
+        scale = f"{skip}scale=min({_GIF_WIDTH}\\,iw):-1"
         palette = "split[a][b];[a]palettegen=max_colors=64[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
         filters = ["-vf", f"{scale},{palette}"]
     with FFMPEG_VideoWriter(str(path), (width, height), fps, codec=codec, ffmpeg_params=filters) as writer:
@@ -88,35 +101,71 @@ def _write(frames: Iterator[np.ndarray], path: Path, fps: float, after_frame: Ca
         for n_frames, frame in enumerate(frames, start=2):
             writer.write_frame(frame)
             after_frame(n_frames)
+    if codec == "gif":  # some frames are skipped
+        with Image.open(path) as written:
+            return int(getattr(written, "n_frames", 1))
     return n_frames
 
 
 class _Camera(gym.Wrapper):
-    """Renders a frame before each step."""
+    """Takes a picture before each step, and one after the last step of an episode, before the environment is reset."""
 
-    picture: np.ndarray
+    def __init__(self, env: gym.Env, render: Callable[[], Any]) -> None:
+        super().__init__(env)
+        self._render = render
+        self.pictures: list[np.ndarray] = []
 
     def step(self, action: Any) -> Any:
-        picture = self.env.render()
+        self.pictures = [self._picture()]
+        step = self.env.step(action)
+        if step[2] or step[3]:
+            self.pictures.append(self._picture())
+        return step
+
+    def _picture(self) -> np.ndarray:
+        picture = self._render()
         if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
             shape = f"an array of shape {picture.shape}" if isinstance(picture, np.ndarray) else repr(picture)
             raise ValueError(f"`render` of the environment must return a picture, (height, width, 3), got {shape}")
-        self.picture = picture
-        return self.env.step(action)
+        return picture
 
 
-def film(agent: LoadedAgent, env: gym.Env, seed: int, deterministic: bool) -> Iterator[tuple[np.ndarray, str]]:
-    """Play one trial; yield the picture before each step, (height, width, 3), and the text to write above it."""
-    camera = _Camera(env)
-    venv = DummyVecEnv([lambda: camera])
-    venv.seed(seed)
+def film(
+    agent: LoadedAgent, task: int, n_episodes: int, seed: int, deterministic: bool, first: int = 1
+) -> Iterator[tuple[np.ndarray, str]]:
+    """
+    Play one trial; yield pictures, (height, width, 3), and the texts to write above them: before each step, and after
+    the last step of each episode. ``first`` is the number of the first episode.
+    """
+    env, own_seed = make_trial(agent, task, n_episodes, seed)
+    trial = trials_of(env)
+    if trial is None:
+        env = camera = _Camera(env, env.render)
+    else:  # inside, because the trial resets the environment at the end of an episode
+        trial.env = camera = _Camera(trial.env, env.render)
+    venv = DummyVecEnv([lambda: env])
+    venv.seed(own_seed)
+    th.manual_seed(own_seed)  # for stochastic actions
     unit = env.get_wrapper_attr("task_unit") if env.has_wrapper_attr("task_unit") else ""
     total = 0.0
-    for step in play_trials(agent.model, venv, np.zeros(1, dtype=int), deterministic, agent.vec_normalize):
-        task = venv.reset_infos[0].get("task")
-        heading = f"task {task_label(task, unit)}\n" if task is not None else ""
-        yield camera.picture, f"{heading}episode {step.episodes[0] + 1}   return {total:.1f}"
-        total = 0.0 if step.infos[0].get("new_episode") else total + float(step.rewards[0])
+    try:
+        for step in play_trials(agent.model, venv, np.zeros(1, dtype=int), deterministic, agent.vec_normalize):
+            name = venv.reset_infos[0].get("task")
+            heading = f"task {task_label(name, unit)}\n" if name is not None else ""
+            before, *after = camera.pictures
+            yield before, f"{heading}episode {first + step.episodes[0]}   return {_number(total)}"
+            total += float(step.rewards[0])
+            for last in after:
+                yield last, f"{heading}episode {first + step.episodes[0]}   return {_number(total)}"
+                total = 0.0
+    finally:
+        venv.close()
+
+
+def _number(value: float) -> str:
+    """Return a number with one decimal, with two if it is small; never "-0.00"."""
+    decimals = 1 if abs(value) >= 10 else 2
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def captioned(frame: np.ndarray, text: str) -> np.ndarray:

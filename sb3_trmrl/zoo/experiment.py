@@ -59,8 +59,8 @@ class TrMRLExperimentManager(SearchManager):
     * ``env_kwargs`` of yml and command line are merged, and also used in evaluation, ``enjoy`` and ``record_video``
     * environments with held-out tasks are evaluated on the validation tasks; evaluation uses a separate seed
     * several copies of a small problem are stepped together, see ``BatchedVecEnv``
-    * 0 evaluation episodes or environments stand for the number of these tasks, so that each is visited once, and for 20
-      in environments without held-out tasks
+    * 0 evaluation episodes or environments stand for the number of these tasks, so that each is visited once; without
+      held-out tasks, for 20
     * runs that start at the same time get different folders
     * the VecNormalize statistics of the best model are saved beside it
     * evaluations and training returns are also logged for each episode of a trial

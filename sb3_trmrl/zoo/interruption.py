@@ -60,7 +60,7 @@ class InterruptibleModel:
         return getattr(self.model, name)
 
     def learn(self, total_timesteps: int, **kwargs: Any) -> None:
-        """Train. Ctrl-C and SIGTERM raise ``KeyboardInterrupt``, at the end of the rollout if checkpoints are written."""
+        """Train. Ctrl-C and SIGTERM raise ``KeyboardInterrupt``, with checkpoints at the end of the rollout."""
         found = [each for each in kwargs.get("callback") or [] if isinstance(each, InterruptionCheckpoint)]
         # Ranks are not interrupted in the same rollout, and all of them must take part in a checkpoint
         checkpoint = found[0] if found and world_size() == 1 else None

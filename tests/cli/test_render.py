@@ -4,18 +4,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from gymnasium.wrappers import TransformReward
 from moviepy import VideoFileClip
 from PIL import Image
 
+from sb3_trmrl import MultiEpisodeTrial
 from sb3_trmrl.__main__ import main
-from sb3_trmrl.cli.render import captioned, film, make_trial
+from sb3_trmrl.cli import render as render_module
+from sb3_trmrl.cli.render import captioned, film
 from sb3_trmrl.cli.rendering import check_render_mode
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.zoo.agents import open_agent
@@ -43,7 +44,7 @@ def test_render(env: str, tmp_path: Path, run: Path) -> None:
     assert video.stat().st_size > 1_000
     with VideoFileClip(str(video)) as clip:
         assert clip.get_frame(0).std() > 1.0
-        assert round(clip.duration * clip.fps) == 20
+        assert round(clip.duration * clip.fps) == 22  # 2 x 10 steps, and the end of each episode
 
 
 class Drawn(SampledEnv):
@@ -100,16 +101,83 @@ def test_windows_need_a_render_mode_and_a_screen(capsys: Any, tmp_path: Path, mo
 
 
 def test_render_without_trials(tmp_path: Path, capsys: Any) -> None:
-    """One episode without a task, with a reward of 1 at each step."""
+    """Episodes without a task, with a reward of 1 at each step but the last, and the picture after the last step."""
     run = train(tmp_path, "-n", "40", "--eval-freq", "-1", "--checkpoint-freq", "0", env="InvertedPendulum-v5")
     video = tmp_path / "episode.mp4"
     assert main(["render", str(run), "--output", str(video)]) == 0
     agent = open_agent(run)
-    env, seed = make_trial(agent, 0, 1, 0)
-    texts = [text for _, text in film(agent, env, seed, True)]
-    env.close()
-    assert texts == [f"episode 1   return {step:.1f}" for step in range(len(texts))]
-    assert f"{len(texts)} frames" in capsys.readouterr().out
+    result = evaluate_adaptation(
+        agent.model, agent.env_id, n_eval_tasks=5, n_eval_episodes=1, vec_normalize=agent.vec_normalize
+    )
+    lengths = result.lengths[:, 0].astype(int)
+    frames = (lengths + 1).cumsum()  # the video ends with the first episode that makes it long enough
+    total = next((count for count in frames if count >= 100), frames[-1])
+    for episode in range(2):
+        texts = [text for _, text in film(agent, episode, 1, 0, True, first=episode + 1)]
+        steps = [*range(lengths[episode]), lengths[episode] - 1]
+        expected = [f"episode {episode + 1}   return {step:.{1 if step >= 10 else 2}f}" for step in steps]
+        assert texts == expected
+    assert f": {total} frames" in capsys.readouterr().out
+    assert main(["render", str(run), "--output", str(video), "--n-episodes", "1"]) == 0
+    assert f": {lengths[0] + 1} frames" in capsys.readouterr().out
+
+
+class Corridor(gym.Env):
+    """Two steps to the goal, which pays; the picture shows the position."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}
+    observation_space = gym.spaces.Box(0, 2, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.position = 0
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.position += 1
+        at_goal = self.position == 2
+        return np.full(1, self.position, np.float32), 0.94 if at_goal else -0.03, at_goal, False, {}
+
+    def render(self) -> np.ndarray:
+        return np.full((40, 40, 3), 100 * self.position, dtype=np.uint8)
+
+
+class CorridorOfTasks(Corridor):
+    """The same with tasks"""
+
+    def sample_tasks(self, n: int) -> list[int]:
+        return [0] * n
+
+    def set_task(self, task: int) -> None:
+        pass
+
+    def get_task(self) -> int:
+        return 0
+
+
+def corridor_trials(render_mode: str | None = None) -> gym.Env:
+    """Two episodes on the same corridor"""
+    return MultiEpisodeTrial(CorridorOfTasks(render_mode), 2)
+
+
+@pytest.mark.parametrize(("entry_point", "n_episodes"), [(Corridor, 1), (corridor_trials, 2)])
+def test_the_end_of_each_episode_is_shown(entry_point: Any, n_episodes: int, tmp_path: Path, monkeypatch: Any) -> None:
+    """Also where the trial resets the environment, and in a GIF, which skips frames."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(render_module, "_MAX_EPISODES", 1)
+    with registered("Corridor-v0", entry_point):
+        tiny_model(gym.make("Corridor-v0")).export("agent", env_id="Corridor-v0")
+        frames = list(film(open_agent("agent.safetensors"), 0, n_episodes, 0, True))
+        assert main(["render", "agent.safetensors", "--output", "end.gif"]) == 0
+    shown = [(int(picture[0, 0, 0]), text.rpartition(" ")[2]) for picture, text in frames]
+    assert shown == [(0, "0.00"), (100, "-0.03"), (200, "0.91")] * n_episodes
+    with Image.open("end.gif") as gif:
+        gif.seek(getattr(gif, "n_frames", 1) - 1)
+        assert abs(int(np.asarray(gif.convert("RGB"))[-5, 5, 0]) - 200) < 20
 
 
 def test_render_shows_a_trial_of_the_evaluation() -> None:
@@ -119,13 +187,10 @@ def test_render_shows_a_trial_of_the_evaluation() -> None:
         agent.model, agent.env_id, n_eval_episodes=2, env_kwargs=agent.env_kwargs, vec_normalize=agent.vec_normalize
     )
     for task in (3, 19):
-        env, seed = make_trial(agent, task, 2, 0)
-        rewards: list[float] = []
-        recorder = TransformReward(env, lambda reward, rewards=rewards: rewards.append(float(reward)) or reward)
-        texts = [text for _, text in film(agent, recorder, seed, True)]
-        env.close()
+        texts = [text for _, text in film(agent, task, 2, 0, True)]
         assert texts[0].startswith(f"task {result.tasks[task]:.2f} m/s\n")
-        assert rewards == pytest.approx(result.rewards[task].ravel(), rel=1e-3)
+        returns = np.hstack([np.zeros((2, 1)), result.rewards[task].cumsum(axis=1)]).ravel()
+        assert [float(text.rpartition(" ")[2]) for text in texts] == pytest.approx(returns, abs=0.06)
 
 
 def test_captions_stand_above_the_picture() -> None:
@@ -144,7 +209,7 @@ def test_render_a_gif(run: Path, tmp_path: Path) -> None:
     with Image.open(path) as picture:
         assert picture.width == 320 and picture.n_frames > 1
         seconds = picture.n_frames * picture.info["duration"] / 1000
-    assert seconds == pytest.approx(20 / 4, abs=0.3)
+    assert seconds == pytest.approx(22 / 4, abs=0.3)
 
 
 def test_stochastic_actions_of_a_video_are_seeded(run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Send this process signals at the second update of training. Shells let processes in the background ignore them."""
+    """Send this process signals at the second update. Shells let processes in the background ignore them."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def at_second_update(*numbers: signal.Signals, wait: float = 0.0) -> None:
@@ -49,7 +49,7 @@ NO_CHECKPOINT_DUE = ("-n", "120", "--eval-freq", "40", "--eval-episodes", "2", "
 
 
 def test_ctrl_c(interrupt: Any, tmp_path: Path, capfd: Any) -> None:
-    """No step is lost: the resumed run is the one that was not interrupted. The report is written at the interruption."""
+    """No step is lost: the resumed run is the one that was not interrupted. The report is written before."""
     whole = train(tmp_path / "whole", *NO_CHECKPOINT_DUE)
     interrupt(signal.SIGINT)
     run = train(tmp_path / "a folder", *NO_CHECKPOINT_DUE, "--report")

@@ -118,13 +118,11 @@ def test_atari_games_keep_the_entry_of_rl_zoo3(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_defaults_of_the_baselines_train_as_long_as_that_of_trmrl() -> None:
-    files = [
-        yaml.safe_load((hyperparams_folder() / f"{algo}.yml").read_text()) for algo in ("trmrl", "ppo", "ppo_lstm")
-    ]
-    compared = [
-        {key: file["default"][key] for key in ("n_timesteps", "normalize", "n_envs", "n_steps", "gamma")}
-        for file in files
-    ]
+    names = ("n_timesteps", "normalize", "n_envs", "n_steps", "gamma")
+    compared = []
+    for algo in ("trmrl", "ppo", "ppo_lstm"):
+        entry = yaml.safe_load((hyperparams_folder() / f"{algo}.yml").read_text())["default"]
+        compared.append({name: entry[name] for name in names})
     assert compared[0] == compared[1] == compared[2]
 
 
