@@ -27,6 +27,7 @@ class OnlineAdaptation:
     :param means: Mean reward at each step, and means of numbers in ``info``, by name, (H,) each
     :param intervals: Their 95 % bootstrap intervals over tasks, (2, H) each
     :param n_tasks: Number of tasks
+    :param n_running: Number of tasks whose episode is still running at each step, (H,)
     :param smoothed: Moving average of the mean reward, (H,)
     :param window: Number of steps of the moving average
     :param first_level: Mean reward at the first step
@@ -40,6 +41,7 @@ class OnlineAdaptation:
     means: dict[str, np.ndarray]
     intervals: dict[str, np.ndarray]
     n_tasks: int
+    n_running: np.ndarray
     smoothed: np.ndarray
     window: int
     first_level: float
@@ -49,11 +51,12 @@ class OnlineAdaptation:
 
     def to_frame(self) -> pd.DataFrame:
         """
-        :return: One row for each step and name: step (from 1), name, mean, low, high
+        :return: One row for each step and name: step (from 1), name, mean, low, high, and n, the number of running
+            episodes. A single one has no interval: low and high are NaN
         """
         steps = np.arange(1, len(self.smoothed) + 1)
         frames = [
-            pd.DataFrame({"step": steps, "name": name, "mean": mean, "low": low, "high": high})
+            pd.DataFrame({"step": steps, "name": name, "mean": mean, "low": low, "high": high, "n": self.n_running})
             for (name, mean), (low, high) in zip(self.means.items(), self.intervals.values(), strict=True)
         ]
         return pd.concat(frames, ignore_index=True)
@@ -87,6 +90,7 @@ def online_adaptation(result: AdaptationResult, window: int = 11) -> OnlineAdapt
         means=means,
         intervals=intervals,
         n_tasks=len(result.tasks),
+        n_running=(~np.isnan(result.rewards[:, 0, :horizon])).sum(axis=0),
         smoothed=smoothed,
         window=window,
         first_level=first_level,
@@ -137,6 +141,8 @@ def plot_online_adaptation(
     steps = np.arange(1, len(result.smoothed) + 1)
     for axes, (name, mean) in zip(rows, result.means.items(), strict=True):
         label, band = f"mean of {result.n_tasks} {result.unit}", f"95 % interval over {result.unit}"
+        if result.n_running[-1] < result.n_tasks:
+            label = f"mean of the running episodes ({result.n_tasks} at step 1, {result.n_running[-1]} at the end)"
         draw_band(axes, steps, mean, result.intervals[name], COLOURS[0], band, label=label)
         if targets is not None and name in targets:
             label = f"mean target, {task_label(targets[name], _UNITS.get(name, ''))}"

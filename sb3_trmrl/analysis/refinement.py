@@ -30,11 +30,13 @@ class Refinement:
         on each test task, (test tasks, L + 1)
     :param constant_error: Mean squared error of a constant prediction, the mean action of the training tasks,
         (test tasks,)
+    :param n_train_steps: Number of steps that the regression was fitted on
     """
 
     dissimilarity: np.ndarray
     action_error: np.ndarray
     constant_error: np.ndarray
+    n_train_steps: int
 
     def to_frame(self) -> pd.DataFrame:
         """
@@ -87,7 +89,7 @@ def measure_refinement(
         return np.stack([values[tasks == name].mean(axis=0) for name in which])
 
     test = names[n_train_tasks:]
-    return Refinement(by_task(dissimilarity, names), by_task(errors, test), by_task(constant, test))
+    return Refinement(by_task(dissimilarity, names), by_task(errors, test), by_task(constant, test), int(train.sum()))
 
 
 def plot_refinement(

@@ -33,6 +33,9 @@ from sb3_trmrl.evaluation.trials import Trials
 from sb3_trmrl.transformer_ppo import TrMRLPolicy
 from sb3_trmrl.zoo.agents import LoadedAgent
 
+#: Fewer steps than this for each feature of a regression are too few
+_STEPS_PER_FEATURE = 10
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -97,12 +100,21 @@ def _online(job: _Job) -> _Found:
             job.stem.with_name(further[0]),
             f"{job.agent.env_id}: one trained agent, new target speeds (dotted)",
         )
-    plot_online_adaptation(found, job.picture, f"{job.agent.env_id}: online adaptation", targets)
+    subject = "online adaptation" if job.unit == "task" else "reward by step"
+    plot_online_adaptation(found, job.picture, f"{job.agent.env_id}: {subject}", targets)
     text = f"Reward per step: first level {found.first_level:.3f}, final level {found.final_level:.3f}. "
     if found.adapted_at is None:
         text += "The reward does not come within 5 % of the final level and stay there."
     else:
         text += f"Within 5 % of the final level from step {found.adapted_at} on, smoothed over {found.window} steps."
+    lengths = result.lengths[:, 0]
+    if lengths.min() < lengths.max():
+        text += (
+            f" The episodes have different lengths, {lengths.min():.0f} to {lengths.max():.0f} steps: each step"
+            " averages over the episodes that are still running (column n), so the levels compare different episodes."
+            " If episodes end early because they succeed, the last steps show the others. A single episode has no"
+            " interval (nan)."
+        )
     frame = found.to_frame()
     shown = np.unique(np.geomspace(1, len(found.smoothed), 12).astype(int))
     return _Found(frame, frame[frame["step"].isin(shown)], text, tuple(further))
@@ -127,6 +139,12 @@ def _refinement(job: _Job) -> _Found:
     constant = found.constant_error.mean()
     text = f"Regression on the actions: {n_train_tasks} training {units}, {n_tasks - n_train_tasks} test {units}. "
     text += f"Always predicting the mean action of the training {units} has an error of {constant:.4g}."
+    n_features = job.agent.model.policy.features_dim  # type: ignore[union-attr]
+    if found.n_train_steps < _STEPS_PER_FEATURE * n_features:
+        text += (
+            f" The regression was fitted on only {found.n_train_steps} steps for {n_features} features, so it overfits,"
+            f" and its error on test {units} says little: play more {units} (--n-tasks)."
+        )
     return _Found(found.to_frame(), found.to_frame(), text)
 
 

@@ -26,7 +26,7 @@ from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.trials import Trials, episodes_per_trial
 from sb3_trmrl.sharing.agent import SUFFIX, load_agent
 from sb3_trmrl.zoo.agents import open_agent
-from sb3_trmrl.zoo.learning_curves import learning_curves
+from sb3_trmrl.zoo.learning_curves import environment_note, learning_curves
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.runs import Run, import_packages
 
@@ -47,6 +47,9 @@ def compare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Non
     cut = {name: group.between(first, last) if len(group.timesteps) else group for name, group in groups.items()}
     frame = table_of(cut, COLUMNS, options.lower, options.oracle)
     _print(frame, options)
+    note = environment_note({name: [source.env_kwargs for source in found] for name, found in sources.items()})
+    if note:
+        print_text(note)
     if curves:
         print(f"Area: mean return on validation {options.unit} from step {first:.0f} to step {last:.0f}.")
     options.output.mkdir(parents=True, exist_ok=True)

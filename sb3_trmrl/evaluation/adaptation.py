@@ -20,7 +20,7 @@ def evaluate_adaptation(
     model: Agent,
     env: str | Callable[..., gym.Env],
     n_eval_tasks: int = N_HELD_OUT_TASKS,
-    n_eval_episodes: int = 6,
+    n_eval_episodes: int | None = None,
     deterministic: bool = True,
     seed: int = 0,
     env_kwargs: dict[str, Any] | None = None,
@@ -33,14 +33,15 @@ def evaluate_adaptation(
     """
     Play a trial of several episodes on each of a number of tasks, and return every reward. Weights and PyTorch's random
     generators do not change. If the environment has the method ``action_masks()`` and the agent's ``predict`` takes
-    masks, the agent chooses among valid actions. In an environment without tasks, play ``n_eval_tasks`` independent
-    episodes with ``n_eval_episodes=1``.
+    masks, the agent chooses among valid actions. In an environment without tasks, ``n_eval_tasks`` independent episodes
+    are played.
 
     :param model: Agent; its ``predict`` gets the observations of ``n_envs`` tasks at once
     :param env: Registered id of a family of tasks in a ``MultiEpisodeTrial``, or of an environment without tasks; or a
         function that makes one such environment when called with ``env_kwargs``
     :param n_eval_tasks: Number of tasks T; 45 for ``MetaWorldML45Train-v0``, one of each class
-    :param n_eval_episodes: Episodes of each trial, which replaces the environment's own number; 1 without tasks
+    :param n_eval_episodes: Episodes of each trial, which replaces the environment's own number; by default 6. It must
+        be 1 or None without tasks
     :param deterministic: Whether to use deterministic or stochastic actions
     :param seed: Seed of initial states and stochastic actions, and of the tasks unless they are held out
     :param env_kwargs: Arguments of the environment, for example another range of tasks
@@ -58,8 +59,10 @@ def evaluate_adaptation(
     """
     check_instance("info_keys", info_keys, (list, tuple), "a list of names")
     n_tasks = check_positive_int("n_eval_tasks", n_eval_tasks)
-    n_episodes = check_positive_int("n_eval_episodes", n_eval_episodes)
-    trials = Trials(env, n_tasks, n_episodes, split, seed, env_kwargs)
+    if n_eval_episodes is not None:
+        check_positive_int("n_eval_episodes", n_eval_episodes)
+    trials = Trials(env, n_tasks, n_eval_episodes, split, seed, env_kwargs)
+    n_episodes = trials.n_episodes
     # Reward and requested numbers of each step, by task and episode
     numbers: list[list[list[list[float]]]] = [[[] for _ in range(n_episodes)] for _ in range(n_tasks)]
     successes = np.zeros((n_tasks, n_episodes), dtype=bool)

@@ -40,6 +40,10 @@ def episodes_per_trial(env_id: str, env_kwargs: Mapping[str, Any]) -> int | None
     return trials.episodes_per_trial if trials is not None else None
 
 
+#: Default number of episodes of each task in an evaluation
+N_EPISODES = 6
+
+
 class TrialStep(NamedTuple):
     """
     One step of B trials that are played in parallel. Finished environments are stepped but ignored.
@@ -77,7 +81,8 @@ class Trials:
     :param env: Registered id of a family of tasks in a ``MultiEpisodeTrial``, or of an environment without tasks; or a
         function that makes one such environment when called with ``env_kwargs``
     :param n_tasks: Number of tasks T
-    :param n_episodes: Episodes of each trial, which replaces the environment's own number; 1 without tasks
+    :param n_episodes: Episodes of each trial, which replaces the environment's own number; None for 6, or for 1 without
+        tasks
     :param split: ``"test"``, ``"validation"`` or ``"train"``
     :param seed: Seed of initial states and stochastic actions, and of the tasks unless they are held out
     :param env_kwargs: Arguments of the environment, for example another range of tasks
@@ -90,12 +95,12 @@ class Trials:
         self,
         env: str | Callable[..., gym.Env],
         n_tasks: int = N_HELD_OUT_TASKS,
-        n_episodes: int = 1,
+        n_episodes: int | None = 1,
         split: str = "test",
         seed: int = 0,
         env_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        self.n_episodes = check_positive_int("n_episodes", n_episodes)
+        self.n_episodes = 1 if n_episodes is None else check_positive_int("n_episodes", n_episodes)
         if not isinstance(env, str):
             check_callable("env", env, "a registered id, or a function that makes an environment")
         kwargs = check_keywords("env_kwargs", env_kwargs)
@@ -107,6 +112,8 @@ class Trials:
         self.seed = seed
         self.seed_of_split = evaluation_seed(seed, self.split)
         first = self.make()
+        if n_episodes is None and trials_of(first) is not None:
+            self.n_episodes = N_EPISODES
         self.observation_space = first.observation_space
         self.action_space = first.action_space
         #: Unit of tasks that are numbers, if the family has one
@@ -189,8 +196,8 @@ def _check_no_tasks(env: gym.Env, n_episodes: int) -> None:
         raise TypeError(f"`env` must contain a MultiEpisodeTrial around a family of tasks, got {env}")
     if n_episodes != 1:
         raise ValueError(
-            f"the number of episodes of a trial must be 1, got {n_episodes}: `env` {env} has no tasks, and its "
-            "episodes are independent"
+            f"the number of episodes (`n_eval_episodes`, `n_episodes`) must be 1, got {n_episodes}: `env` {env} has no "
+            "tasks, and its episodes are independent"
         )
 
 

@@ -27,7 +27,7 @@ from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.experiment_file import Experiment, Training
 from sb3_trmrl.zoo.experiment_runs import about_this_machine, is_finished, other_settings, record_of, run_folder
 from sb3_trmrl.zoo.experiment_settings import ReportSettings
-from sb3_trmrl.zoo.learning_curves import learning_curves
+from sb3_trmrl.zoo.learning_curves import environment_note, learning_curves
 from sb3_trmrl.zoo.runs import Run
 
 #: Evaluations on the test tasks: their names, as in ``Group.results``, whether actions are deterministic, and whether
@@ -184,6 +184,8 @@ def _write_environment(
     stem = re.sub(r"[^\w.-]", "_", environment)
     _write_csv(frame.rename_axis("agent").reset_index(), folder / f"table_{stem}.csv", header)
     parts = [f"## {environment}", _markdown(frame), _explanation(trained[0], settings)]
+    note = environment_note({name: [one.run.env_kwargs for one in own] for name, own in by_agent.items()})
+    parts += [note] if note else []
     varied = experiment.varied[environment]
     variants = {name for (agent, _), panels in varied.items() for name in panels.values() if name != agent}
     drawn = {name: group for name, group in groups.items() if name not in variants} or groups
@@ -239,7 +241,8 @@ def _markdown(frame: pd.DataFrame) -> str:
     estimates = [name for name in frame.columns if f"{name}, low" in frame.columns]
     lines = [["agent", *estimates, "seeds", "steps", "minutes"]]
     for name, row in frame.iterrows():
-        minutes = "-" if np.isnan(row["minutes"]) else f"{row['minutes']:.1f}"
+        # At least two digits, also for runs of seconds
+        minutes = "-" if np.isnan(row["minutes"]) else f"{row['minutes']:.{1 if row['minutes'] >= 1 else 2}f}"
         cells = [cell_text(estimate, row) for estimate in estimates]
         lines.append([str(name).replace("|", "\\|"), *cells, f"{row['seeds']:.0f}", f"{row['steps']:,.0f}", minutes])
     return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,27 @@ def learning_curves(runs: Sequence[Run], by_minutes: bool = False) -> Group:
     successes = [curve.success_curves for curve in curves if curve.success_curves is not None]
     success_curves = np.concatenate(successes) if len(successes) == len(curves) else None
     return Group(steps, np.concatenate([curve.curves for curve in curves]), {}, success_curves)
+
+
+def environment_note(env_kwargs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """
+    Return a note about arguments of the environment that differ among the runs of agents, empty if there are none.
+
+    :param env_kwargs: Arguments of each run by the name of the agent. Arguments that only change the information of the
+        agent may differ
+    """
+    every = [kwargs for own in env_kwargs.values() for kwargs in own]
+    parts = []
+    for key in sorted({key for kwargs in every for key in kwargs} - {"previous_transition", "reveal_task"}):
+        agents: dict[str, list[str]] = {}
+        for name, own in env_kwargs.items():
+            for kwargs in own:
+                value = repr(kwargs[key]) if key in kwargs else "default"
+                if name not in agents.setdefault(value, []):
+                    agents[value].append(name)
+        if len(agents) > 1:
+            parts.append("; ".join(f"{key}={value} ({', '.join(names)})" for value, names in agents.items()))
+    return f"Note: the runs have different arguments of the environment: {'. '.join(parts)}." if parts else ""
 
 
 def _learning_curve(run: Run, by_minutes: bool) -> Group:

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 from tqdm import tqdm
 
 from sb3_trmrl.analysis.learning_curve import LearningCurve, plot_learning_curve
-from sb3_trmrl.evaluation.trials import episodes_per_trial
+from sb3_trmrl.evaluation.trials import Trials, episodes_per_trial
 from sb3_trmrl.trials.held_out import evaluation_seed, share_tasks
 from sb3_trmrl.zoo.runs import Run, load_model
 
@@ -57,7 +57,15 @@ def _test_env(run: Run, model: Path) -> VecEnv:
             env_kwargs={**run.env_kwargs, **split},
             vec_env_cls=DummyVecEnv,
         )
-    return share_tasks(env) if run.has_splits else env
+    if run.has_splits:
+        return share_tasks(env)
+    if (
+        episodes_per_trial(run.env_id, run.env_kwargs) is not None
+    ):  # the same tasks as `evaluate`, whatever the seed of training was
+        tasks = Trials(run.env_id, run.n_test_tasks, split="test", env_kwargs=run.env_kwargs).tasks
+        for index, task in enumerate(tasks):
+            env.env_method("set_wrapper_attr", "tasks", (task,), indices=index)
+    return env
 
 
 def _test(run: Run, name: str, path: Path) -> _Tested:
@@ -92,8 +100,8 @@ def _test(run: Run, name: str, path: Path) -> _Tested:
 
 def write_report(folder: str | Path) -> dict[str, Any]:
     """Evaluate the models of a run; print the results, write them into its folder, and return the figures."""
-    # Only this folder is read, so interrupted runs have a report too. Environments without held-out tasks are evaluated
-    # in 20 trials or episodes with seeds that training does not use
+    # Only this folder is read, so interrupted runs have a report too. Environments without tasks are evaluated in 20
+    # episodes with seeds that training does not use
     run = Run(folder)
     models = _models(run)
     if not models:
@@ -107,8 +115,7 @@ def write_report(folder: str | Path) -> dict[str, Any]:
     figures |= {"returns": {name: {} for name in models}, "models": {name: str(path) for name, path in models.items()}}
     figures["validation"] = _validation(run)
     levels: dict[str, float] = {}
-    trials = "episodes" if episodes is None else "trials"
-    subject = "test tasks" if run.has_splits else f"{trials} with separate seeds"
+    subject = "episodes with separate seeds" if episodes is None else "test tasks"
     print(f"\nReturns on {run.n_test_tasks} {subject}, deterministic actions, mean +- standard error:", flush=True)
     for name, path in models.items():
         tested = _test(run, name, path)
@@ -126,8 +133,8 @@ def write_report(folder: str | Path) -> dict[str, Any]:
                 line += f", success {successes.mean():.0%}"
             figures["returns"][name][row] = entry
             print(line, flush=True)
-            if row == rows[0]:
-                levels[f"test, {row}: {name} ({mean:.{decimals - 1}f} ± {error:.{decimals - 1}f})"] = mean
+            if row == rows[-1]:  # the quantity of the learning curve
+                levels[f"test: {name} ({mean:.{decimals - 1}f} ± {error:.{decimals - 1}f})"] = mean
 
     (run.folder / FIGURES).write_text(json.dumps(figures, indent=2))
     title = f"{run.env_id}: learning curve of {run.algo}"

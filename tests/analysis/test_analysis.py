@@ -253,6 +253,21 @@ def test_online_adaptation_takes_any_agent(tmp_path: Path) -> None:
     assert_picture(tmp_path / "online.png")
 
 
+def test_steps_of_episodes_that_end_early_average_over_the_others(tmp_path: Path, capsys: Any) -> None:
+    rewards = np.full((3, 1, 4), np.nan)
+    for task, length in enumerate((2, 4, 3)):
+        rewards[task, 0, :length] = task
+    found = online_adaptation(AdaptationResult("Env-v0", [0, 1, 2], rewards), window=1)
+    assert found.n_running.tolist() == [3, 3, 2, 1]
+    assert found.means["reward"].tolist() == [1, 1, 1.5, 1]
+    assert found.to_frame()["n"].tolist() == [3, 3, 2, 1]
+    PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=0).save(tmp_path / "ppo.zip")
+    arguments = [str(tmp_path / "ppo.zip"), "--env", "CartPole-v1", "--algo", "ppo", "--output", str(tmp_path)]
+    assert main(["analyze", "online", *arguments, "--n-tasks", "3"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The episodes have different lengths" in printed and "column n" in printed
+
+
 def test_pictures_tell_the_unit_of_tasks(tmp_path: Path, drawn_texts: set[str]) -> None:
     speeds = np.ones((3, 1, 12))
     result = AdaptationResult("Env-v0", [0.05, 1.5, 3.0], speeds, infos={"x_velocity": speeds, "height": speeds})
@@ -546,6 +561,7 @@ def test_the_command_writes_tables_and_pictures(model: Any, tmp_path: Path, caps
         assert len(pd.read_csv(output / f"{kind}.csv")) > 0
         assert f"{kind}.csv" in printed.replace("\n", "")
     assert (output / "attention.npz").is_file()
+    assert "fitted on only 28 steps for 16 features" in " ".join(printed.split())
 
 
 def test_the_command_takes_any_agent_for_online_adaptation_only(tmp_path: Path, capsys: Any) -> None:

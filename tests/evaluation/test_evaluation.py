@@ -389,5 +389,6 @@ def test_an_environment_without_tasks(tmp_path: Path) -> None:
     assert list(result.to_frame()["episode"]) == [1, 2, 3, 4]
     result.save(tmp_path / "result.npz")
     assert AdaptationResult.load(tmp_path / "result.npz").unit == "episodes"
-    with pytest.raises(ValueError, match=r"must be 1, got 6: `env` .*CartPole-v1.* has no tasks"):
-        evaluate_adaptation(model, env_id)
+    assert evaluate_adaptation(model, env_id, n_eval_tasks=4).returns[:, 0].tolist() == returns
+    with pytest.raises(ValueError, match=r"`n_eval_episodes`.* must be 1, got 6: `env` .*CartPole-v1.* has no tasks"):
+        evaluate_adaptation(model, env_id, n_eval_episodes=6)

@@ -41,12 +41,12 @@ PLAY = [
     *w.wrong_integer("n_envs", or_none=True),
     *w.rows("after_task", (5, "print"), TypeError, "a function"),
 ]
-TRIALS = [*FAMILY, *w.wrong_integer("n_tasks"), *w.wrong_integer("n_episodes")]
+TRIALS = [*FAMILY, *w.wrong_integer("n_tasks"), *w.wrong_integer("n_episodes", or_none=True)]
 EVALUATION = [
     *FAMILY,
     *PLAY,
     *w.wrong_integer("n_eval_tasks"),
-    *w.wrong_integer("n_eval_episodes"),
+    *w.wrong_integer("n_eval_episodes", or_none=True),
     *w.rows("info_keys", ("x_velocity", 5, None), TypeError, "a list of names"),
     w.Wrong("info_keys", ["height"], ValueError, "among", quoted="'height'"),
     w.Wrong("env_kwargs", {"reveal_task": True}, ValueError, "trained with", quoted="'task'"),

@@ -16,7 +16,7 @@ from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.experiment_file import Experiment, read_experiment
 from sb3_trmrl.zoo.experiment_runs import RECORD, run_folder
-from sb3_trmrl.zoo.learning_curves import learning_curves
+from sb3_trmrl.zoo.learning_curves import environment_note, learning_curves
 from sb3_trmrl.zoo.runs import Run
 from tests.helpers.zoo import ENV, assert_picture
 
@@ -181,6 +181,16 @@ def test_evaluations_are_kept_until_a_model_is_newer(
     again = [file for file, time in zip(files, times, strict=True) if file.stat().st_mtime_ns != time]
     assert [file.parent for file in again] == [model.parents[2]] * 5
     pd.testing.assert_frame_equal(before, read(report / "tests.csv"))
+
+
+def test_arguments_of_the_environment_that_differ_are_named() -> None:
+    same = {
+        "TrMRL": [{"size": 4}, {"size": 4}],
+        "PPO": [{"size": 4, "reveal_task": True, "previous_transition": False}],
+    }
+    assert environment_note(same) == ""
+    note = environment_note({"TrMRL": [{"size": 4}, {"size": 4}], "PPO": [{}], "RL^2": [{"size": 4}]})
+    assert note.endswith("size=4 (TrMRL, RL^2); size=default (PPO).")
 
 
 def test_curves_by_minutes(logs: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_trmrl import TransformerPPO
+from sb3_trmrl import TransformerPPO, evaluate_adaptation
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.envs.tasks import TaskEnv, in_trials
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed
@@ -93,17 +93,18 @@ def test_the_best_model_keeps_the_statistics_it_was_chosen_with(tmp_path: Path, 
 
 
 def test_report_on_a_family_without_splits(tmp_path: Path, capsys: Any) -> None:
-    """Its trials have several episodes; their tasks are drawn with seeds that training does not use."""
+    """Its trials have several episodes; their tasks are those of ``evaluate``, whatever the seed of the run."""
     gym.register("EarlyEnd-v0", early_end)
     try:
         arguments = ["-n", "80", "--eval-freq", "40", "--eval-episodes", "2", "--report"]
         run = train(tmp_path, *arguments, params=[*TINY, "normalize:False"], env="EarlyEnd-v0")
         figures = json.loads((run / "report.json").read_text())
         model, seed = TransformerPPO.load(run / "EarlyEnd-v0.zip"), evaluation_seed(3, "test")
+        tasks = evaluate_adaptation(model, "EarlyEnd-v0", n_eval_episodes=1).tasks
         returns = []
         for index in range(20):
             env = gym.make("EarlyEnd-v0")
-            observation, _ = env.reset(seed=seed + index)
+            observation, _ = env.reset(seed=seed + index, options={"task": tasks[index]})
             state, start, done = None, np.array([True]), False
             while not done:
                 action, state = model.predict(observation, state, start, deterministic=True)
@@ -122,7 +123,7 @@ def test_report_on_a_family_without_splits(tmp_path: Path, capsys: Any) -> None:
     best = [40, 80][int(evaluations["results"].mean(axis=1).argmax())]
     assert figures["validation"] == {"evaluations": 2, "first": 40, "last": 80, "best": best}
     printed = capsys.readouterr().out
-    assert "Returns on 20 trials with separate seeds" in printed
+    assert "Returns on 20 test tasks" in printed
     assert f"Validation: 2 evaluation(s), first at step 40, last at step 80, best at step {best}" in printed
 
 
