@@ -6,6 +6,8 @@ As in :mod:`sb3_trmrl.common.checks`, each check takes the name of the argument 
 a wrong type and a ValueError for a value that is out of range.
 """
 
+import functools
+import inspect
 import io
 import json
 import os
@@ -13,7 +15,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec
 
 import gymnasium as gym
 import numpy as np
@@ -43,9 +45,31 @@ from sb3_trmrl.common.checks import (
     check_seed,
     check_subclass,
     check_whole_number,
+    short_repr,
 )
 
 Check = Callable[[str, Any], Any]
+
+_P = ParamSpec("_P")
+
+
+def names_policy_kwargs(policy: type[BasePolicy]) -> Callable[[Callable[_P, None]], Callable[_P, None]]:
+    """Let a constructor say that an argument of the policy, for example its size, belongs in ``policy_kwargs``."""
+
+    def decorate(constructor: Callable[_P, None]) -> Callable[_P, None]:
+        @functools.wraps(constructor)
+        def checked(*args: _P.args, **kwargs: _P.kwargs) -> None:
+            own, of_policy = (inspect.signature(each).parameters for each in (constructor, policy))
+            for name, value in kwargs.items():
+                if name in of_policy and name not in own:
+                    place = f"policy_kwargs=dict({name}={short_repr(value)})"
+                    raise TypeError(f"`{name}` is an argument of the policy: pass it in {place}")
+            constructor(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
 
 #: Largest observation: networks compute products of observations and weights, and their squares, in 32 bits
 MAX_OBSERVATION = 1e18
@@ -163,10 +187,10 @@ def check_sampled_trials(env: VecEnv) -> None:
 
 #: What to do about observations that are not arrays of numbers, by the kind of space
 _OBSERVATION_WRAPPERS = {
-    spaces.Tuple: "gymnasium.wrappers.FlattenObservation makes an array of it",
-    spaces.Dict: "gymnasium.wrappers.FlattenObservation makes an array of nested dictionaries",
-    spaces.Text: "gymnasium.wrappers.FlattenObservation makes an array of it. MiniGrid's observations without the text "
-    "of the mission come from minigrid.wrappers.ImgObsWrapper",
+    spaces.Tuple: "convert it to an array with gymnasium.wrappers.FlattenObservation",
+    spaces.Dict: "convert nested dictionaries to an array with gymnasium.wrappers.FlattenObservation",
+    spaces.Text: "convert it to an array with gymnasium.wrappers.FlattenObservation. MiniGrid's observations without "
+    "the text of the mission come from minigrid.wrappers.ImgObsWrapper",
 }
 _SUPPORTED_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -180,8 +204,7 @@ def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Spac
         if not isinstance(space, _SUPPORTED_SPACES):
             advice = _OBSERVATION_WRAPPERS.get(type(space), "wrap it in gymnasium.wrappers.TransformObservation")
             raise ValueError(
-                f"`env` has the observation space {space}{place}, which has no fixed number of entries "
-                f"of one type: {advice}"
+                f"`env` has the observation space {space}{place}, which is not an array of numbers: {advice}"
             )
         _check_start(space, f"observation space {space}{place}", "TransformObservation")
     if isinstance(action_space, (spaces.Tuple, spaces.Dict)):

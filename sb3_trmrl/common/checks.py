@@ -6,6 +6,7 @@ numbers. It raises ``TypeError`` for a value of the wrong type (a bool is not a 
 is not allowed.
 """
 
+import difflib
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -142,7 +143,11 @@ def check_keywords(
         if unknown and not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
             taken = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
             called = getattr(function, "__name__", repr(function))
-            raise TypeError(f"`{name}` has unknown arguments {', '.join(map(repr, unknown))} for {called}: {taken}")
+            close = [match for key in unknown for match in difflib.get_close_matches(key, allowed, 1)]
+            hint = f". Did you mean {', '.join(map(repr, close))}?" if close else ""
+            raise TypeError(
+                f"`{name}` has unknown arguments {', '.join(map(repr, unknown))} for {called}: {taken}{hint}"
+            )
     return dict(value)
 
 

@@ -23,6 +23,7 @@ from sb3_trmrl.algorithms.arguments import (
     check_env,
     check_env_of,
     check_policy,
+    names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.common.checks import check_instance, check_keywords
@@ -83,6 +84,7 @@ class MAMLTRPO(ZipFiles, OnPolicyAlgorithm):
     episode_returns: dict[str, deque[float]]
     _batches: list[TaskSamples]  # of the current update
 
+    @names_policy_kwargs(MAMLPolicy)
     def __init__(
         self,
         policy: str | type[MAMLPolicy],

@@ -25,6 +25,7 @@ from sb3_trmrl.algorithms.arguments import (
     check_env,
     check_env_of,
     check_policy,
+    names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.transitions import TokenReader
@@ -103,6 +104,7 @@ class PEARL(ZipFiles, SAC):
     #: Returns of the newest training episodes, by the origin of their latents, ``"prior"`` or ``"posterior"``
     episode_returns: dict[str, deque[float]]
 
+    @names_policy_kwargs(PEARLPolicy)
     def __init__(
         self,
         policy: str | type[PEARLPolicy],

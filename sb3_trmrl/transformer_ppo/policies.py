@@ -441,7 +441,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.asarray(episode_start).reshape(-1)
         if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
             raise ValueError(
-                f"`episode_start` must have one boolean for each of {n_envs} observations, got {episode_start}"
+                f"`episode_start` must have one boolean for each of {n_envs} observation(s), got {episode_start}"
             )
         with th.no_grad():
             memory = self.remember(memory, obs, starts)
@@ -488,7 +488,7 @@ class TrMRLPolicy(ActorCriticPolicy):
             kind = f"a {type(empty).__name__} of {n_envs} environments"
             raise ValueError(f"`state` must be a state from predict(), {kind}, got {short_repr(state)}") from None
         if problem:
-            raise ValueError(f"`state` has {problem} for {n_envs} observations")
+            raise ValueError(f"`state` has {problem} for {n_envs} observation(s)")
         return memory.copy()
 
     # -- Analysis ----------------------------------------------------------------------------------------------------

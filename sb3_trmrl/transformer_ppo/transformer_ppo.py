@@ -25,6 +25,7 @@ from sb3_trmrl.algorithms.arguments import (
     check_env,
     check_env_of,
     check_policy,
+    names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.common.action_masks import is_masking_supported
@@ -157,6 +158,7 @@ class TransformerPPO(ZipFiles, PPO):
     # Infos of the newest reset of each environment at the last step. Every reset replaces them
     _last_resets: tuple[Any, ...] | None = None
 
+    @names_policy_kwargs(TrMRLPolicy)
     def __init__(
         self,
         policy: str | type[TrMRLPolicy],

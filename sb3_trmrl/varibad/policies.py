@@ -258,7 +258,7 @@ class VariBADPolicy(ActorCriticPolicy):
             starts = np.asarray(episode_start).reshape(-1)
         if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
             raise ValueError(
-                f"`episode_start` must have one boolean for each of {n_envs} observations, got {episode_start}"
+                f"`episode_start` must have one boolean for each of {n_envs} observation(s), got {episode_start}"
             )
         with th.no_grad():
             starts_tensor = th.as_tensor(starts, dtype=th.bool, device=self.device)
@@ -284,7 +284,7 @@ class VariBADPolicy(ActorCriticPolicy):
             raise ValueError(f"`state` must be a state from predict(), got {short_repr(state)}") from None
         if tensor.shape != empty.shape or tensor.dtype != empty.dtype:
             raise ValueError(
-                f"`state` must have an array of {empty.dtype} of shape {tuple(empty.shape)} for {n_envs} observations, "
-                f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
+                f"`state` must have an array of {empty.dtype} of shape {tuple(empty.shape)} for {n_envs} "
+                f"observation(s), got {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
         return tensor

@@ -21,6 +21,7 @@ from sb3_trmrl.algorithms.arguments import (
     check_env,
     check_env_of,
     check_policy,
+    names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.common.action_masks import is_masking_supported
@@ -130,6 +131,7 @@ class VariBAD(ZipFiles, PPO):
     trial_buffer: TrialBuffer
     _belief_env: BeliefVecEnv | None = None
 
+    @names_policy_kwargs(VariBADPolicy)
     def __init__(
         self,
         policy: str | type[VariBADPolicy],

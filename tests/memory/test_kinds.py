@@ -146,6 +146,6 @@ def test_third_kind(
         with th.no_grad():
             expected = model.policy.get_distribution(step.state.to("cpu")).mode().numpy()
         np.testing.assert_array_equal(step.actions, expected.clip(BOX_ACTION.low, BOX_ACTION.high))
-    with pytest.raises(ValueError, match=r"`state` has the shapes .* for 3 observations"):
+    with pytest.raises(ValueError, match=r"`state` has the shapes .* for 3 observation\(s\)"):
         model.predict(sampled_vec_env(3, space).reset(), step.state, np.zeros(3))
     assert_learns(loaded, 48)

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
+from sb3_trmrl import MAMLTRPO, PEARL, VariBAD
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 from tests.helpers.agents import VECTOR, LinearFeatures, tiny_model
@@ -109,6 +110,18 @@ def test_names_that_the_policy_does_not_take(name: str) -> None:
     with pytest.raises(TypeError) as caught:
         tiny_model("CartPole-v1", {name: 1})
     assert_says(str(caught.value), "policy_kwargs", repr(name), "it takes", "n_layers", "embedding_arch")
+    assert str(caught.value).endswith("Did you mean 'n_layers'?") == (name == "n_layer")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [(TransformerPPO, "context_length"), (VariBAD, "net_arch"), (PEARL, "net_arch"), (MAMLTRPO, "net_arch")],
+)
+def test_arguments_of_the_policy_that_are_given_to_the_algorithm(algorithm: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=rf"`{name}` is an argument of the policy: .*policy_kwargs=dict\({name}=8\)"):
+        algorithm("MultiInputPolicy", "BernoulliBandit-v0", **{name: 8})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'no_such_argument'"):
+        algorithm("MultiInputPolicy", "BernoulliBandit-v0", no_such_argument=8)
 
 
 EXTRACTOR = [
