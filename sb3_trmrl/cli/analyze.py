@@ -139,7 +139,9 @@ def _refinement(job: _Job) -> _Found:
     constant = found.constant_error.mean()
     text = f"Regression on the actions: {n_train_tasks} training {units}, {n_tasks - n_train_tasks} test {units}. "
     text += f"Always predicting the mean action of the training {units} has an error of {constant:.4g}."
-    n_features = job.agent.model.policy.features_dim  # type: ignore[union-attr]
+    policy = job.agent.model.policy  # type: ignore[union-attr]
+    assert isinstance(policy, TrMRLPolicy)
+    n_features = policy.features_dim
     if found.n_train_steps < _STEPS_PER_FEATURE * n_features:
         text += (
             f" The regression was fitted on only {found.n_train_steps} steps for {n_features} features, so it overfits,"
