@@ -29,11 +29,11 @@ from sb3_trmrl.common.checks import check_instance, check_positive_int
 from sb3_trmrl.memory.encoder import attention_mask
 from sb3_trmrl.memory.extractor import TransformerExtractor, encode_positions, sinusoidal_frequencies
 from sb3_trmrl.memory.full_memory import slot_ages
-from sb3_trmrl.memory.tokens import Tokens
+from sb3_trmrl.memory.tokens import PREV_DONE, Tokens
 from sb3_trmrl.sharing.export import agent_path, check_shapes, write_agent
 from sb3_trmrl.sharing.statistics import ObservationStatistics
 from sb3_trmrl.transformer_ppo.action_masks import mask_sizes
-from sb3_trmrl.transformer_ppo.policies import PREV_DONE, TrMRLPolicy
+from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 
 SUFFIX = ".onnx"
 

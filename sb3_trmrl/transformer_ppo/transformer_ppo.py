@@ -27,6 +27,7 @@ from sb3_trmrl.algorithms.arguments import (
     check_policy,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
+from sb3_trmrl.algorithms.finite import check_finite_step
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_keywords, check_non_negative, check_number
@@ -51,7 +52,7 @@ from sb3_trmrl.transformer_ppo.action_masks import check_action_masks
 from sb3_trmrl.transformer_ppo.arguments import CHECKS, LEARN_CHECKS, SCHEDULES, ZIP_FORMAT, explicit_defaults
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 from sb3_trmrl.transformer_ppo.ranks import join_ranks
-from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated, check_finite_step
+from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated
 from sb3_trmrl.transformer_ppo.update import update
 
 #: Attributes that are not saved in the zip
