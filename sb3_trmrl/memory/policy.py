@@ -157,7 +157,7 @@ class MemoryPolicy(BasePolicy):
         vectorized. ``unclaimed`` replaces a missing state that belongs to as many environments.
         """
         if isinstance(observation, tuple):  # Gym's (obs, info): SB3 raises an explanatory error
-            super().predict(observation)
+            super().predict(observation)  # type: ignore[arg-type]
         if state is None and episode_start is None and not self._warned_without_memory:
             self._warned_without_memory = True
             warnings.warn(
