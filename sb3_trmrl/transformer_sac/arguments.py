@@ -62,6 +62,7 @@ POLICY_CHECKS: dict[str, Check] = {
     "use_expln": check_bool,
     "clip_mean": check_number,
     "n_critics": check_positive_int,
+    "context_length": check_positive_int,
     "critic_layer_norm": check_bool,
 }
 

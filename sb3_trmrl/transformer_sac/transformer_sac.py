@@ -140,7 +140,7 @@ class TransformerSAC(ZipFiles, SAC):
         check_arguments(locals(), CHECKS)
         env = maybe_make_env(env, verbose)
         policy_class = check_policy(policy, self.policy_aliases)
-        check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=(*_PASSED, "use_sde"))  # SB3 adds it
+        check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=(*_PASSED, "use_sde"))
         if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
             check_spaces(env.observation_space, env.action_space)
@@ -167,7 +167,7 @@ class TransformerSAC(ZipFiles, SAC):
             use_sde_at_warmup=use_sde_at_warmup,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
+            policy_kwargs=dict(policy_kwargs or {}),  # SB3 adds `use_sde` to it
             verbose=verbose,
             seed=seed,
             device=device,

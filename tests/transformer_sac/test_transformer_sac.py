@@ -12,6 +12,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize, VecTransposeImage
 
@@ -172,9 +173,8 @@ def test_the_number_of_updates(n_envs: int, train_freq: Any, gradient_steps: int
 
 
 def test_the_log_and_callbacks(tmp_path: Path) -> None:
-    evaluation = EvalCallback(
-        VecMonitor(copies(2)), n_eval_episodes=2, eval_freq=10, best_model_save_path=str(tmp_path)
-    )
+    eval_env = DummyVecEnv([lambda: Monitor(SampledEnv(VECTOR, BOX_ACTION))])
+    evaluation = EvalCallback(eval_env, n_eval_episodes=2, eval_freq=10, best_model_save_path=str(tmp_path))
     model = tiny_sac(copies(2))
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(60, [evaluation, CheckpointCallback(10, str(tmp_path), save_replay_buffer=True)], log_interval=1)
