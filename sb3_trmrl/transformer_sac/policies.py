@@ -245,13 +245,13 @@ class TransformerSACPolicy(MemoryPolicy, SACPolicy):
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> MemoryActor:
         actor = MemoryActor(**self._update_features_extractor(self.actor_kwargs, features_extractor))
         actor.kind = self._kind
-        return actor.to(self.device)
+        return actor
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> MemoryCritic:
         kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
         critic = MemoryCritic(layer_norm=self.critic_layer_norm, **kwargs)
         critic.kind = self._kind
-        return critic.to(self.device)
+        return critic
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {

@@ -28,6 +28,7 @@ from sb3_trmrl.algorithms.arguments import (
     check_policy,
     check_spaces,
 )
+from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.finite import check_finite_step
 from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
@@ -48,7 +49,7 @@ _PASSED_TO_BUFFER = ("buffer_size", "observation_space", "action_space", "device
 SelfTransformerSAC = TypeVar("SelfTransformerSAC", bound="TransformerSAC")
 
 
-class TransformerSAC(ZipFiles, SAC):
+class TransformerSAC(Exports, ZipFiles, SAC):
     """
     Soft Actor-Critic with a transformer memory: off-policy learning with the memory of TrMRL (Haarnoja et al. 2018,
     https://arxiv.org/abs/1812.05905; Melo 2022, https://arxiv.org/abs/2206.06614).
