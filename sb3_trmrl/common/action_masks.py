@@ -2,10 +2,16 @@
 
 from typing import Any
 
+from stable_baselines3.common.vec_env import VecEnv
+
 
 def is_masking_supported(env: Any) -> bool:
     """Return whether the environments of a VecEnv have the method ``action_masks()``."""
     try:
-        return bool(env.has_attr("action_masks"))
+        found = bool(env.has_attr("action_masks"))
+        if found and type(env.unwrapped).has_attr is VecEnv.has_attr:
+            # It only asks whether `get_attr` fails, and some vectorised environments return None for every name
+            found = all(callable(method) for method in env.get_attr("action_masks"))
+        return found
     except (AttributeError, NotImplementedError):  # some vectorised environments do not give attributes
         return False

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from sb3_trmrl import PreviousTransitionObservation, TransformerPPO, TrMRLPolicy
 from tests.helpers.agents import BOX_ACTION, VECTOR, SampledEnv, sampled_vec_env, tiny_model
@@ -158,3 +160,17 @@ def test_predict_computes_in_evaluation_mode() -> None:
         first, second = (model.predict(alone, None, np.ones(1, bool), deterministic=True)[0] for _ in range(2))
         np.testing.assert_array_equal(first, second)
         th.testing.assert_close(norm.running_mean, before, atol=0, rtol=0)
+
+
+class SilentAttributes(DummyVecEnv):
+    """Like vectorised environments outside SB3 that have no environments inside: each attribute is None."""
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        return [None] * self.num_envs
+
+
+def test_environments_that_answer_none_for_every_attribute_are_not_masked() -> None:
+    env = SilentAttributes([partial(SampledEnv, VECTOR, spaces.Discrete(2))] * 2)
+    model = tiny_model(env, {})
+    model.learn(model.n_steps * 2)
+    assert not model.uses_action_masks

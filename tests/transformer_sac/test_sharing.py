@@ -8,9 +8,10 @@ import pytest
 import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_trmrl import TransformerSACPolicy, load_agent
+from sb3_trmrl import InvalidAgentFile, TransformerSACPolicy, load_agent
 from sb3_trmrl.analysis.traces import traced_steps
 from sb3_trmrl.evaluation.trials import Trials
+from tests.helpers.agent_mutations import Parts
 from tests.helpers.agents import BOX_ACTION, IMAGE_FIRST, TRANSITION, VECTOR, SampledEnv, Space
 from tests.helpers.environments import noisy_reach
 from tests.helpers.sac import tiny_sac
@@ -119,3 +120,36 @@ def test_analyses_read_the_transformer_of_the_actor() -> None:
     steps = list(traced_steps(model, Trials(noisy_reach, 2, 2)))
     assert sum(len(step.rows) for step in steps) > 4
     assert {step.attention().shape[1:] for step in steps} == {(1, 2, 4)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("n_critics", 0, "policy.n_critics: Expected `int` >= 1, got 0"),
+        ("n_critics", 3, "must be F32 of shape .*, got absent"),
+        ("use_sde", True, "must be .*as the description says"),
+        ("memory", "full", "policy.memory"),
+        ("activation_fn", "os.system", "policy: activation_fn must be one of Tanh"),
+        ("context_length", 5000, "context_length must be at most 4096 with a window, got 5000"),
+        ("net_arch", {"pi": [8], "vf": [8]}, "policy.net_arch"),
+        ("action_head_gain", 1.0, "policy: Object contains unknown field"),
+    ],
+)
+def test_wrong_files_are_refused(name: str, value: Any, message: str, tmp_path: Path) -> None:
+    path = tiny_sac(policy_kwargs=dict(positional_encoding="none")).export(tmp_path / "agent")
+    parts = Parts(path.read_bytes())
+    parts.agent["policy"][name] = value
+    path.write_bytes(parts.pack())
+    with pytest.raises(InvalidAgentFile, match=message):
+        load_agent(path)
+
+
+def test_the_format_belongs_to_the_kind_of_policy(tmp_path: Path) -> None:
+    """Earlier versions refuse the number 2, and say so."""
+    path = tiny_sac().export(tmp_path / "agent")
+    parts = Parts(path.read_bytes())
+    assert parts.agent["format_version"] == 2
+    parts.agent["format_version"] = 1
+    path.write_bytes(parts.pack())
+    with pytest.raises(InvalidAgentFile, match=r"policy"):
+        load_agent(path)
