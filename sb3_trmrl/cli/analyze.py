@@ -30,7 +30,7 @@ from sb3_trmrl.cli.parsers import ANALYSES
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation_result import has_tasks
 from sb3_trmrl.evaluation.trials import Trials
-from sb3_trmrl.transformer_ppo import TrMRLPolicy
+from sb3_trmrl.memory.policy import MemoryPolicy
 from sb3_trmrl.zoo.agents import LoadedAgent
 
 
@@ -58,7 +58,7 @@ class _Job:
     def steps(self, trials: Trials) -> Iterator[TracedSteps]:
         """Play trials, and return memories and actions at each step."""
         return traced_steps(
-            self.agent.model,  # type: ignore[arg-type]
+            self.agent.model,
             trials,
             deterministic=not self.options.sampled,
             vec_normalize=self.agent.vec_normalize,
@@ -183,8 +183,9 @@ def analyze(kind: str, parser: argparse.ArgumentParser, options: argparse.Namesp
         in_trials = plays_trials(agent)
     if kind == "attention" and not in_trials and options.n_episodes not in (None, 1):
         parser.error(f"--n-episodes must be 1 for an environment without tasks, got {options.n_episodes}")
-    if kind != "online" and not isinstance(agent.model.policy, TrMRLPolicy):
-        parser.error(f"{kind} needs a TransformerPPO, got a {type(agent.model).__name__}; online takes any agent")
+    if kind != "online" and not isinstance(agent.model.policy, MemoryPolicy):
+        got = type(agent.model).__name__
+        parser.error(f"{kind} needs a TransformerPPO or TransformerSAC, got a {got}; online takes any agent")
     folder: Path = options.output or agent.folder / "analysis"
     folder.mkdir(parents=True, exist_ok=True)
     for name in kinds:
