@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sb3_trmrl.resuming import TrainingCheckpoint
     from sb3_trmrl.sharing import ExportedAgent, InvalidAgentFile, load_agent, load_from_hub, push_to_hub
     from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
+    from sb3_trmrl.transformer_sac import TransformerSAC, TransformerSACPolicy
     from sb3_trmrl.trials.held_out import share_tasks
     from sb3_trmrl.trials.multi_episode_trial import MultiEpisodeTrial
     from sb3_trmrl.trials.previous_transition import PreviousTransitionObservation
@@ -41,6 +42,8 @@ __all__ = [
     "TrMRLPolicy",
     "TrainingCheckpoint",
     "TransformerPPO",
+    "TransformerSAC",
+    "TransformerSACPolicy",
     "VariBAD",
     "VariBADPolicy",
     "evaluate_adaptation",
@@ -64,6 +67,8 @@ _MODULES = {
     "TrMRLPolicy": "transformer_ppo",
     "TrainingCheckpoint": "resuming",
     "TransformerPPO": "transformer_ppo",
+    "TransformerSAC": "transformer_sac",
+    "TransformerSACPolicy": "transformer_sac",
     "VariBAD": "varibad",
     "VariBADPolicy": "varibad",
     "evaluate_adaptation": "evaluation.adaptation",

@@ -31,12 +31,14 @@ class Refinement:
     :param constant_error: Mean squared error of a constant prediction, the mean action of the training tasks,
         (test tasks,)
     :param n_train_steps: Number of steps that the regression was fitted on
+    :param n_features: Number of entries of a memory
     """
 
     dissimilarity: np.ndarray
     action_error: np.ndarray
     constant_error: np.ndarray
     n_train_steps: int
+    n_features: int
 
     def to_frame(self) -> pd.DataFrame:
         """
@@ -89,7 +91,13 @@ def measure_refinement(
         return np.stack([values[tasks == name].mean(axis=0) for name in which])
 
     test = names[n_train_tasks:]
-    return Refinement(by_task(dissimilarity, names), by_task(errors, test), by_task(constant, test), int(train.sum()))
+    return Refinement(
+        dissimilarity=by_task(dissimilarity, names),
+        action_error=by_task(errors, test),
+        constant_error=by_task(constant, test),
+        n_train_steps=int(train.sum()),
+        n_features=memories.shape[2],
+    )
 
 
 def plot_refinement(

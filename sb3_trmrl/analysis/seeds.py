@@ -22,8 +22,8 @@ from sb3_trmrl.analysis.figures import (
 )
 from sb3_trmrl.analysis.online import smooth
 
-#: Number of steps to smooth rewards over, odd
-_WINDOW = 11
+#: Number of steps to smooth rewards over, odd, in episodes of at least _LONG steps
+_WINDOW, _LONG = 11, 100
 _ABOUT = "interquartile mean and 95 % bootstrap interval over seeds"
 
 
@@ -86,10 +86,12 @@ def plot_testing(groups: Mapping[str, Group], path: str | Path, title: str, whic
         of_episodes, of_steps = _estimates([returns.mean(axis=1), rewards])
         draw_band(by_episode, episodes, *of_episodes, colour, label=_label(name, group), marker="o", markersize=4)
         draw_band(by_step, np.arange(1, rewards.shape[1] + 1), *of_steps, colour)
+        horizon = group.results[which][0].rewards.shape[2]
     split = next(iter(groups.values())).results[which][0].split
     by_episode.set(ylabel=f"return of the episode, {split} tasks")
     count_episodes(by_episode)
-    by_step.set(ylabel=f"reward of the step, {split} tasks", xlabel="step of the trial")
+    smoothed = f", mean over {_WINDOW} steps" if horizon >= _LONG else ""
+    by_step.set(ylabel=f"reward of the step, {split} tasks{smoothed}", xlabel="step of the trial")
     _finish(figure, by_episode, path, f"{title}: adaptation")
 
 
@@ -103,7 +105,8 @@ def _estimates(scores: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarra
 
 def _reward_by_step(rewards: np.ndarray) -> np.ndarray:
     """Return the mean reward of each step of a trial, given (T, E, H). Steps after the end of an episode count as 0."""
-    return smooth(np.nan_to_num(rewards).mean(axis=0).ravel(), _WINDOW)
+    means = np.nan_to_num(rewards).mean(axis=0)
+    return np.concatenate([smooth(each, _WINDOW if len(each) >= _LONG else 1) for each in means])
 
 
 def _label(name: str, group: Group) -> str:

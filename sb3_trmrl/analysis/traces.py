@@ -12,9 +12,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.evaluation.trials import Trials, TrialStep
 from sb3_trmrl.memory.encoder import EncoderTrace
+from sb3_trmrl.memory.policy import MemoryPolicy
 from sb3_trmrl.memory.tokens import Tokens, map_tokens
 from sb3_trmrl.memory.working_memory import WorkingMemory
-from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 
 
 class TracedSteps(NamedTuple):
@@ -63,7 +63,7 @@ def checked_steps(steps: Any) -> Iterator[TracedSteps]:
 
 
 def traced_steps(
-    model: TransformerPPO | TrMRLPolicy,
+    model: Any,
     trials: Trials,
     deterministic: bool = True,
     vec_normalize: VecNormalize | None = None,
@@ -73,25 +73,25 @@ def traced_steps(
     """
     Play trials, and record memories and attention weights at every step.
 
-    :param model: Agent with a TrMRL policy
+    :param model: Agent with a transformer, or its policy
     :param trials: Trials to play
     :param deterministic: Whether to use deterministic or stochastic actions
     :param vec_normalize: Statistics of observations, see :meth:`Trials.play`
     :param n_envs: Number of tasks to play at the same time, by default all
     :param after_task: Called with the number of finished tasks, for a progress bar
     :return: All steps, in several parts
-    :raises TypeError: if the model does not have a TrMRL policy
+    :raises TypeError: if the model does not have a transformer
     """
-    policy = model if isinstance(model, TrMRLPolicy) else getattr(model, "policy", None)
-    if not isinstance(policy, TrMRLPolicy):
-        raise TypeError(f"`model` must be a TransformerPPO or its policy, got {model!r}")
+    policy = model if isinstance(model, MemoryPolicy) else getattr(model, "policy", None)
+    if not isinstance(policy, MemoryPolicy):
+        raise TypeError(f"`model` must be a TransformerPPO, a TransformerSAC or the policy of one, got {model!r}")
     check_instance("trials", trials, Trials, "Trials")
     steps = trials.play(model, deterministic, vec_normalize, n_envs, after_task)
     return (_trace_windows if policy.memory == "window" else _trace_sequences)(policy, trials.action_space, steps)
 
 
 def _trace_windows(
-    policy: TrMRLPolicy, action_space: spaces.Space[Any], steps: Iterator[TrialStep]
+    policy: MemoryPolicy, action_space: spaces.Space[Any], steps: Iterator[TrialStep]
 ) -> Iterator[TracedSteps]:
     for step in steps:
         windows = step.state.select(step.envs)
@@ -116,7 +116,7 @@ class _Token(NamedTuple):
 
 
 def _trace_sequences(
-    policy: TrMRLPolicy, action_space: spaces.Space[Any], steps: Iterator[TrialStep]
+    policy: MemoryPolicy, action_space: spaces.Space[Any], steps: Iterator[TrialStep]
 ) -> Iterator[TracedSteps]:
     # One causal pass over a sequence computes all its memories, so it runs once the memory has been emptied
     sequences: dict[int, list[_Token]] = {}
@@ -131,7 +131,7 @@ def _trace_sequences(
         yield _trace_sequence(policy, task, sequence)
 
 
-def _trace_sequence(policy: TrMRLPolicy, task: int, sequence: list[_Token]) -> TracedSteps:
+def _trace_sequence(policy: MemoryPolicy, task: int, sequence: list[_Token]) -> TracedSteps:
     n_tokens = len(sequence)
     tokens = map_tokens(lambda *each: np.stack(each)[None], *(step.token for step in sequence))
     return TracedSteps(

@@ -30,7 +30,7 @@ from sb3_trmrl.cli.parsers import ANALYSES
 from sb3_trmrl.common.threads import one_thread
 from sb3_trmrl.evaluation.adaptation_result import has_tasks
 from sb3_trmrl.evaluation.trials import Trials
-from sb3_trmrl.transformer_ppo import TrMRLPolicy
+from sb3_trmrl.memory.policy import MemoryPolicy
 from sb3_trmrl.zoo.agents import LoadedAgent
 
 #: Fewer steps than this for each feature of a regression are too few
@@ -61,7 +61,7 @@ class _Job:
     def steps(self, trials: Trials) -> Iterator[TracedSteps]:
         """Play trials, and return memories and actions at each step."""
         return traced_steps(
-            self.agent.model,  # type: ignore[arg-type]
+            self.agent.model,
             trials,
             deterministic=not self.options.sampled,
             vec_normalize=self.agent.vec_normalize,
@@ -139,13 +139,10 @@ def _refinement(job: _Job) -> _Found:
     constant = found.constant_error.mean()
     text = f"Regression on the actions: {n_train_tasks} training {units}, {n_tasks - n_train_tasks} test {units}. "
     text += f"Always predicting the mean action of the training {units} has an error of {constant:.4g}."
-    policy = job.agent.model.policy  # type: ignore[union-attr]
-    assert isinstance(policy, TrMRLPolicy)
-    n_features = policy.features_dim
-    if found.n_train_steps < _STEPS_PER_FEATURE * n_features:
+    if found.n_train_steps < _STEPS_PER_FEATURE * found.n_features:
         text += (
-            f" The regression was fitted on only {found.n_train_steps} steps for {n_features} features, so it overfits,"
-            f" and its error on test {units} says little: play more {units} (--n-tasks)."
+            f" The regression was fitted on only {found.n_train_steps} steps for {found.n_features} features, so it"
+            f" overfits, and its error on test {units} says little: play more {units} (--n-tasks)."
         )
     return _Found(found.to_frame(), found.to_frame(), text)
 
@@ -203,8 +200,9 @@ def analyze(kind: str, parser: argparse.ArgumentParser, options: argparse.Namesp
         in_trials = plays_trials(agent)
     if kind == "attention" and not in_trials and options.n_episodes not in (None, 1):
         parser.error(f"--n-episodes must be 1 for an environment without tasks, got {options.n_episodes}")
-    if kind != "online" and not isinstance(agent.model.policy, TrMRLPolicy):
-        parser.error(f"{kind} needs a TransformerPPO, got a {type(agent.model).__name__}; online takes any agent")
+    if kind != "online" and not isinstance(agent.model.policy, MemoryPolicy):
+        got = type(agent.model).__name__
+        parser.error(f"{kind} needs a TransformerPPO or TransformerSAC, got a {got}; online takes any agent")
     folder: Path = options.output or agent.folder / "analysis"
     folder.mkdir(parents=True, exist_ok=True)
     for name in kinds:

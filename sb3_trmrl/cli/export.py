@@ -8,10 +8,10 @@ from typing import Any
 
 from rl_zoo3 import get_saved_hyperparams
 
+from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.cli.options import argument_errors, load_agent_from
 from sb3_trmrl.sharing.export import hyperparameters_of
 from sb3_trmrl.sharing.plain_data import plain
-from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.zoo.runs import UNUSED_SCHEDULES, Run
 
 
@@ -19,14 +19,16 @@ def export(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     """Write an agent as a safetensors file."""
     with argument_errors(parser):
         agent = load_agent_from(options)
-        if not isinstance(agent.model, TransformerPPO):
-            raise ValueError(f"{options.model} must hold a TransformerPPO, got {type(agent.model).__name__}")
+        if not isinstance(agent.model, Exports):
+            raise ValueError(
+                f"{options.model} must hold a TransformerPPO or TransformerSAC, got {type(agent.model).__name__}"
+            )
         summary = {"hyperparameters": _hyperparameters(agent.model, options)}
         path = agent.model.export(options.output, agent.env_id, agent.env_kwargs, agent.vec_normalize, summary)
     print(f"Wrote {path}: {path.stat().st_size} bytes")
 
 
-def _hyperparameters(model: TransformerPPO, options: argparse.Namespace) -> dict[str, Any]:
+def _hyperparameters(model: Exports, options: argparse.Namespace) -> dict[str, Any]:
     """Return the hyperparameters of the model, updated by those that the run was started with."""
     found = {key: value for key, value in hyperparameters_of(model).items() if key not in UNUSED_SCHEDULES}
     path = Path(options.model)

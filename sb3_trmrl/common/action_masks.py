@@ -8,10 +8,8 @@ from stable_baselines3.common.vec_env import VecEnv
 def is_masking_supported(env: Any) -> bool:
     """Return whether the environments of a VecEnv have the method ``action_masks()``."""
     try:
-        found = bool(env.has_attr("action_masks"))
-        if found and type(env.unwrapped).has_attr is VecEnv.has_attr:
-            # It only asks whether `get_attr` fails, and some vectorised environments return None for every name
-            found = all(callable(method) for method in env.get_attr("action_masks"))
-        return found
+        if type(env.unwrapped).has_attr is VecEnv.has_attr:  # true if `get_attr` returns None, as some do for all names
+            return all(callable(method) for method in env.get_attr("action_masks"))
+        return bool(env.has_attr("action_masks"))
     except (AttributeError, NotImplementedError):  # some vectorised environments do not give attributes
         return False

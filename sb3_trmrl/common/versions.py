@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 
 
@@ -9,8 +10,6 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
     """Return the versions of Python and of those packages that are installed, by name."""
     versions = {"python": platform.python_version()}
     for package in packages:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions

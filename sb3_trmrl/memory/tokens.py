@@ -16,6 +16,9 @@ from gymnasium import spaces
 #: One batch of tokens: an array (NumPy or PyTorch), or a dictionary with one array for each key
 Tokens = Any
 
+#: Key of the Dict observation that marks the first observation of an inner episode
+PREV_DONE = "prev_done"
+
 #: Types of observations that are stored in another type
 _STORED_AS = {"float64": "float32", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
 _TENSORS_STORED_AS = {getattr(th, name): getattr(th, stored) for name, stored in _STORED_AS.items()}
@@ -42,6 +45,20 @@ def first_array(tokens: Tokens) -> Any:
     :return: The array, or the first array of the dictionary
     """
     return next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
+
+
+def inner_starts(obs: Tokens, n_envs: int) -> Any:
+    """
+    Return where an inner episode begins.
+
+    :param obs: Newest observations, arrays or tensors (B, \\*observation), or a dictionary
+    :param n_envs: Number of environments B
+    :return: Mask of the environments, (B,), or None if the observations do not tell
+    """
+    if not isinstance(obs, dict) or PREV_DONE not in obs:
+        return None
+    # VecNormalize keeps the sign, as its mean lies between 0 and 1. With stacked frames, [-1] is the newest
+    return obs[PREV_DONE].reshape(n_envs, -1)[:, -1] > 0
 
 
 def token_dtype(space: spaces.Space[Any]) -> np.dtype:

@@ -21,6 +21,7 @@ from sb3_trmrl.sharing.description import Description
 from sb3_trmrl.sharing.statistics import ObservationStatistics
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
+from sb3_trmrl.transformer_sac.policies import TransformerSACPolicy
 
 SUFFIX = ".safetensors"
 
@@ -39,7 +40,7 @@ class ExportedAgent:
         exported it, and what its author added
     """
 
-    policy: TrMRLPolicy
+    policy: TrMRLPolicy | TransformerSACPolicy
     observation_statistics: ObservationStatistics | None = None
     env_id: str | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -80,13 +81,18 @@ class ExportedAgent:
         # The policy explains the mistake of passing Gymnasium's (observation, info)
         if self.observation_statistics is not None and not isinstance(observation, tuple):
             observation = self.observation_statistics.normalize(observation)
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+        if isinstance(self.policy, TrMRLPolicy):
+            return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+        if action_masks is not None:
+            raise ValueError(f"`action_masks` must be None with the action space {self.action_space}")
+        return self.policy.predict(observation, state, episode_start, deterministic)
 
 
 def load_agent(path: str | PathLike[str], device: th.device | str = "cpu") -> ExportedAgent:
     """
-    Load a file that ``TransformerPPO.export`` wrote. Files from untrusted sources are safe to load: nothing in them is
-    run or unpickled, and sizes are checked before anything is allocated. The weights are still chosen by their author.
+    Load a file that the method ``export`` of an algorithm wrote. Files from untrusted sources are safe to load: nothing
+    in them is run or unpickled, and sizes are checked before anything is allocated. The weights are still chosen by
+    their author.
 
     :param path: File
     :param device: PyTorch device of the policy

@@ -15,9 +15,11 @@ from sb3_trmrl.memory.tokens import token_dtype
 from sb3_trmrl.sharing.container import Entry
 from sb3_trmrl.sharing.description import Description
 from sb3_trmrl.sharing.limits import MAX_FILE_BYTES, MAX_MEMORY_BYTES, MAX_NOISE
+from sb3_trmrl.sharing.policy_record import PolicyRecord, SACPolicyRecord
 from sb3_trmrl.sharing.space_records import build_space
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
+from sb3_trmrl.transformer_sac.policies import TransformerSACPolicy
 
 #: Prefix of the names of the policy's weights in the file
 WEIGHTS = "policy."
@@ -40,15 +42,17 @@ class Blueprint:
             found |= {name: ("F64", shape) for name, shape in shapes.items()}
         return found
 
-    def build_policy(self, tensors: Mapping[str, th.Tensor], device: th.device) -> TrMRLPolicy:
+    def build_policy(self, tensors: Mapping[str, th.Tensor], device: th.device) -> TrMRLPolicy | TransformerSACPolicy:
         """Build the policy for acting from the tensors. PyTorch's random generators keep their states."""
         with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.no_grad():
             policy = self._new_policy()
             for name, weight in policy_weights(policy).items():
                 weight.copy_(tensors[f"{WEIGHTS}{name}"])
+            if isinstance(policy, TransformerSACPolicy):
+                policy.critic_target.load_state_dict(policy.critic.state_dict())
             _check_std(policy)
             policy.to(device)
-            if policy.use_sde:  # the noise depends on the weights and the device
+            if self.settings.use_sde:  # the noise depends on the weights and the device
                 policy.reset_noise()
         policy.set_training_mode(False)
         return policy
@@ -57,26 +61,42 @@ class Blueprint:
         self._check_memory_size()
         with th.device("meta"):
             # gSDE computes with the weights at construction, which meta tensors do not have
-            policy = self._new_policy(use_sde=False, squash_output=False)
+            is_sac = isinstance(self.settings, SACPolicyRecord)
+            policy = self._new_policy(use_sde=False, **({} if is_sac else {"squash_output": False}))
         shapes = {name: tuple(tensor.shape) for name, tensor in policy_weights(policy).items()}
         if self.settings.use_sde:
-            if not isinstance(self.action_space, spaces.Box):
-                raise InvalidAgentFile(f"policy.use_sde needs a Box as action_space, got {self.action_space}")
-            rows, columns = policy.mlp_extractor.latent_dim_pi, get_action_dim(self.action_space)
-            if rows * columns > MAX_NOISE:
-                raise InvalidAgentFile(f"the noise of gSDE has {rows} times {columns} numbers, more than {MAX_NOISE}")
-            shapes["log_std"] = (rows, columns if self.settings.full_std else 1)
+            self._add_noise(shapes, policy)
         n_bytes = 4 * sum(map(math.prod, shapes.values()))
         if n_bytes > MAX_FILE_BYTES:
             raise InvalidAgentFile(f"its policy has {n_bytes} bytes of weights, more than {MAX_FILE_BYTES}")
         return shapes
 
-    def _new_policy(self, **replaced: Any) -> TrMRLPolicy:
+    def _add_noise(self, shapes: dict[str, tuple[int, ...]], policy: TrMRLPolicy | TransformerSACPolicy) -> None:
+        """Change the shapes of a policy without gSDE to those of one with it."""
+        if not isinstance(self.action_space, spaces.Box):
+            raise InvalidAgentFile(f"policy.use_sde needs a Box as action_space, got {self.action_space}")
+        columns = get_action_dim(self.action_space)
+        is_sac = isinstance(policy, TransformerSACPolicy)
+        rows: int = policy.actor.mu.in_features if is_sac else policy.mlp_extractor.latent_dim_pi  # type: ignore[union-attr, assignment]
+        if rows * columns > MAX_NOISE:
+            raise InvalidAgentFile(f"the noise of gSDE has {rows} times {columns} numbers, more than {MAX_NOISE}")
+        if isinstance(self.settings, PolicyRecord):
+            shapes["log_std"] = (rows, columns if self.settings.full_std else 1)
+            return
+        for part in ("weight", "bias"):
+            del shapes[f"actor.log_std.{part}"]
+            if self.settings.clip_mean > 0:  # the mean has a second layer
+                shapes[f"actor.mu.0.{part}"] = shapes.pop(f"actor.mu.{part}")
+        shapes["actor.log_std"] = (rows, columns)
+
+    def _new_policy(self, **replaced: Any) -> TrMRLPolicy | TransformerSACPolicy:
         """Return a policy with arbitrary weights, constructed as cheaply as possible."""
-        cheapest = {"ortho_init": False, "initialization": "default", "optimizer_class": th.optim.SGD}
+        cheapest: dict[str, Any] = {"initialization": "default", "optimizer_class": th.optim.SGD}
+        if isinstance(self.settings, PolicyRecord):
+            cheapest["ortho_init"] = False
         arguments = {**self.settings.policy_kwargs(), **cheapest, **replaced}
         try:
-            return TrMRLPolicy(self.observation_space, self.action_space, lambda _: 0.0, **arguments)
+            return self.settings.policy_class(self.observation_space, self.action_space, lambda _: 0.0, **arguments)
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise InvalidAgentFile(f"no policy can be built from its settings: {error}") from error
 
@@ -95,25 +115,30 @@ class Blueprint:
             raise InvalidAgentFile(f"the policy's memory has {n_bytes} bytes, more than {MAX_MEMORY_BYTES}")
 
 
-def policy_weights(policy: TrMRLPolicy) -> dict[str, th.Tensor]:
+def policy_weights(policy: TrMRLPolicy | TransformerSACPolicy) -> dict[str, th.Tensor]:
     """Return a policy's weights by name. Where SB3 keeps a module under several names, the first one counts."""
     found: dict[int, tuple[str, th.Tensor]] = {}
     for name, tensor in policy.state_dict(keep_vars=True).items():
+        if name.startswith("critic_target."):  # only training needs the targets
+            continue
         found.setdefault(id(tensor), (name, tensor))
     return dict(found.values())
 
 
-def _check_std(policy: TrMRLPolicy) -> None:
+def _check_std(policy: TrMRLPolicy | TransformerSACPolicy) -> None:
     """Check that the standard deviation of the actions is positive and that its square is finite, as gSDE needs."""
-    if isinstance(policy.action_dist, StateDependentNoiseDistribution):
-        std = policy.action_dist.get_std(policy.log_std)
-    elif isinstance(policy.action_dist, DiagGaussianDistribution):
-        std = policy.log_std.exp()
+    is_sac = isinstance(policy, TransformerSACPolicy)
+    actor: Any = policy.actor if is_sac else policy
+    if isinstance(actor.action_dist, StateDependentNoiseDistribution):
+        std = actor.action_dist.get_std(actor.log_std)
+    elif isinstance(actor.action_dist, DiagGaussianDistribution) and not is_sac:  # SAC computes and clips it
+        std = actor.log_std.exp()
     else:
         return
     for wrong in (~(std > 0), ~std.square().isfinite()):
         if wrong.any():
             raise InvalidAgentFile(
-                "tensor 'policy.log_std' must give standard deviations above 0 with finite squares, "
-                f"got {std[wrong][0].item():g} from {policy.log_std.expand_as(std)[wrong][0].item():g}"
+                f"tensor 'policy.{'actor.' if is_sac else ''}log_std' must give standard deviations above 0 with "
+                f"finite squares, got {std[wrong][0].item():g} from "
+                f"{actor.log_std.expand_as(std)[wrong][0].item():g}"
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from stable_baselines3.sac.policies import SACPolicy
+
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.sharing.agent import ExportedAgent
 
@@ -57,6 +59,7 @@ def model_card(
     policy = agent.policy
     title = repo_id.split("/")[-1]
     algorithm = str(agent.summary.get("algorithm", "TransformerPPO"))
+    base = "SAC" if isinstance(policy, SACPolicy) else "PPO"
     on_env = f" on `{agent.env_id}`" if agent.env_id else ""
     settings = policy.transformer_kwargs
     rows = {
@@ -70,8 +73,8 @@ def model_card(
     return _CARD.format(
         metadata=_metadata(agent, title, result),
         title=title,
-        about=f"An agent trained with {algorithm}{on_env}, from the package sb3_trmrl: PPO with a transformer memory, "
-        "for Stable-Baselines3.",
+        about=f"An agent trained with {algorithm}{on_env}, from the package sb3_trmrl: {base} with a transformer "
+        "memory, for Stable-Baselines3.",
         repo_id=repo_id,
         normalizes="" if agent.observation_statistics is None else " and normalises them itself",
         results="" if result is None else _results(result, picture),

@@ -8,14 +8,12 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta
 
 from sb3_trmrl.sharing.limits import MAX_NAME
-from sb3_trmrl.sharing.policy_record import PolicyRecord
+from sb3_trmrl.sharing.policy_record import PolicyRecord, SACPolicyRecord
 from sb3_trmrl.sharing.space_records import Leaf, Space, n_values
 from sb3_trmrl.sharing.statistics import StatisticsRecord
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile, Record, decode, shown
 
 FORMAT: Final = "sb3_trmrl agent"
-#: Increased when older versions of this package cannot load new files
-FORMAT_VERSION: Final = 1
 #: Gymnasium's ids, without a module before a colon, which ``gym.make`` would import
 _ENV_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 
@@ -46,8 +44,22 @@ class Description(Record, kw_only=True):
     def from_json(cls, document: Any) -> Description:
         """Decode a description. Its version is checked first: another version has other fields."""
         version = document.get("format_version") if isinstance(document, dict) else None
-        if isinstance(version, int) and version != FORMAT_VERSION:
+        if not isinstance(version, int):
+            return decode(document, cls, "")  # raises an error that names the field
+        if version not in FORMATS:
+            versions = " or ".join(map(str, FORMATS))
             raise InvalidAgentFile(
-                f"format_version must be {FORMAT_VERSION}, which this version of sb3_trmrl reads, got {shown(version)}"
+                f"format_version must be {versions}, which this version of sb3_trmrl reads, got {shown(version)}"
             )
-        return decode(document, cls, "")
+        return decode(document, FORMATS[version], "")
+
+
+class SACDescription(Description, kw_only=True):
+    """The description of an agent that TransformerSAC trained, which older versions of this package cannot load."""
+
+    format_version: Literal[2]  # type: ignore[assignment]
+    policy: SACPolicyRecord  # type: ignore[assignment]
+
+
+#: Descriptions by ``format_version``, which is increased when older versions cannot load new files
+FORMATS: dict[int, type[Description]] = {1: Description, 2: SACDescription}

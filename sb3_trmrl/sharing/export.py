@@ -20,9 +20,9 @@ from sb3_trmrl.common.versions import versions_of
 from sb3_trmrl.sharing.agent import SUFFIX, read_agent
 from sb3_trmrl.sharing.blueprint import WEIGHTS, policy_weights
 from sb3_trmrl.sharing.container import pack
-from sb3_trmrl.sharing.description import FORMAT, FORMAT_VERSION, Description
+from sb3_trmrl.sharing.description import FORMAT, FORMATS
 from sb3_trmrl.sharing.plain_data import plain
-from sb3_trmrl.sharing.policy_record import PolicyRecord
+from sb3_trmrl.sharing.policy_record import SACPolicyRecord, record_of
 from sb3_trmrl.sharing.space_records import space_record
 from sb3_trmrl.sharing.statistics import ObservationStatistics
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
@@ -33,6 +33,11 @@ _HYPERPARAMETERS = (
     "vf_learning_rate",
     "n_envs",
     "n_steps",
+    "buffer_size",
+    "learning_starts",
+    "tau",
+    "gradient_steps",
+    "target_update_interval",
     "batch_size",
     "n_epochs",
     "gamma",
@@ -71,12 +76,14 @@ def export_agent(
     if statistics is not None:
         check_shapes(statistics, policy.observation_space, model.get_env())
     try:
-        description = Description(
+        record: Any = record_of(policy)
+        version: Any = 2 if isinstance(record, SACPolicyRecord) else 1
+        description = FORMATS[version](
             format=FORMAT,
-            format_version=FORMAT_VERSION,
+            format_version=version,
             observation_space=space_record(policy.observation_space, "observation_space"),
             action_space=space_record(policy.action_space, "action_space"),
-            policy=PolicyRecord.from_policy(policy),
+            policy=record,
             normalization=None if statistics is None else statistics.to_record(),
             env_id=env_id,
             env_kwargs=_plain_dict("env_kwargs", env_kwargs),

@@ -29,11 +29,12 @@ from sb3_trmrl.common.checks import check_instance, check_positive_int
 from sb3_trmrl.memory.encoder import attention_mask
 from sb3_trmrl.memory.extractor import TransformerExtractor, encode_positions, sinusoidal_frequencies
 from sb3_trmrl.memory.full_memory import slot_ages
-from sb3_trmrl.memory.tokens import Tokens
+from sb3_trmrl.memory.tokens import PREV_DONE, Tokens
 from sb3_trmrl.sharing.export import agent_path, check_shapes, write_agent
 from sb3_trmrl.sharing.statistics import ObservationStatistics
 from sb3_trmrl.transformer_ppo.action_masks import mask_sizes
-from sb3_trmrl.transformer_ppo.policies import PREV_DONE, TrMRLPolicy
+from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
+from sb3_trmrl.transformer_sac.policies import TransformerSACPolicy
 
 SUFFIX = ".onnx"
 
@@ -51,8 +52,11 @@ def export_onnx(
     target = agent_path(path, SUFFIX)
     check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
     policy: Any = model.policy
-    if type(policy) is not TrMRLPolicy:  # a subclass may compute something else
-        raise ValueError(f"the agent cannot be exported: only a TrMRLPolicy can be, got a {type(policy).__name__}")
+    if type(policy) not in (TrMRLPolicy, TransformerSACPolicy):  # a subclass may compute something else
+        raise ValueError(
+            "the agent cannot be exported: only a TrMRLPolicy or a TransformerSACPolicy can be, got a "
+            f"{type(policy).__name__}"
+        )
     if max_steps is not None:
         check_positive_int("max_steps", max_steps)
         if policy.memory == "window":
@@ -123,7 +127,7 @@ class AgentStep(nn.Module):
 
     def __init__(
         self,
-        policy: TrMRLPolicy,
+        policy: TrMRLPolicy | TransformerSACPolicy,
         statistics: ObservationStatistics | None,
         max_steps: int | None = None,
         takes_masks: bool = False,
@@ -141,7 +145,11 @@ class AgentStep(nn.Module):
             )
         self.normalizers = nn.ModuleList(_normalizer(statistics, key) for key in self.spaces)
         # The critic is left out, and the model keeps its device and mode
-        parts = nn.ModuleList([policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net])
+        if isinstance(policy, TransformerSACPolicy):
+            heads = [policy.actor.latent_pi, policy.actor.mu]
+        else:
+            heads = [policy.mlp_extractor.policy_net, policy.action_net]
+        parts = nn.ModuleList([policy.transformers[0], *heads])
         transformer, self.policy_net, self.action_net = deepcopy(parts).to("cpu")
         assert isinstance(transformer, TransformerExtractor)
         self.memory = _Window(transformer) if policy.memory == "window" else _Cache(transformer, max_steps)

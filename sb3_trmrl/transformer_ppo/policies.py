@@ -1,8 +1,6 @@
 """The TrMRL policy: heads over the episodic memory."""
 
-import inspect
 import pickle
-import warnings
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -12,35 +10,25 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import is_vectorized_observation
 from torch import nn
 
-from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments, check_spaces
-from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, check_option, short_repr
+from sb3_trmrl.algorithms.arguments import check_arguments, check_spaces
+from sb3_trmrl.common.checks import check_keywords, check_option
 from sb3_trmrl.memory.buffers import MaskedBatch
-from sb3_trmrl.memory.encoder import EncoderTrace
-from sb3_trmrl.memory.extractor import TransformerExtractor, default_token_extractor
+from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.interface import Batch, Memory
-from sb3_trmrl.memory.kinds import MEMORY_KINDS, memory_name
-from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens
-from sb3_trmrl.memory.working_memory import WorkingMemory
+from sb3_trmrl.memory.kinds import memory_name
+from sb3_trmrl.memory.policy import MemoryPolicy, PolicyInput, as_batch, checked_token_extractor
 from sb3_trmrl.transformer_ppo.action_masks import check_action_masks, mask_distribution
 from sb3_trmrl.transformer_ppo.arguments import POLICY_CHECKS
-
-#: What the policy reads: a live memory, a minibatch of memories, or plain observations
-PolicyInput = Memory | Batch | Tokens
-
-#: Key of the Dict observation that marks the first observation of an inner episode
-PREV_DONE = "prev_done"
 
 #: Arguments of Adam that choose its implementation
 _ADAM_LOOPS = {"fused", "foreach", "differentiable"}
 
 
-class TrMRLPolicy(ActorCriticPolicy):
+class TrMRLPolicy(MemoryPolicy, ActorCriticPolicy):
     """
     Actor-critic policy with a causal transformer over working memories (Melo, "Transformers are Meta-Reinforcement
     Learners", 2022, figure 1 and Algorithm 1).
@@ -137,34 +125,26 @@ class TrMRLPolicy(ActorCriticPolicy):
     ) -> None:
         check_arguments(locals(), POLICY_CHECKS)
         check_spaces(observation_space, action_space)
-        self.memory = memory_name(memory, context_length)
-        self._kind = MEMORY_KINDS[self.memory]
-        if context_length is None:
-            context_length = self._kind.context_length
-        if positional_encoding is None:
-            positional_encoding = self._kind.positional_encoding
-        self.transformer_kwargs: dict[str, Any] = dict(
-            context_length=context_length,
+        self._set_memory(
+            memory_name(memory, context_length),
+            reset_memory_on,
+            context_length,
+            positional_encoding,
             d_model=d_model,
             n_layers=n_layers,
             n_heads=n_heads,
             dim_feedforward=dim_feedforward,
             initialization=initialization,
             layer_norm=layer_norm,
-            positional_encoding=positional_encoding,
             embedding_arch=embedding_arch,
         )
-        self.context_length = context_length
-        self.reset_memory_on = check_option("reset_memory_on", reset_memory_on, ("episode", "trial"))
         self.critic_input = check_option("critic_input", critic_input, ("memory", "token"))
         self.critic_shares_features = share_features_extractor
         self.action_head_gain = action_head_gain
-        self._warned_without_memory = False
         self._unclaimed_state: Memory | None = None  # see `predict`
-        if features_extractor_class is None:
-            features_extractor_class = default_token_extractor(observation_space, normalize_images)
-        space_name = list(inspect.signature(features_extractor_class).parameters)[:1]
-        check_keywords("features_extractor_kwargs", features_extractor_kwargs, features_extractor_class, space_name)
+        features_extractor_class = checked_token_extractor(
+            observation_space, features_extractor_class, features_extractor_kwargs, normalize_images
+        )
         check_keywords("optimizer_kwargs", optimizer_kwargs, optimizer_class, ("params", "lr"))
         super().__init__(
             observation_space,
@@ -190,19 +170,6 @@ class TrMRLPolicy(ActorCriticPolicy):
         )
 
     # -- Building ----------------------------------------------------------------------------------------------------
-
-    def make_features_extractor(self) -> TransformerExtractor:
-        """Helper method to create a transformer and the features extractor of its tokens."""
-        return TransformerExtractor(
-            self.observation_space,
-            self._make_token_extractor(),
-            **self.transformer_kwargs,
-            bounded_positions=self._kind.bounded_positions,
-            normalize_images=self.normalize_images,
-        )
-
-    def _make_token_extractor(self) -> BaseFeaturesExtractor:
-        return super().make_features_extractor()
 
     def _build(self, lr_schedule: Schedule) -> None:
         if self.critic_input == "token":
@@ -268,29 +235,6 @@ class TrMRLPolicy(ActorCriticPolicy):
         extractors = dict.fromkeys((self.pi_features_extractor, self.vf_features_extractor))
         return [extractor for extractor in extractors if isinstance(extractor, TransformerExtractor)]
 
-    def empty_memory(self, n_envs: int) -> Memory:
-        """
-        :param n_envs: Number of environments
-        :return: A memory without tokens
-        """
-        return self._kind.memory.empty(self.observation_space, n_envs, self.transformers)
-
-    def remember(self, memory: Memory, obs: Tokens, episode_starts: np.ndarray) -> Memory:
-        """
-        Write the newest observations to the memory, which is emptied first where an episode begins (see
-        ``reset_memory_on``).
-
-        :param memory: Memory before these observations
-        :param obs: Observation tensors, (B, \\*observation), or a dictionary
-        :param episode_starts: Mask of environments in which an SB3 episode begins, (B,)
-        :return: Memory that ends with these observations
-        """
-        starts = th.as_tensor(episode_starts, dtype=th.bool, device=self.device)
-        if self.reset_memory_on == "episode" and isinstance(obs, dict) and PREV_DONE in obs:
-            # VecNormalize keeps the sign, as its mean lies between 0 and 1. With stacked frames, [-1] is the newest
-            starts = starts | (obs[PREV_DONE].reshape(len(starts), -1)[:, -1] > 0)
-        return memory.write(obs, starts, self.transformers)
-
     def extract_features(  # type: ignore[override]
         self, obs: PolicyInput, features_extractor: BaseFeaturesExtractor | None = None
     ) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
@@ -299,7 +243,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         :param features_extractor: The features extractor to use instead of the policy's
         :return: Input of the heads: episodic memories, (B, ``d_model``). A tuple for actor and critic if they differ
         """
-        batch = self._as_batch(obs)
+        batch = as_batch(self._kind, obs)
         features = self._features(batch, features_extractor or self.pi_features_extractor)
         if self.share_features_extractor or features_extractor is not None:
             return features
@@ -312,19 +256,12 @@ class TrMRLPolicy(ActorCriticPolicy):
             return features
         return BasePolicy.extract_features(self, batch.newest(), extractor)  # a critic on the current token
 
-    def _as_batch(self, obs: PolicyInput) -> Batch:
-        """Return what the transformers read. Plain observations are read as the first of an episode."""
-        if isinstance(obs, (th.Tensor, dict)):
-            return self._kind.of_single_tokens(obs)
-        batch: Batch = obs.batch() if hasattr(obs, "batch") else obs
-        return batch
-
     def get_distribution(self, obs: PolicyInput) -> Distribution:
         """
         :param obs: Memories, or observations that are read as the first of an episode
         :return: the action distribution.
         """
-        features = self._features(self._as_batch(obs), self.pi_features_extractor)
+        features = self._features(as_batch(self._kind, obs), self.pi_features_extractor)
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(features))
         return mask_distribution(distribution, obs.action_masks) if isinstance(obs, MaskedBatch) else distribution
 
@@ -333,7 +270,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         :param obs: Memories, or observations that are read as the first of an episode
         :return: the estimated values, (B, 1)
         """
-        features = self._features(self._as_batch(obs), self.vf_features_extractor)
+        features = self._features(as_batch(self._kind, obs), self.vf_features_extractor)
         values: th.Tensor = self.value_net(self.mlp_extractor.forward_critic(features))
         return values
 
@@ -375,20 +312,11 @@ class TrMRLPolicy(ActorCriticPolicy):
         values: th.Tensor = self.value_net(self.mlp_extractor.forward_critic(critic))
         return mask_distribution(distribution, batch.action_masks), values
 
-    def set_training_mode(self, mode: bool) -> None:
-        """
-        :param mode: Whether dropout and batch normalization behave as in training
-        """
-        if mode != self.training:  # walking through all modules would take a third of the time of a prediction
-            super().set_training_mode(mode)
-
     # -- Acting ------------------------------------------------------------------------------------------------------
 
     def obs_to_tensor(self, observation: Any) -> tuple[Any, bool]:
         if isinstance(observation, MaskedBatch):  # from `predict`
             return observation, True
-        if hasattr(observation, "batch"):  # a memory, from `predict`
-            return observation.to(self.device), True
         return super().obs_to_tensor(observation)
 
     def predict(  # type: ignore[override]
@@ -417,38 +345,14 @@ class TrMRLPolicy(ActorCriticPolicy):
         :raises ValueError: if ``state`` belongs to another number of environments, an observation is not finite, or
             the masks do not fit the action space or allow no action
         """
-        if isinstance(observation, tuple):  # Gym's (obs, info): SB3 raises an explanatory error
-            return super().predict(observation)
-        if state is None and episode_start is None and not self._warned_without_memory:
-            self._warned_without_memory = True
-            warnings.warn(
-                "predict() was called without `state` and `episode_start`: the action depends on this observation "
-                "only. To use the memory, pass the returned state to the next call, and `episode_start` (true at the "
-                "first step).",
-                UserWarning,
-                stacklevel=2,
-            )
-        check_bool("deterministic", deterministic)
-        self.set_training_mode(False)  # before anything is computed: the full memory encodes the observation
-        self._check_observation(observation)
-        obs, vectorized = self.obs_to_tensor(observation)
-        check_finite("observation", map_tokens(lambda tensor: tensor.cpu().numpy(), obs), MAX_OBSERVATION)
-        n_envs = len(first_array(obs))
         has_dropped_state = state is None and episode_start is not None and action_masks is not None
-        if has_dropped_state and self._unclaimed_state is not None and len(self._unclaimed_state.lengths) == n_envs:
-            state = self._unclaimed_state  # type: ignore[assignment]
-        memory = self.empty_memory(n_envs) if state is None else self._check_state(state, n_envs)
-        starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.asarray(episode_start).reshape(-1)
-        if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
-            raise ValueError(
-                f"`episode_start` must have one boolean for each of {n_envs} observation(s), got {episode_start}"
-            )
-        with th.no_grad():
-            memory = self.remember(memory, obs, starts)
-        actions, _ = super().predict(self.masked(memory, action_masks), deterministic=deterministic)  # type: ignore[arg-type]
-        state = memory.numpy()  # type: ignore[assignment]
-        self._unclaimed_state = state if has_dropped_state else None  # type: ignore[assignment]
-        return actions if vectorized else actions.squeeze(axis=0), state  # type: ignore[return-value]
+        unclaimed = self._unclaimed_state if has_dropped_state else None
+        memory, vectorized = self._remember_next(observation, state, episode_start, deterministic, unclaimed)
+        masked: Any = self.masked(memory, action_masks)
+        actions, _ = BasePolicy.predict(self, masked, deterministic=deterministic)
+        kept = memory.numpy()
+        self._unclaimed_state = kept if has_dropped_state else None
+        return actions if vectorized else actions.squeeze(axis=0), kept
 
     def masked(self, memory: Memory, action_masks: Any) -> Memory | MaskedBatch:
         """
@@ -460,58 +364,7 @@ class TrMRLPolicy(ActorCriticPolicy):
         if action_masks is None:
             return memory
         masks = check_action_masks(action_masks, self.action_space, len(memory.lengths))
-        return MaskedBatch(self._as_batch(memory), th.as_tensor(masks, device=self.device))
-
-    def _check_observation(self, observation: Any) -> None:
-        """Raise a ValueError if an observation is not numeric, or its keys or shapes are not those of the space."""
-        space = self.observation_space
-        entries = observation if isinstance(observation, dict) else {"": observation}
-        keys = list(space.spaces) if isinstance(space, spaces.Dict) else [""]
-        if set(entries) != set(keys):
-            allowed = f"a dictionary with the keys {keys}" if isinstance(space, spaces.Dict) else "an array"
-            given = f"one with {list(entries)}" if isinstance(observation, dict) else type(observation).__name__
-            raise ValueError(f"`observation` must be {allowed}, got {given}")
-        for key, entry in entries.items():
-            array, own = np.asarray(entry), space.spaces[key] if isinstance(space, spaces.Dict) else space
-            if array.dtype.kind not in "biuf":
-                raise ValueError(f"`observation` must be numbers, got {short_repr(observation)}")
-            if not is_image_space(own):
-                is_vectorized_observation(array, own)  # SB3 looks at the first entries of a dictionary only
-
-    def _check_state(self, state: tuple[Any, ...], n_envs: int) -> Memory:
-        """Return a memory as tensors. Raise a ValueError unless it fits this policy and ``n_envs`` observations."""
-        empty = self.empty_memory(n_envs)
-        try:
-            memory = type(empty)(*state).to(self.device)
-            problem = memory.shape_mismatch(empty)
-        except (TypeError, AttributeError, RuntimeError, IndexError):
-            kind = f"a {type(empty).__name__} of {n_envs} environments"
-            raise ValueError(f"`state` must be a state from predict(), {kind}, got {short_repr(state)}") from None
-        if problem:
-            raise ValueError(f"`state` has {problem} for {n_envs} observation(s)")
-        return memory.copy()
-
-    # -- Analysis ----------------------------------------------------------------------------------------------------
-
-    def trace(self, memory: WorkingMemory) -> EncoderTrace:
-        """
-        Return what the actor's transformer computes in every layer, for analysis.
-
-        :param memory: The state that ``predict`` returned. With ``memory="full"``, whose state does not contain earlier
-            tokens, a ``WorkingMemory(tokens, lengths)`` of the observations since the memory was emptied,
-            (B, T, \\*observation)
-        :return: Memories, attention weights and values at every slot; undefined at slots that are not filled
-        :raises TypeError: if it is another kind of memory
-        """
-        if not isinstance(memory, WorkingMemory):
-            raise TypeError(
-                f"`memory` must be a WorkingMemory, got {type(memory).__name__}. The state of memory='full' contains "
-                "keys and values instead of tokens: pass WorkingMemory(tokens, lengths) of the observations since the "
-                "memory was emptied"
-            )
-        self.set_training_mode(False)
-        with th.no_grad():
-            return self.pi_features_extractor.trace(memory.to(self.device).tokens)
+        return MaskedBatch(as_batch(self._kind, memory), th.as_tensor(masks, device=self.device))
 
 
 #: SB3's names. The policy finds the token extractor from the observation space, so they are all the same.

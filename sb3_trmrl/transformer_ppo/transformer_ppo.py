@@ -3,7 +3,6 @@
 import inspect
 import pathlib
 import warnings
-from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -17,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.arguments import (
     check_arguments,
@@ -27,7 +26,9 @@ from sb3_trmrl.algorithms.arguments import (
     check_policy,
     names_policy_kwargs,
 )
+from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.files import ZipFiles
+from sb3_trmrl.algorithms.finite import check_finite_step
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_keywords, check_non_negative, check_number
@@ -52,7 +53,7 @@ from sb3_trmrl.transformer_ppo.action_masks import check_action_masks
 from sb3_trmrl.transformer_ppo.arguments import CHECKS, LEARN_CHECKS, SCHEDULES, ZIP_FORMAT, explicit_defaults
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 from sb3_trmrl.transformer_ppo.ranks import join_ranks
-from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated, check_finite_step
+from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated
 from sb3_trmrl.transformer_ppo.update import update
 
 #: Attributes that are not saved in the zip
@@ -87,7 +88,7 @@ class Resumption(Protocol):
         """
 
 
-class TransformerPPO(ZipFiles, PPO):
+class TransformerPPO(Exports, ZipFiles, PPO):
     """
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
@@ -549,71 +550,6 @@ class TransformerPPO(ZipFiles, PPO):
         roots = callback if isinstance(callback, list) else [callback]
         found = [each for root in roots if isinstance(root, BaseCallback) for each in callbacks_of(root).values()]
         return [self.env, *(env for each in found for env in environments_of(each).values())]
-
-    def export(
-        self,
-        path: str | pathlib.Path,
-        env_id: str | None = None,
-        env_kwargs: dict[str, Any] | None = None,
-        vec_normalize: VecNormalize | None = None,
-        summary: dict[str, Any] | None = None,
-    ) -> pathlib.Path:
-        """
-        Write the agent to a safetensors file. Others can load it with :func:`sb3_trmrl.load_agent`, which executes no
-        code from the file. It contains weights, spaces, the policy's settings, statistics of observations, the
-        environment and a summary of the training, but nothing that is only needed for training. An existing file is
-        replaced only once the new one is complete.
-
-        :param path: File to write; the suffix ``.safetensors`` is added to a name without suffix
-        :param env_id: Registered id of the environment, by default the id of the model's environment if that was made
-            by ``gym.make`` in this process
-        :param env_kwargs: Arguments of that environment, plain data, by default those it was made with
-        :param vec_normalize: Wrapper with the statistics of observations, by default that of the model's environment
-        :param summary: Plain data (None, numbers, strings, lists and dictionaries of these) that is added to the
-            summary, which contains algorithm, timesteps, versions and hyperparameters
-        :return: The file
-        :raises ValueError: if an argument is not plain data, ``path`` cannot be written to, weights are not finite,
-            spaces are not among those of PPO, or the agent uses a class that is not part of this package or of SB3
-            (policy, features extractor, activation function)
-        """
-        export: Callable[..., pathlib.Path] = resolve_name(IMPLEMENTATIONS["export"])
-        return export(self, path, env_id, env_kwargs, vec_normalize, summary)
-
-    def export_onnx(
-        self, path: str | pathlib.Path, vec_normalize: VecNormalize | None = None, max_steps: int | None = None
-    ) -> pathlib.Path:
-        """
-        Write the agent as one ONNX graph, which runs without PyTorch. A run of the graph is one step of any number of
-        environments B. Its actions are those of ``predict(..., deterministic=True)``, except for rounding. An existing
-        file is replaced only once the new one is complete. Needs the extra ``onnx``.
-
-        Inputs are ``observation``, (B, \\*observation), or ``observation.<key>`` for each key of a Dict observation;
-        the memory; and ``reset``, booleans (B,): the memory of these environments is emptied first. If the agent was
-        trained with action masks, there is also ``action_masks``, booleans (B, M), true for valid actions. Images have
-        their channels first. Outputs are ``action``, (B, \\*action), and ``next_memory.<name>`` for each input
-        ``memory.<name>`` of the next step. A memory of zeros is empty. For L layers, H heads and width D, the inputs of
-        the memory are:
-
-        - with ``memory="window"``: ``memory.window``, (B, ``context_length``, D), and ``memory.length``, integers (B,)
-        - with ``memory="full"``: ``memory.keys`` and ``memory.values``, both (B, L, slots, H, D / H), and
-          ``memory.length``. There are ``context_length`` slots (1,024 by default), 8 L D bytes each, or ``max_steps``
-          slots if that is less
-
-        The graph includes the statistics of VecNormalize and, with ``reset_memory_on="episode"``, resets at
-        ``prev_done``. It does not check observations.
-
-        :param path: File to write; the suffix ``.onnx`` is added to a name without suffix
-        :param vec_normalize: Wrapper with the statistics of observations, by default that of the model's environment
-        :param max_steps: With ``memory="full"``, the largest number of steps between two resets. If there are more, the
-            agent sees only the newest ``max_steps`` observations, and its actions differ from those of ``predict``
-        :return: The file
-        :raises ModuleNotFoundError: without the extra ``onnx``
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if ``path`` cannot be written to, ``max_steps`` is below 1 or is given with
-            ``memory="window"``, the policy is of a subclass, or PyTorch cannot trace its features extractor
-        """
-        export: Callable[..., pathlib.Path] = resolve_name(IMPLEMENTATIONS["export_onnx"])
-        return export(self, path, vec_normalize, max_steps)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *_NOT_SAVED]

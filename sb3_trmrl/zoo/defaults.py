@@ -7,7 +7,7 @@ import os
 #: Name of TransformerPPO on the command line
 ALGO = "trmrl"
 #: Names of the package's algorithms, which `zoo/registration.py` registers
-ALGORITHMS = (ALGO, "pearl", "varibad", "maml_trpo")
+ALGORITHMS = (ALGO, "trmrl_sac", "pearl", "varibad", "maml_trpo")
 #: Where rl-zoo3's train writes. Its enjoy and record_video read from the folder of downloaded agents by default
 LOG_FOLDER = "logs"
 #: Environment steps between two checkpoints of `train`

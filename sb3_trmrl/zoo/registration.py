@@ -17,6 +17,7 @@ from sb3_trmrl.evaluation.callbacks import MaskedEvalCallback
 from sb3_trmrl.maml_trpo import MAMLTRPO
 from sb3_trmrl.pearl import PEARL
 from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.transformer_sac import TransformerSAC
 from sb3_trmrl.trials.agent import with_action_masks
 from sb3_trmrl.varibad import VariBAD
 from sb3_trmrl.zoo.defaults import ALGO, ALGORITHMS
@@ -50,7 +51,7 @@ def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, vec_env_cls: Any = None,
 def register(**manager_kwargs: Any) -> None:
     """Register the package's algorithms for ``--algo``, with further arguments of :class:`TrMRLExperimentManager`."""
     search_current_folder()  # files of runs may name classes of the user
-    rl_zoo3.ALGOS.update(zip(ALGORITHMS, (TransformerPPO, PEARL, VariBAD, MAMLTRPO), strict=True))
+    rl_zoo3.ALGOS.update(zip(ALGORITHMS, (TransformerPPO, TransformerSAC, PEARL, VariBAD, MAMLTRPO), strict=True))
 
     def make_manager(*args: Any, **kwargs: Any) -> TrMRLExperimentManager:
         return TrMRLExperimentManager(*args, **kwargs, **manager_kwargs)

@@ -569,7 +569,9 @@ def test_the_command_takes_any_agent_for_online_adaptation_only(tmp_path: Path, 
     arguments = [str(tmp_path / "ppo.zip"), "--env", ENV, "--algo", "ppo", "--output", str(tmp_path)]
     assert main(["analyze", "online", *arguments, "--n-tasks", "2"]) == 0
     assert_picture(tmp_path / "online.png")
-    assert "needs a TransformerPPO, got a PPO" in error_of(["analyze", "consensus", *arguments], capsys)
+    assert "needs a TransformerPPO or TransformerSAC, got a PPO" in error_of(
+        ["analyze", "consensus", *arguments], capsys
+    )
 
 
 @pytest.mark.parametrize("kind", ["", "online", "refinement", "memories", "attention", "consensus", "all"])

@@ -129,7 +129,12 @@ ANALYSES = [
     *(
         w.Table(function, {"result": result}, wrong_result("result", allowed), dict.fromkeys(texts, TEXT))
         for function, result, allowed, texts in (
-            (refinement.plot_refinement, refinement.Refinement(SOME, SOME, SOME, 1), "a Refinement", ("title", "unit")),
+            (
+                refinement.plot_refinement,
+                refinement.Refinement(SOME, SOME, SOME, 1, 1),
+                "a Refinement",
+                ("title", "unit"),
+            ),
             (consensus.plot_consensus, consensus.Consensus(SOME, SOME, SOME), "a Consensus", ("title", "unit")),
             (attention.plot_attention, attention.AttentionMap(SOME, SOME), "an AttentionMap", ("title",)),
         )

@@ -41,6 +41,8 @@ def test_export(run: Path, tmp_path: Path, capsys: Any) -> None:
 
 def test_export_of_other_algorithms_and_damaged_files(logs: Path, tmp_path: Path, capsys: Any) -> None:
     run, path = str(logs / "ppo_lstm" / f"{ENV}_1"), tmp_path / "agent.safetensors"
-    assert "must hold a TransformerPPO, got RecurrentPPO" in error_of(["export", run, str(path)], capsys)
+    assert "must hold a TransformerPPO or TransformerSAC, got RecurrentPPO" in error_of(
+        ["export", run, str(path)], capsys
+    )
     path.write_bytes(Path(DEMO).read_bytes()[:-1])
     assert f"{path} cannot be loaded as an agent" in error_of(["evaluate", str(path)], capsys)

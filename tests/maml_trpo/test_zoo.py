@@ -76,8 +76,8 @@ def test_enjoy_and_continued_training(run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export", "RUN", "agent.safetensors"], "must hold a TransformerPPO, got MAMLTRPO"),
-        (["analyze", "attention", "RUN"], "attention needs a TransformerPPO, got a MAMLTRPO"),
+        (["export", "RUN", "agent.safetensors"], "must hold a TransformerPPO or TransformerSAC, got MAMLTRPO"),
+        (["analyze", "attention", "RUN"], "attention needs a TransformerPPO or TransformerSAC, got a MAMLTRPO"),
         (["train", "--resume", "RUN"], "neither a checkpoint nor a folder of checkpoints"),
         (["train", *ALGO, "--env", ENV, "-optimize"], "there is no search space for maml_trpo"),
         (["train", *ALGO, "--env", "CartPole-v1"], "Hyperparameters not found for maml_trpo-CartPole-v1"),

@@ -266,7 +266,7 @@ class _Branching(LinearFeatures):
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`max_steps` must be None with memory='window', got 5"):
         tiny_model(sampled_vec_env(), dict(memory="window")).export_onnx(tmp_path / "agent", max_steps=5)
-    with pytest.raises(ValueError, match="only a TrMRLPolicy can be, got a _OwnPolicy"):
+    with pytest.raises(ValueError, match="only a TrMRLPolicy or a TransformerSACPolicy can be, got a _OwnPolicy"):
         tiny_model(sampled_vec_env(), policy=_OwnPolicy).export_onnx(tmp_path / "agent")
     with pytest.raises(ValueError, match=r"PyTorch cannot trace its policy: .*data-dependent"):
         tiny_model(sampled_vec_env(), dict(features_extractor_class=_Branching)).export_onnx(tmp_path / "agent")

@@ -253,7 +253,7 @@ def test_what_cannot_be_exported(
 
 
 def test_other_things_that_cannot_be_exported(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="only a TrMRLPolicy can be exported, got a _OwnPolicy"):
+    with pytest.raises(ValueError, match="a TransformerSACPolicy can be exported, got a _OwnPolicy"):
         tiny_model(sampled_vec_env(), policy=_OwnPolicy).export(tmp_path / "agent")
     stacked = tiny_model(VecFrameStack(VecNormalize(sampled_vec_env()), 2)).learn(32)
     with pytest.raises(ValueError, match="VecFrameStack outside VecNormalize changes the observations"):

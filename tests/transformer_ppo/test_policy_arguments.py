@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-from sb3_trmrl import MAMLTRPO, PEARL, VariBAD
+from sb3_trmrl import MAMLTRPO, PEARL, TransformerSAC, VariBAD
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
 from tests.helpers.agents import VECTOR, LinearFeatures, tiny_model
@@ -115,7 +115,13 @@ def test_names_that_the_policy_does_not_take(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("algorithm", "name"),
-    [(TransformerPPO, "context_length"), (VariBAD, "net_arch"), (PEARL, "net_arch"), (MAMLTRPO, "net_arch")],
+    [
+        (TransformerPPO, "context_length"),
+        (TransformerSAC, "context_length"),
+        (VariBAD, "net_arch"),
+        (PEARL, "net_arch"),
+        (MAMLTRPO, "net_arch"),
+    ],
 )
 def test_arguments_of_the_policy_that_are_given_to_the_algorithm(algorithm: Any, name: str) -> None:
     with pytest.raises(TypeError, match=rf"`{name}` is an argument of the policy: .*policy_kwargs=dict\({name}=8\)"):

@@ -1,0 +1,314 @@
+"""
+The replay buffer of ``memory="window"``.
+
+Shapes: E environments, R rows of the ring of one environment, B minibatch, N slots of a window.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_trmrl.common.checks import check_instance, check_positive_int
+from sb3_trmrl.memory.tokens import Tokens, inner_starts, map_tokens, widened, zero_tokens
+from sb3_trmrl.memory.windows import Windows
+
+#: Arrays with one entry for each row of each ring, and their types
+_ROW_ARRAYS: dict[str, type] = {
+    "rewards": np.float32,
+    "lengths": np.int32,  # number of tokens in the window that ends with the row's token
+    "is_transition": bool,  # False for the last token of an episode
+    "terminated": bool,
+}
+
+
+class WindowReplaySamples(NamedTuple):
+    """SB3's ``ReplayBufferSamples`` with windows in place of observations, which share their tokens."""
+
+    observations: Windows
+    actions: th.Tensor
+    next_observations: Windows
+    dones: th.Tensor
+    rewards: th.Tensor
+
+
+class WindowReplayBuffer(ReplayBuffer):
+    """
+    Replay buffer that stores each observation once, as a token. Windows are gathered by index when a minibatch is
+    drawn. They are those that the live memory had: they begin where it was emptied.
+
+    Each environment has a ring of its own, in which the tokens of its episodes follow each other. The last observation
+    of an episode is a token too, which no transition begins with. So the next observation is always the next token,
+    also after a truncation. Transitions whose window has been overwritten in part are not drawn.
+
+    :param buffer_size: Number of tokens of all environments together
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param device: PyTorch device of the minibatches
+    :param n_envs: Number of environments E
+    :param optimize_memory_usage: Has no effect: nothing is stored twice
+    :param folder: Folder for memory-mapped files, which may be larger than the main memory. They are removed when the
+        buffer is deleted. None: the buffer is kept in main memory
+    :raises TypeError: if an argument has the wrong type
+    :raises ValueError: if the folder cannot be written to
+    """
+
+    tokens: Tokens  # (E, R, *observation)
+    actions: np.ndarray  # (E, R, A)
+    rewards: np.ndarray  # (E, R), and so are the others
+    lengths: np.ndarray
+    is_transition: np.ndarray
+    terminated: np.ndarray
+    context_length: int | None = None
+    reset_memory_on: str = "episode"
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        check_positive_int("buffer_size", buffer_size)
+        check_instance("folder", folder, (str, os.PathLike, type(None)), "a folder or None")
+        BaseBuffer.__init__(self, max(buffer_size // n_envs, 1), observation_space, action_space, device, n_envs)
+        self.folder = folder
+        self._files: tempfile.TemporaryDirectory[str] | None = None
+        self._n_files = 0
+        self._allocate()
+
+    def bind(self, context_length: int, reset_memory_on: str) -> None:
+        """
+        Set what determines the windows.
+
+        :param context_length: Number of slots N of a window
+        :param reset_memory_on: Where the memory is emptied, ``"trial"`` or ``"episode"``, as the policy's argument
+        :raises ValueError: if the buffer is too small, or holds the windows of another policy
+        """
+        if self.context_length is not None and (self.context_length, self.reset_memory_on) != (
+            context_length,
+            reset_memory_on,
+        ):
+            raise ValueError(
+                f"the replay buffer must hold windows of {context_length} tokens with reset_memory_on="
+                f"{reset_memory_on!r}, got {self.context_length} and {self.reset_memory_on!r}"
+            )
+        if self.buffer_size < context_length + 2:
+            raise ValueError(
+                f"`buffer_size` must be at least {(context_length + 2) * self.n_envs}, a window and two tokens for "
+                f"each of {self.n_envs} environments, got {self.buffer_size * self.n_envs}"
+            )
+        self.context_length = context_length
+        self.reset_memory_on = reset_memory_on
+
+    def _allocate(self) -> None:
+        """Allocate empty rings."""
+        rows = (self.n_envs, self.buffer_size)
+        empty = zero_tokens(self.observation_space, 1)
+        self.tokens = map_tokens(lambda token: self._zeros((*rows, *token.shape[1:]), token.dtype), empty)
+        self.actions = self._zeros((*rows, self.action_dim), np.dtype(np.float32))
+        for name, dtype in _ROW_ARRAYS.items():
+            setattr(self, name, self._zeros(rows, np.dtype(dtype)))
+        #: Number of the newest token of each environment, which no transition begins with yet, (E,)
+        self.newest = np.zeros(self.n_envs, dtype=np.int64)
+        self._begins = np.ones(self.n_envs, dtype=bool)  # whether the next transition begins an episode
+        self._is_empty = True
+
+    def _zeros(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if self.folder is None:
+            return np.zeros(shape, dtype)
+        if self._files is None:
+            try:
+                self._files = tempfile.TemporaryDirectory(prefix="replay_buffer_", dir=self.folder)
+            except OSError as error:
+                raise ValueError(f"cannot write to `folder` {os.fspath(self.folder)!r}: {error}") from error
+        self._n_files += 1
+        path = Path(self._files.name, str(self._n_files))
+        return np.memmap(path, dtype, "w+", shape=shape)
+
+    def reset(self) -> None:
+        self._allocate()
+
+    def begin_episodes(self) -> None:
+        """Let the next transitions begin episodes, because the environments have been reset."""
+        self._begins[:] = True
+
+    def add(
+        self,
+        obs: Tokens,
+        next_obs: Tokens,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """
+        Add a transition of each environment. Their observations follow those of the last call, except at the beginning
+        of episodes.
+
+        :param obs: Observations, (E, \\*observation), or a dictionary
+        :param next_obs: Next observations of the same episode, also where it has ended
+        :param action: Actions, scaled to [-1, 1]
+        :param reward: Rewards, (E,)
+        :param done: Whether the episode has ended, (E,)
+        :param infos: Infos, which tell whether it was truncated
+        """
+        assert self.context_length is not None, "`bind` comes first"
+        envs, done = np.arange(self.n_envs), np.array(done, dtype=bool)
+        begins = self._begins.copy()
+        if not self._is_empty:
+            # The newest token stays where it is, as the last of its episode
+            self.is_transition[envs[begins], self.newest[begins] % self.buffer_size] = False
+            self.newest[begins] += 1
+        rows = self.newest % self.buffer_size
+        self._write(envs, rows, obs)
+        self.lengths[envs[begins], rows[begins]] = 1
+        self.actions[envs, rows] = np.reshape(action, (self.n_envs, self.action_dim))
+        self.rewards[envs, rows] = reward
+        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], dtype=bool)
+        self.terminated[envs, rows] = done & ~truncated
+        self.is_transition[envs, rows] = True
+
+        self.newest += 1
+        next_rows = self.newest % self.buffer_size
+        self._write(envs, next_rows, next_obs)
+        next_lengths = np.minimum(self.lengths[envs, rows] + 1, self.context_length)
+        if self.reset_memory_on == "episode" and (inner := inner_starts(next_obs, self.n_envs)) is not None:
+            # Not at the end: the value of a truncated trial is that of going on
+            next_lengths[inner & ~done] = 1
+        self.lengths[envs, next_rows] = next_lengths
+        self.is_transition[envs, next_rows] = False
+        self._begins = done
+        self._is_empty = False
+
+    def _write(self, envs: np.ndarray, rows: np.ndarray, observations: Tokens) -> None:
+        def write(stored: np.ndarray, new: np.ndarray) -> np.ndarray:
+            wider = widened(stored[:0], np.asarray(new)).dtype
+            if wider != stored.dtype:
+                narrow, stored = stored, self._zeros(stored.shape, wider)
+                stored[:] = narrow
+            stored[envs, rows] = np.reshape(new, (self.n_envs, *stored.shape[2:]))
+            return stored
+
+        self.tokens = map_tokens(write, self.tokens, observations)
+
+    def _oldest(self) -> np.ndarray:
+        """Return the number of the oldest token of each environment that has not been overwritten, (E,)."""
+        return np.maximum(self.newest + 1 - self.buffer_size, 0)
+
+    def size(self) -> int:
+        """
+        :return: Number of transitions that can be drawn
+        """
+        return int(sum(len(self._valid(env, np.arange(*ends))) for env, ends in enumerate(self._ends())))
+
+    def _ends(self) -> np.ndarray:
+        return np.stack((self._oldest(), self.newest), axis=1)
+
+    def _valid(self, envs: Any, numbers: np.ndarray) -> np.ndarray:
+        """Return the indices of tokens that begin a transition and whose window is stored."""
+        rows = numbers % self.buffer_size
+        is_complete = numbers - self.lengths[envs, rows] + 1 >= self._oldest()[envs]
+        return np.flatnonzero(self.is_transition[envs, rows] & is_complete)
+
+    def _draw(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw transitions with replacement. Return their environments and the numbers of their tokens, (B,) each."""
+        if self._is_empty:
+            raise ValueError("the replay buffer is empty: no transition has been added")
+        ends = self._ends()
+        sizes = ends[:, 1] - ends[:, 0]
+        last = np.cumsum(sizes)
+        envs, numbers = np.zeros((2, batch_size), dtype=np.int64)
+        missing = np.arange(batch_size)
+        while len(missing):
+            drawn = np.random.randint(last[-1], size=len(missing))
+            envs[missing] = np.searchsorted(last, drawn, side="right")
+            chosen = envs[missing]
+            numbers[missing] = drawn - (last - sizes)[chosen] + ends[chosen, 0]
+            missing = np.delete(missing, self._valid(chosen, numbers[missing]))
+        return envs, numbers
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> WindowReplaySamples:  # type: ignore[override]
+        """
+        Draw transitions with NumPy's global generator, as SB3's buffers do.
+
+        :param batch_size: Number of transitions B
+        :param env: VecNormalize, which standardises observations and rewards with its current statistics
+        :return: Transitions, whose observations are windows
+        :raises ValueError: if the buffer is empty
+        """
+        return self._gather(*self._draw(batch_size), env)
+
+    def _gather(self, envs: np.ndarray, numbers: np.ndarray, env: VecNormalize | None = None) -> WindowReplaySamples:
+        """Return the transitions that begin with these tokens."""
+        assert self.context_length is not None
+        n_slots, n_rows = self.context_length, self.context_length + 1
+        # A transition's N tokens and the next one. Those before the window's first are not used
+        rows = (numbers[:, None] + np.arange(1 - n_slots, 2)) % self.buffer_size  # (B, N + 1)
+        tokens = map_tokens(lambda stored: stored[envs[:, None], rows].reshape(-1, *stored.shape[2:]), self.tokens)
+        tokens = map_tokens(self.to_torch, self._normalize_obs(tokens, env))
+        first, slots = np.arange(len(envs))[:, None] * n_rows, np.arange(n_slots)
+
+        def windows(newest: int) -> Windows:  # place of the newest token among the N + 1
+            lengths = self.lengths[envs, rows[:, newest]].astype(np.int64)
+            index = first + np.minimum(newest + 1 - lengths[:, None] + slots, newest)
+            return Windows(tokens, index, lengths)
+
+        own = envs, rows[:, -2]
+        reward = self._normalize_reward(self.rewards[own], env)
+        columns = (self.actions[own], self.terminated[own][:, None], reward[:, None])
+        actions, dones, rewards = (self.to_torch(column.astype(np.float32)) for column in columns)
+        return WindowReplaySamples(windows(n_slots - 1), actions, windows(n_slots), dones, rewards)
+
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> WindowReplaySamples:  # type: ignore[override]
+        raise NotImplementedError("transitions are drawn by `sample`")
+
+    def move_to(self, folder: str | os.PathLike[str] | None) -> None:
+        """
+        Move the buffer.
+
+        :param folder: Folder for memory-mapped files, None for the main memory
+        """
+        if folder == self.folder:
+            return
+        self.folder, before = folder, self._files
+        self._files = None
+        names = ("actions", *_ROW_ARRAYS)
+        self.tokens = map_tokens(self._copied, self.tokens)
+        for name in names:
+            setattr(self, name, self._copied(getattr(self, name)))
+        if before is not None:
+            before.cleanup()
+
+    def _copied(self, array: np.ndarray, n_rows: int | None = None) -> np.ndarray:
+        """Return a copy of full size of an array, of which these rows are filled."""
+        copy = self._zeros((self.n_envs, self.buffer_size, *array.shape[2:]), array.dtype)
+        copy[:, : array.shape[1]] = array
+        return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        n_rows = int(min(self.newest.max() + 1, self.buffer_size))
+        state = {**vars(self), "folder": None, "_files": None}
+
+        def filled(array: np.ndarray) -> np.ndarray:
+            return np.array(array[:, :n_rows])
+
+        state["tokens"] = map_tokens(filled, self.tokens)
+        return state | {name: filled(getattr(self, name)) for name in ("actions", *_ROW_ARRAYS)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.tokens = map_tokens(self._copied, self.tokens)
+        for name in ("actions", *_ROW_ARRAYS):
+            setattr(self, name, self._copied(getattr(self, name)))

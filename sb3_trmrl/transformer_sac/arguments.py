@@ -1,0 +1,86 @@
+"""Checks of the arguments of TransformerSAC and its policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_trmrl.algorithms import arguments
+from sb3_trmrl.algorithms.arguments import Check, or_none
+from sb3_trmrl.algorithms.sac_arguments import SAC_CHECKS, check_actor_critic_arch
+from sb3_trmrl.common.checks import (
+    check_bool,
+    check_instance,
+    check_int,
+    check_keywords,
+    check_number,
+    check_positive_int,
+    check_subclass,
+    check_whole_number,
+)
+from sb3_trmrl.memory.replay_buffer import WindowReplayBuffer
+
+
+def _train_freq(name: str, value: Any) -> None:
+    """Require a number of steps, or a number with the unit ``"step"`` or ``"episode"``."""
+    allowed = "a number of steps, or a tuple such as (1, 'episode')"
+    number, unit = value if isinstance(value, Iterable) and not isinstance(value, str) else (value, "step")
+    if getattr(unit, "value", unit) not in ("step", "episode"):
+        raise ValueError(f"`{name}` must be {allowed}, got {value!r}")
+    check_positive_int(name, number)
+
+
+def _gradient_steps(name: str, value: Any) -> None:
+    check_int(name, value, low=-1)  # 0 for none, as in SB3
+
+
+#: Arguments of the constructor, which are also the names of the attributes
+CHECKS: dict[str, Check] = {
+    **SAC_CHECKS,
+    "learning_starts": check_whole_number,
+    "train_freq": _train_freq,
+    "gradient_steps": _gradient_steps,
+    "action_noise": or_none(lambda name, value: check_instance(name, value, ActionNoise, "an ActionNoise or None")),
+    "replay_buffer_class": or_none(lambda name, value: check_subclass(name, value, WindowReplayBuffer)),
+    "replay_buffer_kwargs": check_keywords,
+    "use_sde": check_bool,
+    "sde_sample_freq": arguments.PPO_CHECKS["sde_sample_freq"],
+    "use_sde_at_warmup": check_bool,
+}
+
+#: Arguments of the policy that its transformer does not check
+POLICY_CHECKS: dict[str, Check] = {
+    **{
+        name: check
+        for name, check in arguments.POLICY_CHECKS.items()
+        if name not in ("ortho_init", "full_std", "squash_output")
+    },
+    "net_arch": or_none(check_actor_critic_arch),
+    "use_expln": check_bool,
+    "clip_mean": check_number,
+    "n_critics": check_positive_int,
+    "context_length": check_positive_int,
+    "critic_layer_norm": check_bool,
+}
+
+
+def check_memory(memory: Any) -> None:
+    """Require the window. The full memory would have to be trained on whole sequences."""
+    if memory not in (None, "window"):
+        raise ValueError(
+            f"`memory` must be 'window' or None, got {memory!r}: TransformerSAC replays windows, not whole episodes. "
+            "Use a larger `context_length`, or TransformerPPO"
+        )
+
+
+def check_vec_env(env: VecEnv, normalizer: VecNormalize | None) -> None:
+    """Require that VecNormalize returns the observations of the policy, which the replay buffer stores as they were."""
+    if normalizer is not None and normalizer.observation_space != env.observation_space:
+        raise ValueError(
+            f"`env` must have VecNormalize around all wrappers that change observations: the policy reads "
+            f"{env.observation_space}, VecNormalize returns {normalizer.observation_space}. Wrap images in "
+            "VecTransposeImage, and stack frames, before VecNormalize"
+        )

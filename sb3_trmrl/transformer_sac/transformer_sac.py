@@ -1,0 +1,357 @@
+"""TransformerSAC: SAC over windows of tokens."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3 import SAC
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_pkl
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_trmrl.algorithms.arguments import (
+    LEARN_CHECKS,
+    MAX_OBSERVATION,
+    check_arguments,
+    check_env,
+    check_env_of,
+    check_policy,
+    check_spaces,
+    names_policy_kwargs,
+)
+from sb3_trmrl.algorithms.exports import Exports
+from sb3_trmrl.algorithms.files import ZipFiles
+from sb3_trmrl.algorithms.finite import check_finite_step
+from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
+from sb3_trmrl.common.checks import check_finite, check_keywords
+from sb3_trmrl.common.threads import one_thread_beside_workers
+from sb3_trmrl.common.workers import watched_workers
+from sb3_trmrl.memory.interface import Memory
+from sb3_trmrl.memory.replay_buffer import WindowReplayBuffer
+from sb3_trmrl.memory.tokens import map_tokens
+from sb3_trmrl.transformer_sac.arguments import CHECKS, check_memory, check_vec_env
+from sb3_trmrl.transformer_sac.policies import MemoryActor, MemoryCritic, TransformerSACPolicy
+from sb3_trmrl.transformer_sac.update import update
+
+#: Arguments that the algorithm passes to the policy and to the replay buffer
+_PASSED = ("observation_space", "action_space", "lr_schedule")
+_PASSED_TO_BUFFER = ("buffer_size", "observation_space", "action_space", "device", "n_envs", "optimize_memory_usage")
+
+SelfTransformerSAC = TypeVar("SelfTransformerSAC", bound="TransformerSAC")
+
+
+class TransformerSAC(Exports, ZipFiles, SAC):
+    """
+    Soft Actor-Critic with a transformer memory: off-policy learning with the memory of TrMRL (Haarnoja et al. 2018,
+    https://arxiv.org/abs/1812.05905; Melo 2022, https://arxiv.org/abs/2206.06614).
+
+    Actor and critics read a window of the newest observations of the episode. The replay buffer stores each observation
+    once, and gathers windows when it is sampled. The losses are those of SB3's SAC. Every observation is a token: no
+    wrapper is needed for memory. For meta-RL, where tokens are (state, previous action, reward, done flag), wrap the
+    environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
+
+    :param policy: ``"TrMRLPolicy"``, or one of the aliases with SB3's names
+    :param env: The environment to learn from (if registered in Gym, can be str)
+    :param learning_rate: Learning rate of all networks and the entropy coefficient, it can be a function of the current
+        progress remaining (from 1 to 0)
+    :param buffer_size: Size of the replay buffer, in tokens of all environments together. An episode has one token more
+        than steps
+    :param learning_starts: Steps before the first gradient step, with actions drawn uniformly
+    :param batch_size: Transitions of a gradient step
+    :param tau: The soft update coefficient ("Polyak update"), between 0 and 1
+    :param gamma: Discount factor, from 0 to 1
+    :param train_freq: Update the model every ``train_freq`` steps of each environment, or ``(n, "episode")``
+    :param gradient_steps: Gradient steps after each rollout, -1 for as many as steps were taken by all environments
+    :param action_noise: The action noise type, None by default
+    :param replay_buffer_class: Subclass of :class:`~sb3_trmrl.memory.replay_buffer.WindowReplayBuffer`
+    :param replay_buffer_kwargs: Keyword arguments to pass to the replay buffer: ``folder`` for memory-mapped files
+    :param ent_coef: Entropy regularization coefficient, ``"auto"`` to learn it, ``"auto_0.1"`` to start with 0.1
+    :param target_update_interval: Update the target network every ``target_update_interval`` gradient steps
+    :param target_entropy: Target entropy when learning ``ent_coef``, ``"auto"`` for minus the number of actions
+    :param use_sde: Whether to use generalized State Dependent Exploration (gSDE)
+    :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE, 1 or more; -1: at the beginning of
+        the rollout
+    :param use_sde_at_warmup: Whether to use gSDE instead of uniform sampling before learning starts
+    :param stats_window_size: Window size for the rollout logging
+    :param tensorboard_log: the log location for tensorboard (if None, no logging)
+    :param policy_kwargs: additional arguments to be passed to the policy on creation, see
+        :class:`~sb3_trmrl.TransformerSACPolicy`: ``context_length``, ``share_features_extractor``, ...
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
+    :param seed: Seed for the pseudo random generators
+    :param device: Device (cpu, cuda, ...) on which the code should be run.
+    :param _init_setup_model: Whether or not to build the network at the creation of the instance
+    :raises TypeError: if an argument has the wrong type, or the actions are not a Box
+    :raises ValueError: if an argument is out of range, or ``policy_kwargs`` ask for ``memory="full"``
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "TrMRLPolicy": TransformerSACPolicy,
+        "TransformerSACPolicy": TransformerSACPolicy,
+        "MlpTransformerPolicy": TransformerSACPolicy,
+        "CnnTransformerPolicy": TransformerSACPolicy,
+        "MultiInputTransformerPolicy": TransformerSACPolicy,
+    }
+
+    policy: TransformerSACPolicy
+    actor: MemoryActor
+    critic: MemoryCritic
+    critic_target: MemoryCritic
+    replay_buffer: WindowReplayBuffer
+    # Memory of the training environments before `_last_obs` is written to it
+    _last_memory: Memory
+
+    @names_policy_kwargs(TransformerSACPolicy)
+    def __init__(
+        self,
+        policy: str | type[TransformerSACPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[WindowReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        ent_coef: str | float = "auto",
+        target_update_interval: int = 1,
+        target_entropy: str | float = "auto",
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        use_sde_at_warmup: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        check_arguments(locals(), CHECKS)
+        env = maybe_make_env(env, verbose)
+        policy_class = check_policy(policy, self.policy_aliases)
+        check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=(*_PASSED, "use_sde"))
+        if env is not None:
+            check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
+            check_spaces(env.observation_space, env.action_space)
+            check_bounded_box(env.action_space, type(self).__name__)  # before SB3, which asserts
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            buffer_size=int(buffer_size),
+            learning_starts=int(learning_starts),
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class or WindowReplayBuffer,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            ent_coef=ent_coef,
+            target_update_interval=target_update_interval,
+            target_entropy=target_entropy,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            use_sde_at_warmup=use_sde_at_warmup,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=dict(policy_kwargs or {}),  # SB3 adds `use_sde` to it
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        check_env_of(self)
+        check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
+        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=_PASSED)
+        check_memory(self.policy_kwargs.get("memory"))
+        check_keywords(
+            "replay_buffer_kwargs", self.replay_buffer_kwargs, self.replay_buffer_class, passed=_PASSED_TO_BUFFER
+        )
+        if self.env is not None:
+            check_vec_env(self.env, self._vec_normalize_env)
+        self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers
+        super()._setup_model()
+        self.replay_buffer.bind(self.policy.context_length, self.policy.reset_memory_on)
+        self._last_memory = self.policy.empty_memory(self.n_envs)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        check_env("env", env)
+        super().set_env(env, force_reset)
+        assert self.env is not None
+        check_vec_env(self.env, self._vec_normalize_env)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        before = self._last_obs
+        result = super()._setup_learn(*args, **kwargs)
+        if self._last_obs is not before:  # the environment has been reset
+            check_finite_step(self._vec_normalize_env, self._last_obs)
+            self._last_obs = map_tokens(np.array, self._last_obs)
+            self.replay_buffer.begin_episodes()
+        return result
+
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """
+        Collect experiences with the current policy and its memory, and store them, see SB3's method.
+
+        :param env: The training environment
+        :param args: Further arguments of SB3's method
+        :param kwargs: Further arguments of SB3's method
+        :return: Steps, episodes, and whether training continues
+        :raises ValueError: if an observation or a reward is not finite
+        """
+        with one_thread_beside_workers(env):
+            return super().collect_rollouts(env, *args, **kwargs)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        with th.no_grad():
+            obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+            self._last_memory = self.policy.remember(self._last_memory, obs, self._last_episode_starts)  # type: ignore[arg-type]
+            if self.num_timesteps < learning_starts and not (self.use_sde and self.use_sde_at_warmup):
+                unscaled = np.array([self.action_space.sample() for _ in range(n_envs)])
+                scaled = self.policy.scale_action(unscaled)
+            else:
+                scaled = self.actor(self._last_memory).cpu().numpy().reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
+        if action_noise is not None:
+            scaled = np.clip(scaled + action_noise(), -1, 1)
+        return self.policy.unscale_action(scaled), scaled
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        check_finite_step(self._vec_normalize_env, new_obs, reward)
+        for info, done in zip(infos, dones, strict=True):
+            if done and info.get("terminal_observation") is not None:
+                last = map_tokens(lambda each: np.asarray(each)[None], info["terminal_observation"])
+                check_finite("terminal observation", last, MAX_OBSERVATION)
+        # The environment may write to its arrays at the next step
+        new_obs, dones = map_tokens(np.array, new_obs), np.array(dones)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._last_episode_starts = dones
+
+    def train(self, gradient_steps: int, batch_size: int = 256) -> None:
+        """
+        Update actor, critics and entropy coefficient.
+
+        :param gradient_steps: Number of gradient steps
+        :param batch_size: As the argument of the constructor
+        :raises FloatingPointError: if a loss is not finite
+        """
+        # Switch to train mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(True)
+        optimizers = [self.actor.optimizer, self.critic.optimizer]
+        if self.ent_coef_optimizer is not None:
+            optimizers.append(self.ent_coef_optimizer)
+        self._update_learning_rate(optimizers)
+        statistics = update(self, gradient_steps, batch_size)
+        self.policy.set_training_mode(False)
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for key, value in statistics.items():
+            self.logger.record(f"train/{key}", value)
+
+    def learn(
+        self: SelfTransformerSAC,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "TransformerSAC",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfTransformerSAC:
+        """
+        Learn as in SB3.
+
+        :param total_timesteps: Total number of steps over all environments
+        :param callback: Callback or list of callbacks, called at every step; or a function of local and global
+            variables, which ends training by returning False
+        :param log_interval: Number of episodes between two entries of the log, None for no entries
+        :param tb_log_name: Name of the run in TensorBoard's folder
+        :param reset_num_timesteps: Whether to count steps from 0 again. If not, ``total_timesteps`` are added to the
+            steps that the model has already taken
+        :param progress_bar: Whether to show a progress bar, which needs tqdm and rich
+        :return: The model
+        :raises TypeError: if an argument has the wrong type
+        :raises ValueError: if a number is out of range, or an observation or a reward is not finite
+        :raises FloatingPointError: if a loss is not finite
+        """
+        check_arguments(locals(), LEARN_CHECKS)
+        assert self.env is not None, "`set_env` comes first"
+        with watched_workers([self.env]):
+            return super().learn(
+                int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            )
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[Any, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """
+        Get the policy action from an observation and the memory of those before it, see
+        :meth:`TransformerSACPolicy.predict`.
+
+        :param observation: the input observation, of one environment or of any number B of them
+        :param state: The memory returned by the last call, None for an empty one
+        :param episode_start: Mask of environments whose memory is emptied first, (B,), None for no environment
+        :param deterministic: Whether or not to return deterministic actions.
+        :return: the model's action and the memory that ends with this observation
+        :raises ValueError: if an argument does not fit the policy or the number of observations
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic)
+
+    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
+        """
+        Load the replay buffer that ``save_replay_buffer`` wrote. The next steps begin new episodes. This unpickles:
+        only load files that you trust.
+
+        :param path: Path to the pickled replay buffer
+        :param truncate_last_traj: Has no effect
+        :raises ValueError: if the file holds something else, or transitions of other environments or windows
+        """
+        buffer = load_from_pkl(path, self.verbose)
+        own = self.replay_buffer
+        if not isinstance(buffer, type(own)):
+            raise ValueError(f"`path` must hold a {type(own).__name__}, got {buffer!r}")
+        for name in ("n_envs", "observation_space", "action_space"):
+            if getattr(buffer, name) != getattr(own, name):
+                raise ValueError(
+                    f"`path` must hold transitions with {name}={getattr(own, name)}, got {getattr(buffer, name)}"
+                )
+        buffer.bind(self.policy.context_length, self.policy.reset_memory_on)
+        buffer.move_to(own.folder)
+        buffer.device = self.device
+        buffer.begin_episodes()
+        self.replay_buffer = buffer
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_last_memory"]

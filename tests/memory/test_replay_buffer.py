@@ -1,0 +1,248 @@
+"""The replay buffer of windows, against deques of tokens."""
+
+import pickle
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_trmrl.memory.replay_buffer import WindowReplayBuffer, WindowReplaySamples
+from sb3_trmrl.memory.tokens import map_tokens
+from tests.helpers.agents import BOX_ACTION, OBSERVATION_SPACES, SampledEnv
+from tests.helpers.wrong_use import refused
+
+#: Observations whose first number is different for each token
+NUMBERED = spaces.Dict(
+    number=spaces.Box(-np.inf, np.inf, (2,), np.float32), prev_done=spaces.Box(0.0, 1.0, (1,), np.float32)
+)
+#: What happens at a step of an environment: whether an inner episode begins, and how the episode ends
+EVENTS = st.tuples(st.booleans(), st.sampled_from(["", "", "", "terminated", "truncated"]))
+
+
+class NaiveEnv:
+    """Transitions of one environment with their windows, each a list of numbered tokens."""
+
+    def __init__(self, context_length: int, resets_on_episode: bool, tokens: Iterator[int]) -> None:
+        self.window: deque[int] = deque(maxlen=context_length)
+        self.resets_on_episode, self.tokens = resets_on_episode, tokens
+        self.stored: list[int] = []
+        self.transitions: list[tuple[list[int], list[int], float, bool]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        self.window.clear()
+        self.see(False)
+
+    def see(self, is_inner_start: bool) -> None:
+        if is_inner_start and self.resets_on_episode:
+            self.window.clear()
+        self.token = next(self.tokens)
+        self.window.append(self.token)
+        self.stored.append(self.token)
+
+    def step(self, is_inner_start: bool, end: str) -> tuple[int, int, int]:
+        """Return the tokens before and after the step, and that of the next step."""
+        before, window = self.token, list(self.window)
+        self.see(is_inner_start and not end)
+        after = self.token
+        self.transitions.append((window, list(self.window), float(before), end == "terminated"))
+        if end:
+            self.begin()
+        return before, after, self.token
+
+    def within(self, n_tokens: int) -> list[Any]:
+        """Return the transitions whose windows consist of the newest tokens; the buffer has not seen a new episode."""
+        stored = [token for token in self.stored if self.transitions and token <= self.transitions[-1][1][-1]]
+        oldest = stored[-n_tokens:][0] if stored else 0
+        return [each for each in self.transitions if each[0][0] >= oldest]
+
+
+def observation(tokens: list[int], flags: list[bool]) -> dict[str, np.ndarray]:
+    numbers = np.array(tokens, np.float32)[:, None] * np.array([1.0, -1.0], np.float32)
+    return {"number": numbers, "prev_done": np.array(flags, np.float32)[:, None]}
+
+
+def as_lists(samples: WindowReplaySamples) -> list[tuple[list[int], list[int], float, bool]]:
+    windows = []
+    for batch in (samples.observations, samples.next_observations):
+        numbers = batch.tokens["number"].numpy()
+        assert (numbers[:, 1] == -numbers[:, 0]).all()
+        rows = [index[:length] for index, length in zip(batch.index, batch.lengths, strict=True)]
+        windows.append([numbers[row, 0].astype(int).tolist() for row in rows])
+        assert [batch.newest()["number"][i, 0] == windows[-1][i][-1] for i in range(len(rows))]
+    assert (samples.rewards == samples.actions[:, :1]).all()
+    return list(zip(*windows, samples.rewards[:, 0].tolist(), (samples.dones[:, 0] > 0).tolist(), strict=True))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_windows_equal_those_of_a_deque(data: st.DataObject) -> None:
+    """Also where episodes end early, at the seam of the ring, and when environments are reset in between."""
+    n_envs, context_length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
+    capacity = context_length + data.draw(st.integers(2, 12))
+    reset_memory_on = data.draw(st.sampled_from(["episode", "trial"]))
+    buffer = WindowReplayBuffer(n_envs * capacity, NUMBERED, BOX_ACTION, "cpu", n_envs)
+    buffer.bind(context_length, reset_memory_on)
+    # Numbers are different in all environments
+    envs = [
+        NaiveEnv(context_length, reset_memory_on == "episode", iter(range(1 + 1000 * index, 10**6)))
+        for index in range(n_envs)
+    ]
+    steps = data.draw(st.lists(st.tuples(st.booleans(), *[EVENTS] * n_envs), min_size=1, max_size=40))
+    for is_reset, *events in steps:
+        if is_reset and data.draw(st.integers(0, 5)) == 0:
+            buffer.begin_episodes()
+            for env in envs:
+                if env.transitions and env.token == env.transitions[-1][1][-1]:  # not already at a beginning
+                    env.begin()
+        before, after, _ = zip(*(env.step(*event) for env, event in zip(envs, events, strict=True)), strict=True)
+        ends = [end for _, end in events]
+        buffer.add(
+            observation(list(before), [False] * n_envs),
+            observation(list(after), [inner for inner, _ in events]),
+            np.array(before, np.float32)[:, None] * np.ones(2, np.float32),
+            np.array(before, np.float32),
+            np.array([end != "" for end in ends]),
+            [{"TimeLimit.truncated": end == "truncated"} for end in ends],
+        )
+    expected = sorted(each for env in envs for each in env.within(capacity))
+    found = []
+    for env, (first, last) in enumerate(buffer._ends()):
+        numbers = np.arange(first, last)
+        numbers = numbers[buffer._valid(env, numbers)]
+        found += as_lists(buffer._gather(np.full(len(numbers), env), numbers))
+    assert sorted(found) == expected and buffer.size() == len(expected)
+    np.random.seed(0)
+    drawn = as_lists(buffer.sample(60 * len(expected)))
+    assert sorted({str(each) for each in drawn}) == sorted(map(str, expected))
+
+
+def filled(n_envs: int = 2, n_steps: int = 30, space: Any = None, **kwargs: Any) -> WindowReplayBuffer:
+    """Return a buffer with random episodes of :class:`SampledEnv`."""
+    env = DummyVecEnv([lambda: SampledEnv(OBSERVATION_SPACES["box"] if space is None else space, BOX_ACTION)] * n_envs)
+    env.seed(0)
+    buffer = WindowReplayBuffer(40 * n_envs, env.observation_space, BOX_ACTION, "cpu", n_envs, **kwargs)
+    buffer.bind(4, "episode")
+    fill(buffer, env, n_steps)
+    return buffer
+
+
+def fill(buffer: WindowReplayBuffer, env: DummyVecEnv, n_steps: int) -> None:
+    obs, rng = env.reset(), np.random.default_rng(0)
+    for _ in range(n_steps):
+        actions = rng.uniform(-1, 1, (env.num_envs, 2)).astype(np.float32)
+        new_obs, rewards, dones, infos = env.step(actions)
+        buffer.add(obs, new_obs, actions, rewards, dones, infos)
+        obs = new_obs
+
+
+def equal(a: WindowReplayBuffer, b: WindowReplayBuffer) -> bool:
+    """Whether two buffers give the same minibatch."""
+    samples = []
+    for buffer in (a, b):
+        np.random.seed(1)
+        samples.append(buffer.sample(50))
+    tensors = []
+    for each in samples:
+        newest = [batch.newest() for batch in (each.observations, each.next_observations)]
+        arrays = [array for obs in newest for array in (obs.values() if isinstance(obs, dict) else [obs])]
+        tensors.append([*arrays, each.actions, each.rewards, each.dones])
+    return all(x.dtype == y.dtype and th.equal(x, y) for x, y in zip(*tensors, strict=True))
+
+
+@pytest.mark.parametrize("name", OBSERVATION_SPACES)
+def test_all_kinds_of_observations_in_memory_mapped_files(name: str, tmp_path: Path) -> None:
+    space = OBSERVATION_SPACES[name]
+    mapped = filled(space=space, folder=tmp_path, n_steps=60)
+    assert equal(mapped, filled(space=space, n_steps=60))
+    map_tokens(lambda array: isinstance(array, np.memmap) or pytest.fail(), mapped.tokens)
+    del mapped
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("n_steps", [3, 30, 100])
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_pickled_buffer_goes_on(n_steps: int, is_mapped: bool, tmp_path: Path) -> None:
+    buffer = filled(n_steps=n_steps, folder=tmp_path if is_mapped else None)
+    written = pickle.dumps(buffer)
+    loaded = pickle.loads(written)
+    assert equal(buffer, loaded)
+    loaded.move_to(tmp_path)
+    assert isinstance(loaded.actions, np.memmap) and equal(buffer, loaded)
+    for each in (buffer, loaded):
+        each.begin_episodes()
+        env = DummyVecEnv([lambda: SampledEnv(OBSERVATION_SPACES["box"], BOX_ACTION)] * 2)
+        env.seed(3)
+        fill(each, env, 20)
+    assert equal(buffer, loaded)
+
+
+def test_a_pickle_holds_only_what_is_filled() -> None:
+    buffer = WindowReplayBuffer(1_000_000, OBSERVATION_SPACES["box"], BOX_ACTION, "cpu", 2)
+    buffer.bind(4, "episode")
+    assert len(pickle.dumps(buffer)) < 5_000
+
+
+def test_a_million_tokens_of_half_cheetah_take_a_gigabyte_at_most() -> None:
+    token = spaces.Dict(
+        observation=spaces.Box(-np.inf, np.inf, (17,), np.float64),
+        prev_action=spaces.Box(-1.0, 1.0, (6,), np.float32),
+        prev_reward=spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        prev_done=spaces.Box(0.0, 1.0, (1,), np.float32),
+    )
+    buffer = WindowReplayBuffer(1_000_000, token, spaces.Box(-1.0, 1.0, (6,)), "cpu")
+    arrays = [*buffer.tokens.values(), *(each for each in vars(buffer).values() if isinstance(each, np.ndarray))]
+    assert sum(array.nbytes for array in arrays) < 0.2e9
+
+
+def test_observations_and_rewards_are_normalised_with_current_statistics() -> None:
+    buffer = filled()
+    normalizer = VecNormalize(DummyVecEnv([lambda: SampledEnv(OBSERVATION_SPACES["box"], BOX_ACTION)]))
+    normalizer.obs_rms.mean, normalizer.obs_rms.var = np.full(3, 0.5), np.full(3, 4.0)
+    normalizer.ret_rms.var = np.array(9.0)
+    np.random.seed(0)
+    raw = buffer.sample(20)
+    np.random.seed(0)
+    normalized = buffer.sample(20, normalizer)
+    for a, b in ((raw.observations, normalized.observations), (raw.next_observations, normalized.next_observations)):
+        np.testing.assert_allclose(b.newest(), (a.newest() - 0.5) / 2, rtol=1e-5)
+    np.testing.assert_allclose(normalized.rewards, raw.rewards / 3, rtol=1e-5)
+    assert normalized.observations.tokens.dtype == normalized.rewards.dtype == th.float32
+
+
+def test_observations_of_another_type_than_the_space_declares_are_not_truncated(tmp_path: Path) -> None:
+    for folder in (None, tmp_path):
+        buffer = WindowReplayBuffer(20, spaces.Box(0, 255, (2,), np.uint8), BOX_ACTION, "cpu", folder=folder)
+        buffer.bind(2, "episode")
+        for number in (3, 0.5):
+            obs = np.full((1, 2), number)
+            buffer.add(obs, obs + 1, np.zeros((1, 2)), np.zeros(1), np.zeros(1), [{}])
+        assert sorted(set(buffer.sample(50).observations.newest()[:, 0].tolist())) == [0.5, 3.0]
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    def make(size: Any, **kwargs: Any) -> WindowReplayBuffer:
+        return WindowReplayBuffer(size, OBSERVATION_SPACES["box"], BOX_ACTION, "cpu", 2, **kwargs)
+
+    with refused(TypeError, "buffer_size", "2.5", "integer"):
+        make(2.5)
+    with refused(TypeError, "folder", "5", "a folder or None"):
+        make(20, folder=5)
+    with refused(ValueError, "folder", "missing"):
+        make(20, folder=tmp_path / "missing")
+    with refused(ValueError, "buffer_size", "at least 12", "got 10"):
+        make(11).bind(4, "episode")
+    buffer = make(20)
+    buffer.bind(4, "episode")
+    with refused(ValueError, "windows of 5 tokens", "got 4 and 'episode'"):
+        buffer.bind(5, "episode")
+    with refused(ValueError, "the replay buffer is empty"):
+        buffer.sample(3)
