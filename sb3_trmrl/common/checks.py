@@ -135,12 +135,10 @@ def check_keywords(
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise _wrong_type(name, value, "a dictionary of keyword arguments or None")
     if function is not None and value:
-        parameters = inspect.signature(function).parameters.values()
-        allowed = sorted(
-            {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {*passed}
-        )
+        known = inspect.signature(function).parameters.values()
+        allowed = sorted({p.name for p in known if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)} - {*passed})
         unknown = [key for key in value if key not in allowed]
-        if unknown and not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+        if unknown and not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known):
             hint = "".join(f". Did you mean {each!r}?" for each in difflib.get_close_matches(unknown[0], allowed, 1))
             taken = f"it takes {', '.join(allowed) or 'none'}{hint}"
             called = getattr(function, "__name__", repr(function))
