@@ -142,7 +142,7 @@ def _refinement(job: _Job) -> _Found:
     if found.n_train_steps < _STEPS_PER_FEATURE * found.n_features:
         text += (
             f" The regression was fitted on only {found.n_train_steps} steps for {found.n_features} features, so it"
-            f" overfits, and its error on test {units} says little: play more {units} (--n-tasks)."
+            f" overfits, and its error on test {units} says little: play more {units} (--n-{units})."
         )
     return _Found(found.to_frame(), found.to_frame(), text)
 

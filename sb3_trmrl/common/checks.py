@@ -131,23 +131,18 @@ def check_keywords(
 ) -> dict[str, Any]:
     """Check that the value is a dictionary of keyword arguments or None, and return a copy, empty for None."""
     # If ``function`` is given, it has to accept their names, and those in ``passed`` are not allowed
-    if value is None:
-        return {}
+    value = {} if value is None else value
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise _wrong_type(name, value, "a dictionary of keyword arguments or None")
-    if function is not None:
-        parameters = inspect.signature(function).parameters.values()
-        keywords = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        allowed = sorted({each.name for each in parameters if each.kind in keywords} - set(passed))
+    if function is not None and value:
+        known = inspect.signature(function).parameters.values()
+        allowed = sorted({p.name for p in known if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)} - {*passed})
         unknown = [key for key in value if key not in allowed]
-        if unknown and not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
-            taken = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+        if unknown and not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known):
+            hint = "".join(f". Did you mean {each!r}?" for each in difflib.get_close_matches(unknown[0], allowed, 1))
+            taken = f"it takes {', '.join(allowed) or 'none'}{hint}"
             called = getattr(function, "__name__", repr(function))
-            close = [match for key in unknown for match in difflib.get_close_matches(key, allowed, 1)]
-            hint = f". Did you mean {', '.join(map(repr, close))}?" if close else ""
-            raise TypeError(
-                f"`{name}` has unknown arguments {', '.join(map(repr, unknown))} for {called}: {taken}{hint}"
-            )
+            raise TypeError(f"`{name}` has unknown arguments {', '.join(map(repr, unknown))} for {called}: {taken}")
     return dict(value)
 
 

@@ -561,7 +561,7 @@ def test_the_command_writes_tables_and_pictures(model: Any, tmp_path: Path, caps
         assert len(pd.read_csv(output / f"{kind}.csv")) > 0
         assert f"{kind}.csv" in printed.replace("\n", "")
     assert (output / "attention.npz").is_file()
-    assert "fitted on only 28 steps for 16 features" in " ".join(printed.split())
+    assert "fitted on only 28 steps for 8 features" in " ".join(printed.split())
 
 
 def test_the_command_takes_any_agent_for_online_adaptation_only(tmp_path: Path, capsys: Any) -> None:
