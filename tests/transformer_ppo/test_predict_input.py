@@ -29,7 +29,7 @@ PREDICT = [
     ),
     *rows("state", (5, "memory", np.zeros(3), {}, (1, 2, 3, 4)), ValueError, "a state from predict()"),
     *(
-        Wrong("episode_start", value, ValueError, "2 observations", quoted=str(value))
+        Wrong("episode_start", value, ValueError, "2 observation(s)", quoted=str(value))
         for value in ([True], [True] * 3, True, "yes", ["yes", "no"], [None, None], np.ones((2, 2)))
     ),
     *wrong_bool("deterministic"),
@@ -118,7 +118,7 @@ def recurrent_state() -> Any:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (lambda memory: first_state(n_envs=3, memory=memory), "`state` has the shapes .* for 2 observations"),
+        (lambda memory: first_state(n_envs=3, memory=memory), "`state` has the shapes .* for 2 observation\\(s\\)"),
         (lambda memory: first_state(spaces.Box(-1, 1, (4,)), memory=memory), "`state`"),
         (lambda memory: first_state(TRANSITION, memory=memory), "`state`"),
         (lambda memory: recurrent_state(), "`state`"),

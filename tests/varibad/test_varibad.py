@@ -295,7 +295,7 @@ def test_wrong_predictions() -> None:
     observation: Any = make_env().reset()
     _, state = model.predict(observation)
     for wrong, message in (
-        (dict(state=(state[0][:2],)), r"`state` must have .*\(3, 8\) for 3 observations, got .*\(2, 8\)"),
+        (dict(state=(state[0][:2],)), r"`state` must have .*\(3, 8\) for 3 observation\(s\), got .*\(2, 8\)"),
         (dict(state="state"), "`state` must be a state from predict"),
         (dict(state=state, episode_start=[True]), "`episode_start` must have one boolean for each of 3"),
         (dict(observation={"observation": observation["observation"]}), "`observation` must be a dictionary"),
