@@ -37,7 +37,6 @@ EXEMPTIONS = (
     ("docs/how-to/share.md", "push_to_hub(", "needs the network and an account on the Hub"),
     ("docs/how-to/popgym-minigrid.md", "--gym-packages popgym", "needs POPGym, which is not a dependency"),
     ("docs/how-to/popgym-minigrid.md", "--gym-packages my_minigrid", "needs MiniGrid, which is not a dependency"),
-    ("docs/how-to/troubleshooting.md", "--gym-packages cue_grid", "an example of a reader's environment"),
     ("docs/how-to/many-machines.md", "my_script.py", "starts several processes; tests/distributed has such scripts"),
 )
 #: Commands that start several processes
