@@ -86,11 +86,11 @@ def plot_testing(groups: Mapping[str, Group], path: str | Path, title: str, whic
         of_episodes, of_steps = _estimates([returns.mean(axis=1), rewards])
         draw_band(by_episode, episodes, *of_episodes, colour, label=_label(name, group), marker="o", markersize=4)
         draw_band(by_step, np.arange(1, rewards.shape[1] + 1), *of_steps, colour)
-        horizon = group.results[which][0].rewards.shape[2]
-    split = next(iter(groups.values())).results[which][0].split
+    first = next(iter(groups.values())).results[which][0]
+    split = first.split
     by_episode.set(ylabel=f"return of the episode, {split} tasks")
     count_episodes(by_episode)
-    smoothed = f", mean over {_WINDOW} steps" if horizon >= _LONG else ""
+    smoothed = f", mean over {_WINDOW} steps" if first.rewards.shape[2] >= _LONG else ""
     by_step.set(ylabel=f"reward of the step, {split} tasks{smoothed}", xlabel="step of the trial")
     _finish(figure, by_episode, path, f"{title}: adaptation")
 

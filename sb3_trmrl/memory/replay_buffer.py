@@ -28,6 +28,8 @@ _ROW_ARRAYS: dict[str, type] = {
     "is_transition": bool,  # False for the last token of an episode
     "terminated": bool,
 }
+#: Arrays besides the tokens
+_STORED = ("actions", *_ROW_ARRAYS)
 
 
 class WindowReplaySamples(NamedTuple):
@@ -284,18 +286,21 @@ class WindowReplayBuffer(ReplayBuffer):
             return
         self.folder, before = folder, self._files
         self._files = None
-        names = ("actions", *_ROW_ARRAYS)
-        self.tokens = map_tokens(self._copied, self.tokens)
-        for name in names:
-            setattr(self, name, self._copied(getattr(self, name)))
+        self._copy_arrays()
         if before is not None:
             before.cleanup()
 
-    def _copied(self, array: np.ndarray, n_rows: int | None = None) -> np.ndarray:
-        """Return a copy of full size of an array, of which these rows are filled."""
-        copy = self._zeros((self.n_envs, self.buffer_size, *array.shape[2:]), array.dtype)
-        copy[:, : array.shape[1]] = array
-        return copy
+    def _copy_arrays(self) -> None:
+        """Replace all arrays, which may have their first rows only, by copies of full size in the buffer's place."""
+
+        def copied(array: np.ndarray) -> np.ndarray:
+            copy = self._zeros((self.n_envs, self.buffer_size, *array.shape[2:]), array.dtype)
+            copy[:, : array.shape[1]] = array
+            return copy
+
+        self.tokens = map_tokens(copied, self.tokens)
+        for name in _STORED:
+            setattr(self, name, copied(getattr(self, name)))
 
     def __getstate__(self) -> dict[str, Any]:
         n_rows = int(min(self.newest.max() + 1, self.buffer_size))
@@ -305,10 +310,8 @@ class WindowReplayBuffer(ReplayBuffer):
             return np.array(array[:, :n_rows])
 
         state["tokens"] = map_tokens(filled, self.tokens)
-        return state | {name: filled(getattr(self, name)) for name in ("actions", *_ROW_ARRAYS)}
+        return state | {name: filled(getattr(self, name)) for name in _STORED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.tokens = map_tokens(self._copied, self.tokens)
-        for name in ("actions", *_ROW_ARRAYS):
-            setattr(self, name, self._copied(getattr(self, name)))
+        self._copy_arrays()

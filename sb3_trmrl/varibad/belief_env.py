@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION
+from sb3_trmrl.algorithms.finite import check_finite_step
 from sb3_trmrl.common.checks import check_finite
 from sb3_trmrl.varibad.policies import BELIEF, VariBADPolicy
 from sb3_trmrl.varibad.trials import BatchMaker, Observation, TrialRecorder
@@ -51,7 +52,7 @@ class BeliefVecEnv(VecEnvWrapper):
         """
         own = {key: np.array(value) for key, value in last_obs.items() if key != BELIEF}
         if BELIEF not in last_obs or not self._has_begun:
-            self._check(own)
+            check_finite_step(self._normalizer, own)
             self.recorder.begin(own)
             self._has_begun = True
             self._hidden = self._policy.encoder.empty(self.num_envs)
@@ -79,7 +80,7 @@ class BeliefVecEnv(VecEnvWrapper):
         own = {key: np.array(value) for key, value in obs.items()}
         rewards = np.array(rewards, dtype=np.float32)  # integers would truncate the value of a truncated trial
         raw_rewards = rewards if self._normalizer is None else self._normalizer.get_original_reward()
-        self._check(own, raw_rewards)
+        check_finite_step(self._normalizer, own, raw_rewards)
         self.recorder.add(own, self._actions, raw_rewards, dones, infos)
 
         # Where a trial ends, the last transition is in the terminal observation, and the next trial begins
@@ -106,12 +107,3 @@ class BeliefVecEnv(VecEnvWrapper):
 
     def _with_belief(self, observations: Observation, hidden: th.Tensor) -> Observation:
         return {**observations, BELIEF: self._policy.with_belief({}, hidden)[BELIEF].cpu().numpy()}
-
-    def _check(self, observations: Observation, rewards: np.ndarray | None = None) -> None:
-        """Raise a ValueError that names the environment of a number that is not finite."""
-        if self._normalizer is not None:
-            # Its statistics would spread a NaN from one environment to all
-            check_finite("observation", self._normalizer.get_original_obs())
-        check_finite("observation", observations, MAX_OBSERVATION)
-        if rewards is not None:
-            check_finite("reward", rewards)
