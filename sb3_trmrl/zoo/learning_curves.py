@@ -18,14 +18,18 @@ def learning_curves(runs: Sequence[Run], by_minutes: bool = False) -> Group:
 
     :param runs: Runs that differ in their seed
     :param by_minutes: Whether ``timesteps`` of the result are minutes of training instead of environment steps
-    :return: Curves without evaluations after training; no curves if minutes are not known
+    :return: Curves without evaluations after training; no curves if minutes are not known, or if the runs have none in
+        common, as happens where one of two short runs had a slow start
     """
     curves = [_learning_curve(run, by_minutes) for run in runs]
+    none = Group(np.zeros(0), np.zeros((len(runs), 0)), {})
     if any(not len(curve.timesteps) for curve in curves):
-        return Group(np.zeros(0), np.zeros((len(runs), 0)), {})
+        return none
     try:
         steps = curves[0].between(*common_steps(curves)).timesteps
     except ValueError as error:
+        if by_minutes:
+            return none
         raise ValueError(f"{', '.join(str(run.folder) for run in runs)}: {error}") from None
     curves = [curve.at(steps) for curve in curves]
     successes = [curve.success_curves for curve in curves if curve.success_curves is not None]

@@ -193,18 +193,28 @@ def test_arguments_of_the_environment_that_differ_are_named() -> None:
     assert note.endswith("size=4 (TrMRL, RL^2); size=default (PPO).")
 
 
+def _with_times(run: Run, folder: Path, seconds: np.ndarray | None) -> Run:
+    """A copy of the run with other times of its evaluations"""
+    shutil.copytree(run.folder, folder)
+    history = {key: value for key, value in run.history().items() if key != "seconds"}
+    np.savez(folder / "adaptation.npz", **history, **({} if seconds is None else {"seconds": seconds}))
+    return Run(folder)
+
+
 def test_curves_by_minutes(logs: Path, tmp_path: Path) -> None:
-    runs = [Run(path) for path in sorted((logs / "trmrl").glob(f"{ENV}_*"))]
+    trained = [Run(path) for path in sorted((logs / "trmrl").glob(f"{ENV}_*"))]
+    n_evaluations = len(trained[0].history()["seconds"])
+    own_seconds = [60.0 * (1 + np.arange(n_evaluations)), 60.0 * (1.5 + 1.1 * np.arange(n_evaluations))]
+    runs = [_with_times(run, tmp_path / str(i), own_seconds[i]) for i, run in enumerate(trained)]
     curves = [run.evaluations()[1].mean(axis=1) / 2 for run in runs]  # type: ignore[index]
-    minutes = [run.history()["seconds"] / 60 for run in runs]
+    minutes = [seconds / 60 for seconds in own_seconds]
     found = learning_curves(runs, by_minutes=True)
     assert found.timesteps[0] == max(each[0] for each in minutes)
     assert found.timesteps[-1] == min(each[-1] for each in minutes)
     for curve, own, x in zip(found.curves, curves, minutes, strict=True):
         np.testing.assert_allclose(curve, np.interp(found.timesteps, x, own))
-    # Runs of earlier versions have no times
-    shutil.copytree(runs[0].folder, tmp_path / "old")
-    old = {key: value for key, value in runs[0].history().items() if key != "seconds"}
-    np.savez(tmp_path / "old" / "adaptation.npz", **old)
-    unknown: Group = learning_curves([runs[1], Run(tmp_path / "old")], by_minutes=True)
-    assert len(unknown.timesteps) == 0 and unknown.curves.shape == (2, 0)
+    # Runs of earlier versions have no times, and the first evaluation of a slow run can be later than the last of another
+    others = [_with_times(runs[0], tmp_path / "old", None), _with_times(runs[0], tmp_path / "slow", own_seconds[1] + 1e6)]
+    for other in others:
+        none: Group = learning_curves([runs[1], other], by_minutes=True)
+        assert len(none.timesteps) == 0 and none.curves.shape == (2, 0)
