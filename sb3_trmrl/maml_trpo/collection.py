@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.common.checks import check_finite
+from sb3_trmrl.algorithms.finite import check_finite_step
 from sb3_trmrl.maml_trpo.inner import Samples, adapt, flat_parameters, outputs, padded
 from sb3_trmrl.maml_trpo.outer import TaskSamples
 
@@ -70,6 +70,7 @@ class TaskCollector:
     def _play(self, flat: th.Tensor, name: str | None, rewards_of_tokens: bool) -> Samples:
         """Play ``n_inner_episodes`` episodes in each copy, with its own parameters, (E, P)."""
         self.model._last_obs = self.env.reset()  # type: ignore[assignment]
+        check_finite_step(self.model._vec_normalize_env, self.model._last_obs)
         n_episodes = np.zeros(self.env.num_envs, dtype=int)
         lengths = np.zeros(self.env.num_envs, dtype=int)
         steps: list[_Step] = []
@@ -95,8 +96,7 @@ class TaskCollector:
             actions = policy.distribution(numbers).sample()
         new_obs, rewards, dones, infos = self.env.step(policy.env_actions(actions.cpu().numpy()))
         assert isinstance(new_obs, dict)
-        check_finite("observation", new_obs)
-        check_finite("reward", rewards)
+        check_finite_step(model._vec_normalize_env, new_obs, rewards, infos)
         model.num_timesteps += self.env.num_envs
         self.callback.update_locals(locals())
         if not self.callback.on_step():

@@ -10,8 +10,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trmrl.algorithms.finite import check_finite_step
 from sb3_trmrl.algorithms.transitions import Token
-from sb3_trmrl.common.checks import check_finite
 from sb3_trmrl.pearl.encoder import Posterior, prior
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class TaskCollector:
             # Also for the resets at the end of a trial, which a VecEnv makes without options
             env.env_method("set_wrapper_attr", "tasks", (model.train_tasks[task],), indices=index)
         model._last_obs = env.reset()  # type: ignore[assignment]
+        check_finite_step(None, model._last_obs)
         self._token = self._read(model._last_obs)
         self._is_prior = np.ones(len(tasks), dtype=bool)
         self._latents = prior(len(tasks), model.policy.latent_dim, device=model.device).sample()
@@ -73,8 +74,7 @@ class TaskCollector:
             with th.no_grad():
                 scaled = self.model.policy.act(self._token.state, self._latents).cpu().numpy()
             new_obs, rewards, dones, infos = self.env.step(self.model.policy.env_actions(scaled))
-            check_finite("observation", new_obs)  # type: ignore[arg-type]
-            check_finite("reward", rewards)
+            check_finite_step(None, new_obs, rewards, infos)
             self.model.num_timesteps += self.env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():

@@ -21,7 +21,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.arguments import (
     LEARN_CHECKS,
-    MAX_OBSERVATION,
     check_arguments,
     check_env,
     check_env_of,
@@ -33,7 +32,7 @@ from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.finite import check_finite_step
 from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
-from sb3_trmrl.common.checks import check_finite, check_keywords
+from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.memory.interface import Memory
@@ -246,11 +245,7 @@ class TransformerSAC(Exports, ZipFiles, SAC):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        check_finite_step(self._vec_normalize_env, new_obs, reward)
-        for info, done in zip(infos, dones, strict=True):
-            if done and info.get("terminal_observation") is not None:
-                last = map_tokens(lambda each: np.asarray(each)[None], info["terminal_observation"])
-                check_finite("terminal observation", last, MAX_OBSERVATION)
+        check_finite_step(self._vec_normalize_env, new_obs, reward, infos)
         # The environment may write to its arrays at the next step
         new_obs, dones = map_tokens(np.array, new_obs), np.array(dones)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)

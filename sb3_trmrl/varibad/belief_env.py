@@ -11,9 +11,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION
-from sb3_trmrl.algorithms.finite import check_finite_step
-from sb3_trmrl.common.checks import check_finite
+from sb3_trmrl.algorithms.finite import check_finite_step, newest_observations
 from sb3_trmrl.varibad.policies import BELIEF, VariBADPolicy
 from sb3_trmrl.varibad.trials import BatchMaker, Observation, TrialRecorder
 
@@ -80,17 +78,12 @@ class BeliefVecEnv(VecEnvWrapper):
         own = {key: np.array(value) for key, value in obs.items()}
         rewards = np.array(rewards, dtype=np.float32)  # integers would truncate the value of a truncated trial
         raw_rewards = rewards if self._normalizer is None else self._normalizer.get_original_reward()
-        check_finite_step(self._normalizer, own, raw_rewards)
+        check_finite_step(self._normalizer, own, raw_rewards, infos)
         self.recorder.add(own, self._actions, raw_rewards, dones, infos)
 
         # Where a trial ends, the last transition is in the terminal observation, and the next trial begins
         ended = np.flatnonzero(dones)
-        newest = {key: value.copy() for key, value in own.items()} if len(ended) else own
-        for env in ended:
-            for key, value in infos[env]["terminal_observation"].items():
-                newest[key][env] = value
-        if len(ended):
-            check_finite("terminal observation", newest, MAX_OBSERVATION)
+        newest = newest_observations(own, infos) if len(ended) else own
         encoder = self._policy.encoder
         with th.no_grad():
             token = self._policy.reader(obs_as_tensor(newest, self._policy.device))  # type: ignore[arg-type]

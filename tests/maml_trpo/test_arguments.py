@@ -130,16 +130,31 @@ def test_loaded_models_are_checked(tmp_path: Path) -> None:
         MAMLTRPO.load(tmp_path / "broken.zip")
 
 
+@pytest.mark.parametrize(("value", "problem"), [(NAN, "non-finite"), (1e30, "too large a number in")])
 @pytest.mark.parametrize("poisoned", [0, 1], ids=["observation", "reward"])
-def test_numbers_that_are_not_finite(poisoned: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_that_a_network_cannot_read(
+    poisoned: int, value: float, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step = EarlyEnd.step
 
-    def with_nan(self: EarlyEnd, action: Any) -> Any:
+    def with_value(self: EarlyEnd, action: Any) -> Any:
         found = list(step(self, action))
-        found[poisoned] = found[poisoned] * NAN
+        found[poisoned] = np.full_like(found[poisoned], value)
         return tuple(found)
 
-    monkeypatch.setattr(EarlyEnd, "step", with_nan)
+    monkeypatch.setattr(EarlyEnd, "step", with_value)
+    with pytest.raises(ValueError, match=rf"{problem} observation.* from environment 0"):
+        tiny_maml().learn(1)
+
+
+def test_a_first_observation_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    reset = EarlyEnd.reset
+
+    def poisoned(self: EarlyEnd, **kwargs: Any) -> Any:
+        observation, info = reset(self, **kwargs)
+        return observation * NAN, info
+
+    monkeypatch.setattr(EarlyEnd, "reset", poisoned)
     with pytest.raises(ValueError, match=r"non-finite observation.* from environment 0"):
         tiny_maml().learn(1)
 

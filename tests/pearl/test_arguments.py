@@ -166,18 +166,33 @@ def test_the_zip_of_another_algorithm(tmp_path: Path) -> None:
         PEARL.load(tmp_path / "broken.zip")
 
 
+@pytest.mark.parametrize(("value", "problem"), [(NAN, "non-finite"), (1e30, "too large a number in")])
 @pytest.mark.parametrize(("where", "key"), [("reward", "prev_reward"), ("observation", "observation")])
-def test_numbers_that_are_not_finite(where: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_that_a_network_cannot_read(
+    where: str, key: str, value: float, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step = NoisyReach.step
 
     def poisoned(self: NoisyReach, action: Any) -> Any:
         observation, reward, *rest = step(self, action)
         if where == "reward":
-            return observation, NAN, *rest
-        return observation * NAN, reward, *rest
+            return observation, value, *rest
+        return np.full_like(observation, value), reward, *rest
 
     monkeypatch.setattr(NoisyReach, "step", poisoned)
-    with pytest.raises(ValueError, match=rf"non-finite observation\['{key}'\] from environment 0"):
+    with pytest.raises(ValueError, match=rf"{problem} observation\['{key}'\] from environment 0"):
+        tiny_pearl().learn(1)
+
+
+def test_a_first_observation_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    reset = NoisyReach.reset
+
+    def poisoned(self: NoisyReach, **kwargs: Any) -> Any:
+        observation, info = reset(self, **kwargs)
+        return observation * NAN, info
+
+    monkeypatch.setattr(NoisyReach, "reset", poisoned)
+    with pytest.raises(ValueError, match=r"non-finite observation\['observation'\] from environment 0"):
         tiny_pearl().learn(1)
 
 
