@@ -213,11 +213,7 @@ def test_curves_by_minutes(logs: Path, tmp_path: Path) -> None:
     assert found.timesteps[-1] == min(each[-1] for each in minutes)
     for curve, own, x in zip(found.curves, curves, minutes, strict=True):
         np.testing.assert_allclose(curve, np.interp(found.timesteps, x, own))
-    # Runs of earlier versions have no times, and the first evaluation of a slow run can be later than the last of another
-    others = [
-        _with_times(runs[0], tmp_path / "old", None),
-        _with_times(runs[0], tmp_path / "slow", own_seconds[1] + 1e6),
-    ]
-    for other in others:
-        none: Group = learning_curves([runs[1], other], by_minutes=True)
+    # Runs of earlier versions have no times. The first evaluation of a slow run can be later than the last of another
+    for name, seconds in {"old": None, "slow": own_seconds[1] + 1e6}.items():
+        none: Group = learning_curves([runs[1], _with_times(runs[0], tmp_path / name, seconds)], by_minutes=True)
         assert len(none.timesteps) == 0 and none.curves.shape == (2, 0)
