@@ -18,6 +18,7 @@ SECTIONS = (
     ("learn_cpu_medium", "One iteration with bfloat16 products", "python benchmarks/learn.py --precision medium", None),
     ("update_cpu", "One update", "python benchmarks/update.py", "benchmark_update.png"),
     ("collect", "Collecting rollouts and acting", "python benchmarks/collect.py", None),
+    ("acting", "Acting of each algorithm", "python benchmarks/acting.py", None),
     ("batched", "Many copies of a small problem", "OMP_NUM_THREADS=1 python benchmarks/batched.py", None),
     ("storage", "Rollout storage", "python benchmarks/storage.py", None),
     ("stock", "Standard environments with default settings", "python benchmarks/stock.py", None),

@@ -1,0 +1,302 @@
+"""
+Write docs/reference/agents.md and its pictures from the reports of the experiments: all agents side by side.
+
+    python experiments/compare.py
+
+It reads ``curves.csv`` and ``tests.csv`` of every experiment that follows docs/reference/protocol.md, and the file of
+benchmarks/acting.py. No run is needed. The text of the page is in compare.md.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
+from scipy.stats import trim_mean
+
+from sb3_trmrl.analysis.comparison import cell_text, headings
+from sb3_trmrl.analysis.figures import COLOURS, count_episodes, count_steps, draw_band, draw_means, finish
+
+FOLDER = Path(__file__).resolve().parent
+DOCS = FOLDER.parent / "docs"
+#: Levels of the learning curves, as shares of the way from a lower reference to an upper one
+SHARES = (0.5, 0.75, 0.9)
+#: References of experiments without reference agents. Random pulls have half of them rewarded; the upper ones are the
+#: optimum, and always pulling the arm with the best posterior mean (docs/reference/results.md)
+BOUNDS = {"bandits": (5.0, 6.66), "bandits_100": (50.0, 75.0)}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The finished runs of an experiment on one environment."""
+
+    name: str  # of the experiment
+    settings: dict[str, Any]  # the content of its file
+    machines: list[str]
+    curves: pd.DataFrame
+    tests: pd.DataFrame  # of the selected models, with deterministic actions
+
+    @property
+    def measure(self) -> str:
+        """What is compared: "success" where all runs report it, otherwise "return"."""
+        return "success" if "success" in self.tests and self.tests["success"].notna().all() else "return"
+
+    @property
+    def agents(self) -> list[str]:
+        """Names of the agents with finished runs, in the order of the experiment's file."""
+        return [agent for agent in self.settings["agents"] if agent in set(self.tests["agent"])]
+
+    @property
+    def other_tasks(self) -> list[str]:
+        return list(self.settings["report"].get("other_tasks", {}))
+
+    def tested(self, agent: str, other: str | None = None) -> np.ndarray:
+        """Return the means over test tasks, or over other ones, (seeds, episodes)."""
+        tasks = self.tests["tasks"]
+        rows = self.tests[(self.tests["agent"] == agent) & (tasks == other if other else ~tasks.isin(self.other_tasks))]
+        return rows.pivot(index="seed", columns="episode", values=self.measure).to_numpy()
+
+    def runs(self, agent: str) -> list[pd.DataFrame]:
+        """Return the learning curves of each seed, with the column "last" for the last episode of a trial."""
+        rows = self.curves[self.curves["agent"] == agent]
+        episodes = [name for name in rows if name.startswith(f"{self.measure}, episode ")] or [self.measure]
+        # Not all agents train with the same number of episodes in a trial
+        last = rows[episodes].ffill(axis=1).iloc[:, -1]
+        return [run for _, run in rows.assign(last=last).groupby("seed")]
+
+    def references(self) -> tuple[float, float, str]:
+        """Return the validation results between which the levels lie, and what they are."""
+        ends = [self.settings["report"].get(key) for key in ("lower", "oracle")]
+        if set(ends) <= set(self.agents):
+            selected = [[run.loc[run["return"].idxmax(), "last"] for run in self.runs(end)] for end in ends]
+            low, high = (trim_mean(each, 0.25) for each in selected)
+            if high > low:
+                return low, high, f"from {ends[0]!r} to {ends[1]!r}"
+        if self.name in BOUNDS:
+            return *BOUNDS[self.name], "from random actions to the best scripted agent"
+        means = np.concatenate([common_curve(self.runs(agent))[1].mean(axis=0) for agent in self.agents])
+        return means.min(), means.max(), "from the lowest to the highest mean of an agent (no references were trained)"
+
+
+def read(folder: Path = FOLDER) -> dict[str, Results]:
+    """Return the results of the experiments below a folder that follow the protocol, by title."""
+    found = []
+    for path in sorted(folder.glob("*/tests.csv")):
+        file = path.parent.with_suffix(".yml")
+        if not file.is_file() or "docs/reference/protocol.md" not in file.read_text(encoding="utf-8"):
+            continue
+        settings = {"report": {}, **yaml.safe_load(file.read_text(encoding="utf-8"))}
+        trained = re.findall(
+            r"^# .* runs were trained with .*(torch .*)$", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        curves, tests = (pd.read_csv(path.with_name(name), comment="#") for name in ("curves.csv", "tests.csv"))
+        curves = curves[curves["finished"]]
+        tests = tests[(tests["model"] == "selected") & (tests["actions"] == "deterministic")]
+        for environment, own in tests.groupby("environment", sort=False):
+            learned = curves[curves["environment"] == environment]
+            found.append((environment, Results(path.parent.name, settings, list(dict.fromkeys(trained)), learned, own)))
+    ids = [environment for environment, _ in found]
+    return {env if ids.count(env) == 1 else f"{env} ({each.name})": each for env, each in found}
+
+
+def names_of(found: dict[str, Results]) -> list[str]:
+    """Return the names of all agents."""
+    return list(dict.fromkeys(agent for results in found.values() for agent in results.agents))
+
+
+# -- Numbers ----------------------------------------------------------------------------------------------------------
+
+
+def counts_to(levels: np.ndarray, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """
+    Return the count at which a learning curve first reaches each level.
+
+    :param levels: (L,)
+    :param values: Learning curve, (K,)
+    :param counts: Steps or minutes at its evaluations, (K,)
+    :return: (L,), infinite for levels that are never reached
+    """
+    reached = values >= levels[:, None]
+    return np.where(reached.any(axis=1), counts[reached.argmax(axis=1)], np.inf)
+
+
+def common_curve(runs: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps that the learning curves of all seeds cover, (K,), and the curves, (seeds, K)."""
+    first, last = max(run["step"].min() for run in runs), min(run["step"].max() for run in runs)
+    steps = np.unique(np.concatenate([run["step"] for run in runs]))
+    steps = steps[(steps >= first) & (steps <= last)]
+    return steps, np.stack([np.interp(steps, run["step"], run["last"]) for run in runs])
+
+
+def estimate(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return interquartile means over seeds, (K,), and their intervals, (2, K), NaN for one seed, of (seeds, K)."""
+    # Draws that depend on the number of seeds only: other agents and environments do not change an interval
+    drawn = np.random.default_rng(0).integers(len(scores), size=(10_000, len(scores)))
+    interval = np.percentile(trim_mean(scores[drawn], 0.25, axis=1), (2.5, 97.5), axis=0)
+    return trim_mean(scores, 0.25), interval if len(scores) > 1 else np.full_like(interval, np.nan)
+
+
+# -- Page -------------------------------------------------------------------------------------------------------------
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows, of which the first is the head, as Markdown."""
+    head, *others = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *others])
+
+
+def minutes(seconds: float) -> str:
+    """Return seconds as minutes with two digits."""
+    return f"{seconds / 60:.2g}" if seconds < 6_000 else f"{seconds / 60:,.0f}"
+
+
+def reached(results: Results, agent: str, levels: np.ndarray) -> list[str]:
+    """Return the median steps and core-minutes of the seeds until each level, and the range of the steps."""
+    runs = results.runs(agent)
+    steps, seconds = (
+        np.stack([counts_to(levels, run["last"].to_numpy(), run[count].to_numpy()) for run in runs], axis=1)
+        for count in ("step", "seconds")
+    )
+    texts = []
+    for own, taken in zip(steps, seconds, strict=True):
+        n_reached = np.isfinite(own).sum()
+        is_reached = np.isfinite(np.median(own))
+        text = f"{np.median(own):,.0f}" if is_reached else "not reached"
+        if n_reached == len(own) > 1:
+            text += f" ({own.min():,.0f} to {own.max():,.0f})"
+        elif 0 < n_reached < len(own):
+            text += f" (reached by {n_reached} of {len(own)} seeds)"
+        texts.append(f"{text}, {minutes(np.median(taken))} min" if is_reached else text)
+    return texts
+
+
+def cells(results: Results, agent: str, other: str | None = None) -> list[str]:
+    """Return the text of each episode's estimate."""
+    rows = np.vstack(estimate(results.tested(agent, other))).T + 0.0  # no -0.0
+    return [cell_text(results.measure, pd.Series(row, headings(results.measure))) for row in rows]
+
+
+def section(title: str, results: Results) -> str:
+    """Return the part of the page about one environment."""
+    settings, report, agents = results.settings, results.settings["report"], results.agents
+    episodes = [f"episode {1 + index}" for index in range(results.tested(agents[0]).shape[1])]
+    rows = [["agent", "seeds", "steps", "core-minutes", *episodes]]
+    for agent in agents:
+        last = [run.iloc[-1] for run in results.runs(agent)]
+        seconds = np.mean([run["seconds"] + run["evaluation seconds"] for run in last])
+        planned = len(settings["agents"][agent].get("seeds", settings.get("seeds")))
+        seeds = f"{len(last)}" if len(last) == planned else f"{len(last)} of {planned}"
+        rows.append([agent, seeds, f"{max(run['step'] for run in last):,}", minutes(seconds), *cells(results, agent)])
+    missing = [f'"{agent}"' for agent in settings["agents"] if agent not in agents]
+    about = f"`experiments/{results.name}.yml`, trained with {'; '.join(results.machines)}."
+    about += f" Without finished runs: {', '.join(missing)}." if missing else ""
+    what = "Success rate" if results.measure == "success" else "Return"
+    tasks = f"{report.get('n_tasks', 20):,} {report.get('split', 'test')} tasks"
+    parts = [f"### {title}", about, f"{what} in each episode of a trial, {tasks}:", table(rows)]
+    for other in results.other_tasks:
+        tested = [agent for agent in agents if len(results.tested(agent, other))]
+        rows = [["agent", *episodes], *([agent, *cells(results, agent, other)] for agent in tested)]
+        parts += [f"The same out of distribution, {other}:", table(rows)]
+    low, high, between = results.references()
+    levels = low + np.array(SHARES) * (high - low)
+    form = "{:.0%}" if results.measure == "success" else f"{{:.{max(0, 2 - int(np.log10(high - low)))}f}}"
+    head = [f"{100 * share:.0f} % ({form.format(level)})" for share, level in zip(SHARES, levels, strict=True)]
+    rows = [["agent", *head], *([agent, *reached(results, agent, levels)] for agent in agents)]
+    return "\n\n".join([*parts, f"Steps and core-minutes to shares of the way {between}:", table(rows)])
+
+
+def acting() -> tuple[str, str]:
+    """Return the table of benchmarks/acting.py, and the machine."""
+    content = json.loads((DOCS / "benchmarks" / "acting.json").read_text(encoding="utf-8"))
+    head = ["agent", "milliseconds", "relative to PPO", "milliseconds when the next episode begins"]
+    head += ["bytes of the state after 1 step", "after 200 steps", "parameters that acting reads", "of the policy"]
+    kinds = {float: "{:,.3g}", int: "{:,}", str: "{}"}
+    rows = [[kinds[type(value)].format(value) for value in row.values()] for row in content["rows"]]
+    return table([head, *rows]), f"{content['machine']['processor']}, PyTorch {content['machine']['torch']}"
+
+
+def page(found: dict[str, Results]) -> str:
+    """Return the content of docs/reference/agents.md."""
+
+    def overview(results: Results, agent: str) -> str:
+        n_seeds = len(results.tested(agent))
+        return f"{cells(results, agent)[-1]}, {n_seeds} seed{'s' if n_seeds > 1 else ''}" if n_seeds else ""
+
+    rows = [[name, *(overview(results, name) for results in found.values())] for name in names_of(found)]
+    table_of_acting, machine = acting()
+    return Template((FOLDER / "compare.md").read_text(encoding="utf-8")).substitute(
+        overview=table([["agent", *found], *rows]),
+        environments="\n\n".join(section(title, results) for title, results in found.items()),
+        acting=table_of_acting,
+        machine=machine,
+    )
+
+
+# -- Pictures ---------------------------------------------------------------------------------------------------------
+
+
+def draw_training(axes: Axes, results: Results, styles: dict[str, dict[str, Any]]) -> None:
+    """Draw the learning curves: the paper's figure 4."""
+    curves = {agent: common_curve(results.runs(agent)) for agent in results.agents}
+    ends = [steps[-1] for steps, _ in curves.values()]
+    if max(ends) > 4 * min(ends):
+        axes.set_xscale("log")
+    count_steps(axes)
+    if max(ends) > 4 * min(ends):
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for agent, (steps, scores) in curves.items():
+        draw_band(axes, steps, *estimate(scores), styles[agent]["color"], linestyle=styles[agent]["linestyle"])
+
+
+def draw_adaptation(axes: Axes, results: Results, styles: dict[str, dict[str, Any]]) -> None:
+    """Draw the test result of each episode: the paper's figure 5."""
+    for index, agent in enumerate(results.agents):
+        middle, (low, high) = estimate(results.tested(agent))
+        shift = 0.04 * (index - (len(results.agents) - 1) / 2)  # agents with the same result stand side by side
+        episodes = np.arange(1, len(middle) + 1) + shift
+        draw_means(axes, episodes, middle, low, high, marker="o", markersize=3, **styles[agent])
+    count_episodes(axes)
+
+
+def draw(found: dict[str, Results], draw_panel: Callable[..., None], name: str, title: str) -> None:
+    """Write a picture with a panel for each environment."""
+    names = names_of(found)
+    styles: dict[str, dict[str, Any]] = {
+        agent: {"color": COLOURS[index % len(COLOURS)], "linestyle": "-" if index < len(COLOURS) else "--"}
+        for index, agent in enumerate(names)
+    }
+    n_rows, n_columns = -(-len(found) // 3), min(3, len(found))
+    figure = Figure(figsize=(4 * n_columns, 3 * n_rows + 1), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes, (environment, results) in zip(panels, found.items(), strict=False):
+        draw_panel(axes, results, styles)
+        axes.set(title=environment, ylabel="success rate" if results.measure == "success" else "return of the episode")
+        axes.axhline(0, color="0.5", linewidth=0.8)  # small differences look small
+        axes.grid(alpha=0.3)
+    for axes in panels[len(found) :]:
+        axes.remove()
+    lines = [Line2D([], [], **styles[agent]) for agent in names]
+    figure.legend(lines, names, loc="outside lower center", ncols=4)
+    about = "interquartile mean and 95 % bootstrap interval over seeds; single seeds have no interval"
+    finish(figure, DOCS / "images" / name, f"{title}\n{about}", fontsize="medium")
+
+
+def main() -> None:
+    found = read()
+    (DOCS / "reference" / "agents.md").write_text(page(found), encoding="utf-8")
+    draw(found, draw_training, "agents_training.png", "Training: last episode of a trial, validation tasks")
+    draw(found, draw_adaptation, "agents_adaptation.png", "Adaptation: episodes of a trial, test tasks")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The page that compares all agents is what its script writes from the results in experiments/."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tests.helpers.doc_blocks import ROOT
+from tests.helpers.zoo import assert_picture
+
+FOLDER = ROOT / "experiments"
+STEPS = np.arange(1, 6) * 100
+#: Shares of the gap in the last episode of the validation trial at each of STEPS, by agent and seed
+SHARES = {
+    "reactive": {10: (0.1, 0.5, 0.4, 0.8, 0.95), 11: (0.2, 0.3, 0.5, 0.6, 0.7)},
+    "none": {10: (0, 0, 0, 0, 0), 11: (0, 0, 0, 0, 0)},
+    "oracle": {10: (0.9, 1, 1, 1, 1)},
+}
+
+
+@pytest.fixture(scope="module")
+def compare() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("compare", FOLDER / "compare.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_experiment(folder: Path, name: str, word: str, low: float, high: float, follows: str = "protocol") -> None:
+    """Write an experiment whose agents have SHARES of the gap from ``low`` to ``high`` in the last of two episodes."""
+    curves, tests = [], []
+    for agent, seeds in SHARES.items():
+        for seed, shares in seeds.items():
+            about = {"environment": "Env-v0", "agent": agent, "seed": seed}
+            last = low + np.array(shares) * (high - low)
+            curve = {"finished": True, "step": STEPS, "seconds": STEPS * 0.6, "evaluation seconds": STEPS * 0.06}
+            curve |= {"return": last, f"{word}, episode 1": low, f"{word}, episode 2": last}
+            curves.append(pd.DataFrame({**about, **curve}))
+            for tasks, factor in (("test", 1), ("far", 0.5)):
+                for model, actions, right in (("selected", "deterministic", 1), ("last", "stochastic", np.nan)):
+                    test = {"tasks": tasks, "model": model, "actions": actions, "episode": [1, 2]}
+                    tests.append(pd.DataFrame({**about, **test, "return": 7.0, word: right * factor * last[[0, -1]]}))
+    unfinished = curves[0].assign(seed=12, finished=False, **{f"{word}, episode 2": high})
+    (folder / name).mkdir()
+    for file, frames in (("curves", [*curves, unfinished]), ("tests", tests)):
+        text = "# Written\n# 2 runs were trained with sb3_trmrl 0.1.0, commit None, torch 2.11, cpus 16\n"
+        (folder / name / f"{file}.csv").write_text(text + pd.concat(frames).to_csv(index=False))
+    agents = {"none": {}, "reactive": {"seeds": [10, 11, 12]}, "later": {}, "oracle": {"seeds": [10]}}
+    report = {"n_tasks": 5, "lower": "none", "oracle": "oracle", "other_tasks": {"far": {}}}
+    settings = yaml.safe_dump({"seeds": [10, 11], "agents": agents, "report": report}, sort_keys=False)
+    (folder / f"{name}.yml").write_text(f"# docs/reference/{follows}.md\n{settings}")
+
+
+def test_the_page_is_what_the_script_writes(compare: ModuleType) -> None:
+    written = (ROOT / "docs" / "reference" / "agents.md").read_text(encoding="utf-8")
+    assert compare.page(compare.read()) == written, "run `python experiments/compare.py`"
+
+
+def test_steps_to_levels_against_a_loop(compare: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    values, counts = rng.normal(size=30), 100 * np.arange(1, 31)
+    levels = np.array([values[0], 0.0, 1.0, values.max(), values.max() + 1e-9, -10.0])
+    expected = []
+    for level in levels:
+        found = np.inf
+        for value, count in zip(values, counts, strict=True):
+            if value >= level:
+                found = count
+                break
+        expected.append(found)
+    assert expected[0] == expected[-1] == 100 and np.isinf(expected[4]) and 100 < expected[3] < np.inf
+    np.testing.assert_array_equal(compare.counts_to(levels, values, counts), expected)
+
+
+@pytest.mark.parametrize("word, low, high", [("return", -100.0, 100.0), ("success", 0.0, 1.0)])
+def test_numbers_of_an_experiment(compare: ModuleType, tmp_path: Path, word: str, low: float, high: float) -> None:
+    """Unfinished runs, last models, stochastic actions and experiments outside the protocol do not count."""
+    write_experiment(tmp_path, "one", word, low, high)
+    write_experiment(tmp_path, "other", word, low, high, follows="another")
+    found = compare.read(tmp_path)
+    assert list(found) == ["Env-v0"]
+    text = compare.page(found)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    assert ["agent", "Env-v0"] in rows and all(row[0] != "later" for row in rows)
+    assert 'trained with torch 2.11, cpus 16. Without finished runs: "later".' in text
+    reactive = [row for row in rows if row[0] == "reactive"]
+    overview, tested, far, levels = reactive
+    returns = {"return": ("65.0 (40.0 to 90.0)", "-70.0 (-80.0 to -60.0)"), "success": ("82 % (70 to 95)", "15 %")}
+    assert overview[1] == f"{returns[word][0]}, 2 seeds"
+    assert tested[1:4] == ["2 of 3", "500", "5.5"]
+    assert tested[4].startswith(returns[word][1].split(" (")[0]) and tested[5] == returns[word][0]
+    assert (
+        far[1:] == ["-35.0 (-40.0 to -30.0)", "32.5 (20.0 to 45.0)"] if word == "return" else far[2].startswith("41 %")
+    )
+    # Half of the way: steps 200 and 300. Three quarters, 90 %: one of two seeds, so that the median is infinite
+    assert levels[1:] == ["250 (200 to 300), 2.5 min", *["not reached (reached by 1 of 2 seeds)"] * 2]
+    assert [row for row in rows if row[0] == "none"][-1][1:] == ["not reached"] * 3
+    assert [row for row in rows if row[0] == "oracle"][-1][1:] == ["100, 1 min"] * 3
+
+
+def test_pictures_of_many_agents(compare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").mkdir()
+    monkeypatch.setattr(compare, "DOCS", tmp_path)
+    write_experiment(tmp_path, "one", "return", -100, 100)
+    write_experiment(tmp_path, "two", "success", 0, 1)
+    found = compare.read(tmp_path)
+    assert list(found) == ["Env-v0 (one)", "Env-v0 (two)"]
+    for draw_panel in (compare.draw_training, compare.draw_adaptation):
+        compare.draw(found, draw_panel, "picture.png", "title")
+        assert_picture(tmp_path / "images" / "picture.png")
