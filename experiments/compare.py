@@ -96,9 +96,7 @@ def read(folder: Path = FOLDER) -> dict[str, Results]:
         if not file.is_file() or "docs/reference/protocol.md" not in file.read_text(encoding="utf-8"):
             continue
         settings = {"report": {}, **yaml.safe_load(file.read_text(encoding="utf-8"))}
-        trained = re.findall(
-            r"^# .* runs were trained with .*(torch .*)$", path.read_text(encoding="utf-8"), re.MULTILINE
-        )
+        trained = re.findall(r"^# .* trained with .*(torch .*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
         curves, tests = (pd.read_csv(path.with_name(name), comment="#") for name in ("curves.csv", "tests.csv"))
         curves = curves[curves["finished"]]
         tests = tests[(tests["model"] == "selected") & (tests["actions"] == "deterministic")]
@@ -131,11 +129,9 @@ def counts_to(levels: np.ndarray, values: np.ndarray, counts: np.ndarray) -> np.
 
 
 def common_curve(runs: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps that the learning curves of all seeds cover, (K,), and the curves, (seeds, K)."""
-    first, last = max(run["step"].min() for run in runs), min(run["step"].max() for run in runs)
-    steps = np.unique(np.concatenate([run["step"] for run in runs]))
-    steps = steps[(steps >= first) & (steps <= last)]
-    return steps, np.stack([np.interp(steps, run["step"], run["last"]) for run in runs])
+    """Return the steps at which all seeds were evaluated, (K,), and the curves, (seeds, K)."""
+    curves = pd.concat(runs).pivot(index="seed", columns="step", values="last").dropna(axis=1)
+    return curves.columns.to_numpy(), curves.to_numpy()
 
 
 def estimate(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +205,7 @@ def section(title: str, results: Results) -> str:
         parts += [f"The same out of distribution, {other}:", table(rows)]
     low, high, between = results.references()
     levels = low + np.array(SHARES) * (high - low)
-    form = "{:.0%}" if results.measure == "success" else f"{{:.{max(0, 2 - int(np.log10(high - low)))}f}}"
+    form = "{:.0%}" if results.measure == "success" else f"{{:.{max(0, 2 - int(np.log10(max(1, high - low))))}f}}"
     head = [f"{100 * share:.0f} % ({form.format(level)})" for share, level in zip(SHARES, levels, strict=True)]
     rows = [["agent", *head], *([agent, *reached(results, agent, levels)] for agent in agents)]
     return "\n\n".join([*parts, f"Steps and core-minutes to shares of the way {between}:", table(rows)])
@@ -253,7 +249,7 @@ def draw_training(axes: Axes, results: Results, styles: dict[str, dict[str, Any]
         axes.set_xscale("log")
     count_steps(axes)
     if max(ends) > 4 * min(ends):
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     for agent, (steps, scores) in curves.items():
         draw_band(axes, steps, *estimate(scores), styles[agent]["color"], linestyle=styles[agent]["linestyle"])
 
@@ -271,10 +267,8 @@ def draw_adaptation(axes: Axes, results: Results, styles: dict[str, dict[str, An
 def draw(found: dict[str, Results], draw_panel: Callable[..., None], name: str, title: str) -> None:
     """Write a picture with a panel for each environment."""
     names = names_of(found)
-    styles: dict[str, dict[str, Any]] = {
-        agent: {"color": COLOURS[index % len(COLOURS)], "linestyle": "-" if index < len(COLOURS) else "--"}
-        for index, agent in enumerate(names)
-    }
+    looks = [{"color": colour, "linestyle": style} for style in ("-", "--", ":") for colour in COLOURS[:7]]
+    styles = dict(zip(names, looks, strict=False))
     n_rows, n_columns = -(-len(found) // 3), min(3, len(found))
     figure = Figure(figsize=(4 * n_columns, 3 * n_rows + 1), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
