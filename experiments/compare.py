@@ -129,9 +129,11 @@ def counts_to(levels: np.ndarray, values: np.ndarray, counts: np.ndarray) -> np.
 
 
 def common_curve(runs: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps at which all seeds were evaluated, (K,), and the curves, (seeds, K)."""
-    curves = pd.concat(runs).pivot(index="seed", columns="step", values="last").dropna(axis=1)
-    return curves.columns.to_numpy(), curves.to_numpy()
+    """Return the steps that the learning curves of all seeds cover, (K,), and the curves, (seeds, K)."""
+    steps = np.unique(np.concatenate([run["step"] for run in runs]))
+    for run in runs:
+        steps = steps[(steps >= run["step"].min()) & (steps <= run["step"].max())]
+    return steps, np.stack([np.interp(steps, run["step"], run["last"]) for run in runs])
 
 
 def estimate(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
