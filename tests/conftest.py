@@ -1,5 +1,7 @@
 """Fixtures that several test files use."""
 
+import multiprocessing
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,12 @@ import torch as th
 
 from tests.helpers.zoo import ENV, NORMALIZE, TINY, train
 
-N_GOALS = 20
+#: Goals of each class in ML1, and in ML10 and ML45: enough for 20 held-out tasks of one class, and of five
+N_GOALS, N_GOALS_OF_MANY = 20, 4
+
+# Ranks, and workers of SubprocVecEnv, are forked from a process that has imported what takes seconds. Our own package
+# is not in the list, because some tests are about its import in a worker.
+multiprocessing.set_forkserver_preload(["torch._dynamo", "sb3_contrib", "scipy.stats", "rl_zoo3.train", "pytest"])
 
 
 @pytest.fixture
@@ -21,15 +28,31 @@ def one_thread() -> Iterator[None]:
     th.set_num_threads(threads)
 
 
+@pytest.fixture(scope="session")
+def task_list_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of MetaWorld's task lists, the same for all processes of pytest-xdist"""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "task_lists"
+
+
 @pytest.fixture(scope="module")
-def few_goals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let MetaWorld draw 20 goals of each class instead of 50, and store their lists in a temporary folder."""
+def few_goals(task_list_folder: Path) -> Iterator[None]:
+    """Let MetaWorld draw fewer than its 50 goals of each class, and share the lists between test files."""
     metaworld = pytest.importorskip("metaworld")
-    from sb3_trmrl.envs.metaworld_tasks import task_lists
+    from sb3_trmrl.envs import metaworld_tasks
+    from sb3_trmrl.envs.metaworld_tasks import TaskLists, task_lists
+
+    make = metaworld_tasks._make
+
+    def make_few(benchmark: str, seed: int, task_name: str | None) -> TaskLists:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(metaworld, "_N_GOALS", N_GOALS if benchmark == "ML1" else N_GOALS_OF_MANY)
+            return make(benchmark, seed, task_name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metaworld, "_N_GOALS", N_GOALS)
-        patch.setenv("SB3_TRMRL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(metaworld_tasks, "_make", make_few)
+        patch.setenv("SB3_TRMRL_CACHE", str(task_list_folder))
         task_lists.cache_clear()
         yield
         task_lists.cache_clear()

@@ -95,6 +95,7 @@ class TrMRLExperimentManager(SearchManager):
         self.command_line = list(command_line)
         self.resume = resume
         self._made_folder = False
+        self._training_env: VecEnv | None = None
         self._lock: RunLock | None = None
         self._interruption: KeyboardInterrupt | None = None
         if resume is not None:
@@ -124,6 +125,8 @@ class TrMRLExperimentManager(SearchManager):
             return super().setup_experiment()
         except Exception as error:
             self._release()
+            if self._training_env is not None:
+                self._training_env.close()
             self._remove_unused_folder()
             if not is_about_arguments(error):
                 raise
@@ -263,7 +266,8 @@ class TrMRLExperimentManager(SearchManager):
         if not eval_env:
             if self.resume is not None:  # append to its monitor.csv files
                 self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
-            return super().create_envs(share("n_envs", n_envs), eval_env, no_log)
+            self._training_env = super().create_envs(share("n_envs", n_envs), eval_env, no_log)
+            return self._training_env
         seed, self.seed = self.seed, evaluation_seed(self.seed, "validation")
         try:
             env = super().create_envs(n_envs, eval_env, no_log)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from rliable import library, metrics
+from scipy import stats
 
+from sb3_trmrl.analysis import comparison
 from sb3_trmrl.analysis.adaptation import plot_adaptation
 from sb3_trmrl.analysis.comparison import (
     Group,
@@ -29,6 +31,16 @@ def test_interquartile_mean_over_runs() -> None:
         assert middle[column] == pytest.approx(metrics.aggregate_iqm(scores[:, [column]]))
     assert (interval[0] < middle).all() and (middle < interval[1]).all()
     assert np.isnan(interquartile_mean(scores[:1])[1]).all()
+
+
+@pytest.mark.parametrize("n_runs", [1, 2, 3, 4, 5, 8, 11])
+def test_interquartile_mean_is_scipys(n_runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(n_runs).normal(size=(n_runs, 6))
+    scores[-1, 2] = np.nan  # as where a run has no value
+    found = interquartile_mean(scores)
+    monkeypatch.setattr(comparison, "_middle_half", lambda scores, axis: stats.trim_mean(scores, 0.25, axis))
+    for ours, scipys in zip(found, interquartile_mean(scores), strict=True):
+        np.testing.assert_allclose(ours, scipys, rtol=1e-14)
 
 
 def test_intervals_are_reproducible_and_leave_numpys_generator_alone() -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import runpy
 import subprocess
 import sys
 import warnings
@@ -82,14 +83,17 @@ def test_the_run_is_complete(folder: Path) -> None:
     assert yaml.unsafe_load((run / ENV / "args.yml").read_text())["env_kwargs"] == {"n_pulls": 5}
 
 
-def test_python_m_does_the_same(folder: Path) -> None:
-    command = ["enjoy", "--env", ENV, "-f", str(folder), "--no-render", "-n", "20"]
-    for program in ([sys.executable, "-m", "sb3_trmrl"], [sys.executable, "enjoy.py"]):
-        arguments = command if "-m" in program else command[1:]
-        done = subprocess.run([*program, *arguments], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        # Training had episodes of five pulls, so twenty pulls are four episodes
-        assert "4 Episodes" in done.stdout
+def test_python_m_and_the_script_do_the_same(folder: Path, capsys: Any, monkeypatch: Any) -> None:
+    arguments = ["--env", ENV, "-f", str(folder), "--no-render", "-n", "20"]
+    command = [sys.executable, "-m", "sb3_trmrl", "enjoy", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["enjoy.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "enjoy.py"), run_name="__main__")
+    assert not stop.value.code
+    # Training had episodes of five pulls, so twenty pulls are four episodes
+    assert "4 Episodes" in done.stdout and "4 Episodes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("which", [[], ["--load-best"], ["--load-checkpoint", "40"], ["--n-envs", "2"]])

@@ -66,6 +66,7 @@ def undrawn() -> SampledEnv:
     return SampledEnv()
 
 
+@pytest.mark.filterwarnings("ignore:.*(render_mode|render fps|RGB-array)")
 def test_environments_that_cannot_be_rendered(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     video = ["--output", "trial.mp4"]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from typing import Any
 
 import pytest
@@ -16,12 +15,9 @@ from tests.helpers.agents import SampledEnv, tiny_model
 class KillOne(BaseCallback):
     """Kills the second worker at the third step."""
 
-    killed_at = 0.0
-
     def _on_step(self) -> bool:
         if self.n_calls == 3:
             os.kill(self.training_env.unwrapped.processes[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
-            self.killed_at = time.monotonic()
         return True
 
 
@@ -34,11 +30,11 @@ def test_a_killed_worker_ends_training(start_method: str, normalized: bool) -> N
     kill = KillOne()
     with pytest.raises(RuntimeError, match=r"worker process .* environment 1 \(exit code -9\)"):
         tiny_model(env).learn(1_000, callback=kill)
+    assert kill.n_calls == 3
     env.close()  # SB3's would wait for the other workers
     for process in workers.processes:
-        process.join(timeout=5)
+        process.join(timeout=120)
         assert not process.is_alive()
-    assert time.monotonic() - kill.killed_at < 10
 
 
 def test_other_errors_pass() -> None:

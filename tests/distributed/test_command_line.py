@@ -79,7 +79,7 @@ def torchrun(*options: str) -> list[str]:
 
 def test_torchrun(tmp_path: Path) -> None:
     command = [*torchrun("--standalone", "--nproc-per-node=2"), "-n", "40", "--eval-freq", "-1", "-f", str(tmp_path)]
-    result = subprocess.run([*command, "-params", *TINY], capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run([*command, "-params", *TINY], capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     (run,) = (tmp_path / "trmrl").iterdir()
     assert TransformerPPO.load(run / f"{ENV}.zip").num_timesteps == 40
@@ -118,7 +118,7 @@ def test_two_hosts(tmp_path: Path) -> None:
                 )
             )
         for process in processes:
-            assert process.wait(timeout=120) == 0, process.stderr and process.stderr.read()
+            assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read()
         (run,) = (tmp_path / a / "trmrl").iterdir()
         assert TransformerPPO.load(run / f"{ENV}.zip").num_timesteps == 80
         assert not list((tmp_path / b).glob("trmrl/*/*.zip"))

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from contextlib import redirect_stdout
 from copy import deepcopy
 from functools import partial
@@ -283,9 +282,7 @@ def learn_and_die(folder: str) -> None:
 
 
 def test_a_killed_rank_ends_the_others(tmp_path: Path) -> None:
-    begin = time.monotonic()
     error, exit_code = run_ranks(learn_and_die, str(tmp_path))
-    assert time.monotonic() - begin < 60
     assert "RuntimeError: rank 0 of 2 could not communicate with the other ranks" in error
     assert exit_code == -signal.SIGKILL
     assert find_checkpoint(tmp_path).name == "checkpoint_192_steps.zip"

@@ -77,6 +77,7 @@ def test_the_task_is_constant_in_a_trial_and_new_in_the_next(env_id: str) -> Non
     env.close()
 
 
+@pytest.mark.filterwarnings("ignore:several copies of an environment visit the same tasks")
 @pytest.mark.parametrize("env_id", FAMILIES)
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_same_seed_same_run_bit_for_bit_and_different_seeds_differ(env_id: str, split: str) -> None:
@@ -191,6 +192,7 @@ def test_the_passive_checker_finds_nothing_in_a_whole_trial(env_id: str) -> None
         env.reset()
 
 
+@pytest.mark.filterwarnings("ignore:several copies of an environment visit the same tasks")
 @pytest.mark.parametrize("env_id", FAMILIES)
 @pytest.mark.parametrize("kwargs", [{}, {"split": "test"}, {"split": "test", "reveal_task": True}], ids=str)
 def test_a_spec_makes_the_same_environment_again(env_id: str, kwargs: dict[str, Any]) -> None:

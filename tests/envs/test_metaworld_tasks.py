@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sb3_trmrl.__main__ import main
-from tests.conftest import N_GOALS
+from tests.conftest import N_GOALS, N_GOALS_OF_MANY
 from tests.helpers.registered import finish, start_without_the_agent
 from tests.helpers.zoo import train
 
@@ -33,8 +33,15 @@ def rand_vecs(tasks: Any) -> Any:
     return [(task.env_name, tuple(pickle.loads(task.data)["rand_vec"])) for task in tasks]
 
 
-@pytest.mark.parametrize("benchmark, task_name, seed", [("ML1", "push-v3", 3), ("ML10", None, 0)])
-def test_lists_are_metaworlds_own(benchmark: str, task_name: str | None, seed: int) -> None:
+@pytest.mark.parametrize(
+    "benchmark, task_name, seed, n_goals", [("ML1", "push-v3", 3, N_GOALS), ("ML10", None, 0, N_GOALS_OF_MANY)]
+)
+def test_lists_are_metaworlds_own(
+    benchmark: str, task_name: str | None, seed: int, n_goals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SB3_TRMRL_CACHE", str(tmp_path))  # empty
+    task_lists.cache_clear()
+    monkeypatch.setattr(metaworld, "_N_GOALS", n_goals)
     theirs = getattr(metaworld, benchmark)(*([task_name] if task_name else []), seed=seed)
     made = task_lists(benchmark, seed, task_name)
     assert list(made.train) == rand_vecs(theirs.train_tasks)

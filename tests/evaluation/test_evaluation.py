@@ -40,9 +40,13 @@ def make_model(algorithm: str, env: Any, env_kwargs: dict[str, Any]) -> Any:
     venv = make_vec_env(env, 2, seed=0, env_kwargs=env_kwargs)
     if algorithm == "recurrent":
         policy_kwargs: dict[str, Any] = dict(lstm_hidden_size=8, net_arch=[8])
-        return RecurrentPPO("MultiInputLstmPolicy", venv, n_steps=8, seed=0, device="cpu", policy_kwargs=policy_kwargs)
+        return RecurrentPPO(
+            "MultiInputLstmPolicy", venv, n_steps=8, batch_size=16, seed=0, device="cpu", policy_kwargs=policy_kwargs
+        )
     policy_kwargs = TINY if algorithm == "full" else dict(TINY, context_length=4)
-    return TransformerPPO("TrMRLPolicy", venv, n_steps=8, seed=0, device="cpu", policy_kwargs=policy_kwargs)
+    return TransformerPPO(
+        "TrMRLPolicy", venv, n_steps=8, batch_size=16, seed=0, device="cpu", policy_kwargs=policy_kwargs
+    )
 
 
 def by_hand(
@@ -146,7 +150,7 @@ def test_normalised_observations() -> None:
     """The agent gets observations that are normalised by its own VecNormalize or by the given one."""
     env = VecNormalize(make_vec_env(early_end, 2, seed=0), norm_obs_keys=["observation"])
     env.obs_rms["observation"].mean[:] = 100.0
-    model = TransformerPPO("TrMRLPolicy", env, n_steps=8, policy_kwargs=TINY, device="cpu")
+    model = TransformerPPO("TrMRLPolicy", env, n_steps=8, batch_size=16, policy_kwargs=TINY, device="cpu")
 
     seen: list[np.ndarray] = []
 
@@ -311,6 +315,7 @@ class AsLongAsItsTask(EarlyEnd):
         return self._observe(), 1.0, self.time == self.task, False, {}
 
 
+@pytest.mark.filterwarnings("ignore:several copies of an environment visit the same tasks")
 def test_the_history_knows_the_task_of_each_trial(tmp_path: Path) -> None:
     """Trials are in the order in which they end, here not that of the tasks."""
     tasks = (4, 1, 3, 2, 5)
@@ -335,7 +340,7 @@ def test_the_history_knows_the_task_of_each_trial(tmp_path: Path) -> None:
 def test_evaluation_callback_from_an_id() -> None:
     env = make_vec_env("HalfCheetahVel-v0", 2, seed=0, env_kwargs=dict(horizon=4))
     env = VecNormalize(env, norm_obs_keys=["observation", "prev_reward"], norm_reward=False, clip_obs=3.0)
-    model = TransformerPPO("TrMRLPolicy", env, n_steps=8, policy_kwargs=TINY, device="cpu")
+    model = TransformerPPO("TrMRLPolicy", env, n_steps=8, batch_size=16, policy_kwargs=TINY, device="cpu")
     callback = AdaptationEvalCallback(
         "HalfCheetahVel-v0", n_eval_episodes=20, eval_freq=8, env_kwargs=dict(horizon=4), verbose=0
     )

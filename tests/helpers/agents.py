@@ -181,7 +181,10 @@ def assert_equal_weights(model: TransformerPPO, other: TransformerPPO, rtol: flo
     weights, others = model.policy.state_dict(), other.policy.state_dict()
     assert weights.keys() == others.keys()
     for name, weight in weights.items():
-        th.testing.assert_close(weight, others[name], rtol=rtol, atol=atol, msg=f"{name}: {weight} != {others[name]}")
+        # A text would be made for each pair, also for equal ones
+        th.testing.assert_close(
+            weight, others[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def changed(before: dict[str, th.Tensor], model: TransformerPPO) -> set[str]:

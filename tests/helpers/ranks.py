@@ -13,9 +13,7 @@ from typing import Any
 import torch as th
 from tqdm import TqdmExperimentalWarning
 
-# Imports the package once, in the process from which all ranks are forked
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", "sb3_trmrl.cli.train", "tests.helpers.agents", "tests.helpers.resuming"])
 
 
 def free_port() -> int:
@@ -24,7 +22,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run_ranks(function: Callable[..., Any], *args: Any, n_ranks: int = 2, timeout: float = 120.0) -> list[Any]:
+def run_ranks(function: Callable[..., Any], *args: Any, n_ranks: int = 2, timeout: float = 300.0) -> list[Any]:
     """
     Call a function of a module in each rank.
 
@@ -44,6 +42,7 @@ def run_ranks(function: Callable[..., Any], *args: Any, n_ranks: int = 2, timeou
         return [_result(end, process, timeout) for end, process in zip(ends, processes, strict=True)]
     finally:
         for process in processes:
+            process.join(timeout=5)  # coverage writes its data at the end of a process
             process.kill()
 
 

@@ -82,13 +82,13 @@ def start_without_the_agent(code: str, **environment: str) -> subprocess.Popen[s
 def finish_rendering(code: str) -> None:
     """Run code that renders with EGL, in a process of its own because MuJoCo reads MUJOCO_GL only once."""
     process = start_without_the_agent(code, MUJOCO_GL="egl")
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     if process.returncode != 0 and "EGL" in errors:
         pytest.skip("no EGL on this machine")
     assert process.returncode == 0, errors
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[str, str]:
     """Return output and errors of a process that must succeed."""
     output, errors = process.communicate(timeout=timeout)
     assert process.returncode == 0, errors

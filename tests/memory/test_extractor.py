@@ -123,17 +123,17 @@ def test_twelve_layers_train_with_tfixup_and_not_with_plain_xavier() -> None:
     was marked in the first token. Adam has a rate of 1e-3 from the first step on.
     """
 
-    def losses(initialization: str) -> list[float]:
+    def losses(initialization: str, n_steps: int) -> list[float]:
         th.manual_seed(0)
         extractor = TransformerExtractor(BOX, None, 8, 32, 12, 4, 64, initialization=initialization)
         head = nn.Linear(32, 6)
         optimizer = th.optim.Adam([*extractor.parameters(), *head.parameters()], lr=1e-3)
         history = []
-        for _ in range(200):
-            target = th.randint(6, (128,))
-            tokens = 0.1 * th.randn(128, 8, 6)
-            tokens[th.arange(128), 0, target] += 1.0
-            output = head(extractor(WorkingMemory(tokens, th.full((128,), 8)).batch()))
+        for _ in range(n_steps):
+            target = th.randint(6, (64,))
+            tokens = 0.1 * th.randn(64, 8, 6)
+            tokens[th.arange(64), 0, target] += 1.0
+            output = head(extractor(WorkingMemory(tokens, th.full((64,), 8)).batch()))
             loss = nn.functional.cross_entropy(output, target)
             optimizer.zero_grad()
             loss.backward()
@@ -141,7 +141,7 @@ def test_twelve_layers_train_with_tfixup_and_not_with_plain_xavier() -> None:
             history.append(loss.item())
         return history
 
-    tfixup, xavier = losses("tfixup"), losses("xavier")
+    tfixup, xavier = losses("tfixup", 160), losses("xavier", 40)
     assert max(tfixup) < 3.0  # never far above the ln 6 = 1.79 of a guess
     assert np.mean(tfixup[-20:]) < 0.2
     assert max(xavier) > 2 * max(tfixup)

@@ -45,7 +45,8 @@ from tests.helpers.naive_rollouts import NaiveHistory
 )
 def test_the_default_memory(given: dict[str, Any], memory: str, context_length: int, positional_encoding: str) -> None:
     """The whole episode, or a window if its length is given."""
-    model = TransformerPPO("TrMRLPolicy", sampled_vec_env(1, VECTOR, BOX_ACTION), n_steps=8, policy_kwargs=given)
+    env = sampled_vec_env(1, VECTOR, BOX_ACTION)
+    model = TransformerPPO("TrMRLPolicy", env, n_steps=8, batch_size=8, policy_kwargs=given)
     extractor = model.policy.pi_features_extractor
     found = (model.policy.memory, extractor.context_length, extractor.positional_encoding)
     assert found == (memory, context_length, positional_encoding)

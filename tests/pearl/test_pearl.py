@@ -111,6 +111,7 @@ def test_a_fixed_entropy_coefficient() -> None:
     assert model.ent_coef_optimizer is None
 
 
+@pytest.mark.filterwarnings("ignore:Evaluation environment is not wrapped with a ``Monitor``")
 def test_callbacks(tmp_path: Path) -> None:
     adaptation = AdaptationEvalCallback(noisy_reach(), n_eval_episodes=2, eval_freq=30, log_path=str(tmp_path))
     evaluation = EvalCallback(copies(2), n_eval_episodes=2, eval_freq=30, best_model_save_path=str(tmp_path))

@@ -109,10 +109,10 @@ def test_a_trial_that_begins_forgets_the_one_before(model: PEARL) -> None:
 def test_evaluation_and_analysis(model: PEARL) -> None:
     env = copies(2)
     th.manual_seed(0)
-    returns, lengths = evaluate_policy(model, env, 4, return_episode_rewards=True)
+    returns, lengths = evaluate_policy(model, env, 4, return_episode_rewards=True, warn=False)
     assert len(returns) == 4 and max(lengths) <= 12
     th.manual_seed(0)
-    assert evaluate_policy(model, copies(2), 4, return_episode_rewards=True) == (returns, lengths)
+    assert evaluate_policy(model, copies(2), 4, return_episode_rewards=True, warn=False) == (returns, lengths)
     results = [evaluate_adaptation(model, noisy_reach, 3, 4, seed=seed).rewards for seed in (0, 0, 1)]
     assert results[0].shape == (3, 4, 6)
     np.testing.assert_equal(results[0], results[1])

@@ -71,7 +71,7 @@ def commands(code: str, folder: Path) -> list[list[str]]:
     record.write_text("")
     environment = {"RECORD": str(record), "PATH": "", "HOME": str(folder)}
     bash = ["/bin/bash", "-c", RECORDER + code]
-    done = subprocess.run(bash, env=environment, cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(bash, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"bash does not run the block: {done.stderr}"
     return [shlex.split(line) for line in record.read_text().splitlines()]
 
@@ -218,7 +218,7 @@ def check_make(command: list[str], folder: Path) -> None:
         if "=" in word:
             assert re.search(rf"^{word.partition('=')[0]} \?=", makefile, re.MULTILINE), f"make has no {word}"
     dry = ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/installed", "-C", str(ROOT), *command[1:]]
-    done = subprocess.run(dry, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(dry, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     made = [line for line in done.stdout.splitlines() if "-m sb3_trmrl" in line]
     for would_run in commands("\n".join(made).replace(".venv/bin/", "") + "\n", folder):

@@ -35,11 +35,13 @@ class Collector(BaseCallback):
         self.tool.close()
 
 
+@pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_user_callback_continues_with_new_arguments(tmp_path: Path) -> None:
     # Inside another callback, with a progress bar of SB3's around them all
     whole, again = Collector("first"), Collector("second")
     outer, outer_again = (
-        EvalCallback(make_env(), callback_after_eval=inner, eval_freq=20, verbose=0) for inner in (whole, again)
+        EvalCallback(make_env(), callback_after_eval=inner, n_eval_episodes=2, eval_freq=20, verbose=0)
+        for inner in (whole, again)
     )
     new_model().learn(256, callback=[TrainingCheckpoint(tmp_path, save_freq=128), outer], progress_bar=True)
     TransformerPPO.resume(tmp_path, make_env()).learn(256, callback=outer_again)

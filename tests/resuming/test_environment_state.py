@@ -56,6 +56,7 @@ def assert_continues(make: Callable[[], gym.Env], before: int, after: int) -> No
     assert play(first, actions) == play(second, actions)
 
 
+@pytest.mark.filterwarnings("ignore:several copies of an environment visit the same tasks")
 @pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize("env_id", [*SHORT, *OTHERS])
 def test_every_environment_continues_bit_for_bit(env_id: str, split: str, few_goals: None) -> None:
@@ -183,6 +184,7 @@ OUTER_LAYERS_IN_WORKERS = ("no wrapper at all", "frames of frames")
 LAYERS = [*((name, DummyVecEnv) for name in OUTER_LAYERS), *((name, SubprocVecEnv) for name in OUTER_LAYERS_IN_WORKERS)]
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # by Gymnasium's DtypeObservation
 @pytest.mark.parametrize(("name", "kind"), LAYERS)
 def test_outer_layers_continue(name: str, kind: Any) -> None:
     first, second = (kind([partial(inside, OUTER_LAYERS[name])] * 2) for _ in range(2))
@@ -217,6 +219,7 @@ def test_asking_leaves_nothing_behind() -> None:
     assert [set(vars(each)) for each in env.envs] == before  # type: ignore[attr-defined]
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_other_layers_are_refused() -> None:
     first, second = (DummyVecEnv([partial(inside, OUTER_LAYERS[name])]) for name in ("frames of frames", "functions"))
     first.reset()

@@ -30,6 +30,7 @@ def test_a_killed_worker_is_named_and_the_checkpoint_intact(tmp_path: Path) -> N
     assert resumed.learn(192, callback=Hooks()).num_timesteps == 192
 
 
+@pytest.mark.filterwarnings("ignore:Training and eval env are not of the same type")
 def test_a_killed_worker_of_an_evaluation_is_named() -> None:
     env = make_env(kind=SubprocVecEnv)
     evaluation = EvalCallback(env, eval_freq=16, verbose=0)

@@ -53,7 +53,7 @@ def begin(env: VecEnv, **kwargs: Any) -> TransformerPPO:
 
 
 def learn(folder: Path, env: VecEnv, env_id: str, resume: Path | None = None, **kwargs: Any) -> Run:
-    """A run of 700 steps from its beginning, or from a checkpoint on."""
+    """A run of 500 steps from its beginning, or from a checkpoint on."""
     log_interval = kwargs.pop("log_interval", 1)
     if resume is None:
         model = begin(env, **kwargs)
@@ -63,7 +63,7 @@ def learn(folder: Path, env: VecEnv, env_id: str, resume: Path | None = None, **
         random.seed(5), np.random.seed(6), th.manual_seed(7)
     logs = record_logs(model)
     made = callbacks(folder, env_id)
-    model.learn(700, callback=made, log_interval=log_interval)
+    model.learn(500, callback=made, log_interval=log_interval)
     return model, logs, made
 
 
@@ -118,7 +118,7 @@ def test_checkpoints_change_nothing(tmp_path: Path) -> None:
     env_id, make, kwargs = CASES["window"]
     with_checkpoints, *_ = learn(tmp_path, make(env_id), env_id, **kwargs)
     model = begin(make(env_id), **kwargs)
-    model.learn(700, callback=callbacks(tmp_path / "other", env_id)[1:])
+    model.learn(500, callback=callbacks(tmp_path / "other", env_id)[1:])
     assert_same(everything_learned(with_checkpoints), everything_learned(model))
 
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,11 +145,22 @@ EXPORTED = {
 }
 
 
-@pytest.mark.parametrize("case", **by_name(EXPORTED))
-def test_onnxruntime_acts_like_the_model(case: Case, tmp_path: Path) -> None:
-    model = case.model()
-    path = model.export_onnx(tmp_path / "agent")
-    assert [path.name] == [each.name for each in tmp_path.iterdir()] == ["agent.onnx"]
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[TransformerPPO, Path]]:
+    """Function that returns the model of a case and its graph, which is exported once"""
+
+    @cache
+    def export(name: str) -> tuple[TransformerPPO, Path]:
+        model = EXPORTED[name].model()
+        return model, model.export_onnx(tmp_path_factory.mktemp("graph") / "agent")
+
+    return export
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_onnxruntime_acts_like_the_model(name: str, exported: Any) -> None:
+    case, (model, path) = EXPORTED[name], exported(name)
+    assert [path.name] == [each.name for each in path.parent.iterdir()] == ["agent.onnx"]
     for n_envs in (1, 3):
         assert_same_actions(model, path, sampled_vec_env(n_envs, case.observations, case.actions))
     assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
@@ -191,10 +204,11 @@ def test_the_newest_steps_beyond_the_last_one(tmp_path: Path) -> None:
     assert step.memory.empty(2)["keys"].shape == (2, 2, 4, 2, 4)  # not more than context_length
 
 
-def test_positions_of_a_long_episode(tmp_path: Path) -> None:
-    model = Case(settings=dict(memory="full", context_length=4, positional_encoding="sinusoidal")).model()
-    path = model.export_onnx(tmp_path / "agent")
-    assert_same_actions(model, path, sampled_vec_env(1, VECTOR, BOX_ACTION, length=1000), n_steps=1000)
+def test_positions_of_a_long_episode(exported: Any) -> None:
+    case = EXPORTED["full-box"]  # has sinusoidal positions
+    assert_same_actions(
+        *exported("full-box"), sampled_vec_env(1, case.observations, case.actions, length=1000), n_steps=1000
+    )
 
 
 def test_statistics_that_are_given(tmp_path: Path) -> None:
@@ -223,15 +237,15 @@ import sys
 import numpy as np
 import onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1])
-memory = {"memory.window": np.zeros((1, 4, 8), np.float32), "memory.length": np.zeros(1, np.int64)}
-inputs = {"observation": np.zeros((1, 3), np.float32), "reset": np.ones(1, bool), **memory}
+types = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": bool}
+inputs = {each.name: np.zeros((1, *each.shape[1:]), types[each.type]) for each in session.get_inputs()}
+inputs["reset"][:] = True
 print(session.run(["action"], inputs)[0].shape, "torch" in sys.modules)
 """
 
 
-def test_the_graph_runs_without_pytorch(tmp_path: Path) -> None:
-    path = Case(settings=dict(memory="window")).model().export_onnx(tmp_path / "agent")
-    command = [sys.executable, "-c", _WITHOUT_TORCH, str(path)]
+def test_the_graph_runs_without_pytorch(exported: Any) -> None:
+    command = [sys.executable, "-c", _WITHOUT_TORCH, str(exported("window-transition")[1])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "(1, 2) False"
 

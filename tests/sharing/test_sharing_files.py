@@ -111,10 +111,10 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "agent.safetensors"
     with path.open("wb") as file:
         file.truncate(2**40)  # a sparse file
-    start = time.perf_counter()
+    start = time.process_time()  # excludes other processes
     with pytest.raises(InvalidAgentFile, match=f"has {2**40} bytes, more than {MAX_FILE_BYTES}"):
         load_agent(path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")

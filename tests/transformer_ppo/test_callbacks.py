@@ -166,6 +166,7 @@ def test_learning_goes_on_after_a_cancelled_rollout(space: spaces.Space, n_steps
     assert_trained(model, before)
 
 
+@pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_progress_bar() -> None:
     pytest.importorskip("tqdm")
     pytest.importorskip("rich")

@@ -340,6 +340,7 @@ def test_forms_of_net_arch(tmp_path: Path, net_arch: Any) -> None:
     assert model.policy.net_arch is not None
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # imported by th.compile
 def test_compiled_policy_is_saved_without_compilation(tmp_path: Path) -> None:
     model = tiny_model("CartPole-v1")
     weights = deepcopy(model.policy.state_dict())

@@ -108,7 +108,7 @@ def test_undisturbed_training_does_not_warn(reset_num_timesteps: bool) -> None:
         model.learn(64, reset_num_timesteps=reset_num_timesteps)
 
 
-@pytest.mark.parametrize("algorithm", [PPO, A2C])
+@pytest.mark.parametrize("algorithm", [partial(PPO, batch_size=16), A2C], ids=["PPO", "A2C"])
 def test_other_algorithms_are_told_to_use_transformer_ppo(algorithm: Any) -> None:
     """They would train a policy that never sees more than one token."""
     with pytest.raises(TypeError, match=r"Train it with sb3_trmrl\.TransformerPPO"):

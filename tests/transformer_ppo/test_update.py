@@ -22,6 +22,7 @@ def train(model: TransformerPPO, with_sb3: bool) -> tuple[dict[str, th.Tensor], 
     return deepcopy(model.policy.state_dict()), logs.rows[-1][1]
 
 
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size of 10")  # the last one is smaller
 @pytest.mark.parametrize("memory", ["window", "full"])
 @pytest.mark.parametrize(
     "kwargs",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
@@ -24,6 +25,19 @@ from tests.helpers.zoo import ENV
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+#: Environment variable that lets a run wait after its first checkpoint
+WAITS = "SB3_TRMRL_TEST_WAITS"
+
+
+class Waits(BaseCallback):
+    """Waits after 200 steps to be killed, if the environment variable is set."""
+
+    def _on_step(self) -> bool:
+        if WAITS in os.environ and self.num_timesteps > 200:
+            time.sleep(600)
+        return True
+
+
 EXPERIMENT = f"""
 environment: {ENV}
 n_evaluations: 2
@@ -32,7 +46,7 @@ hyperparams: {{n_envs: 2, n_steps: 20, batch_size: 20, n_epochs: 1}}
 agents:
   PPO: {{algo: ppo, n_timesteps: 40}}
   wrong: {{arguments: [--vec-env, threads]}}
-  TrMRL: {{n_timesteps: 2000}}
+  TrMRL: {{n_timesteps: 400, hyperparams: {{callback: {__name__}.Waits}}}}
 """
 OPTIONS = ["--jobs", "3", "--checkpoint-freq", "200"]
 
@@ -42,7 +56,7 @@ def trainings(file: Path) -> dict[str, Training]:
 
 
 def wait_until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not done():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -66,9 +80,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     command = [sys.executable, "-m", "sb3_trmrl", "experiment", "run", str(file), "--folder", str(file.parent / "runs")]
     # Before, so that nothing has to be waited for when TrMRL has written its checkpoint
-    subprocess.run([*command, *OPTIONS, "--only", "PPO/0"], capture_output=True, check=True)
+    assert main([*command[3:], *OPTIONS, "--only", "PPO/0"]) == 0
     with (file.parent / "log").open("w") as log:
-        process = subprocess.Popen([*command, *OPTIONS], stdout=log, stderr=log, start_new_session=True)
+        environment = {**os.environ, WAITS: "1"}
+        process = subprocess.Popen(
+            [*command, *OPTIONS], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         wait_until(has_checkpoint)
         assert state_of(found["TrMRL"]) is State.ELSEWHERE

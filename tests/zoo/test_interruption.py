@@ -91,7 +91,7 @@ def test_sigterm(
     whichever is earlier. The handler is removed again.
     """
     monkeypatch.setattr(interruption, "_PATIENCE", patience)
-    interrupt(signal.SIGTERM, wait=0.0 if checkpoint else 5.0)
+    interrupt(signal.SIGTERM, wait=0.0 if checkpoint else 120.0)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
         train(tmp_path, *NO_CHECKPOINT_DUE, "--report")

@@ -19,7 +19,8 @@ from tests.helpers.zoo import ENV
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = ["n_envs:2", "n_steps:40", "n_epochs:1"]
-SEARCH = ["--optimize-hyperparameters", "--n-trials", "2", "--n-evaluations", "2", "--sampler", "random"]
+# The random trials of this seed are small
+SEARCH = ["--optimize-hyperparameters", "--n-trials", "2", "--n-evaluations", "2", "--sampler", "random", "--seed", "2"]
 register()
 
 
