@@ -85,7 +85,8 @@ class Results:
         if self.name in BOUNDS:
             return *BOUNDS[self.name], "from random actions to the best scripted agent"
         means = np.concatenate([common_curve(self.runs(agent))[1].mean(axis=0) for agent in self.agents])
-        return means.min(), means.max(), "from the lowest to the highest mean of an agent (no references were trained)"
+        between = "from the lowest to the highest point of the agents' mean learning curves"
+        return means.min(), means.max(), f"{between} (no oracle and no agent without task information were trained)"
 
 
 def read(folder: Path = FOLDER) -> dict[str, Results]:
@@ -217,7 +218,8 @@ def acting() -> tuple[str, str]:
     """Return the table of benchmarks/acting.py, and the machine."""
     content = json.loads((DOCS / "benchmarks" / "acting.json").read_text(encoding="utf-8"))
     head = ["agent", "milliseconds", "relative to PPO", "milliseconds when the next episode begins"]
-    head += ["bytes of the state after 1 step", "after 200 steps", "parameters that acting reads", "of the policy"]
+    head += ["bytes of the state after 1 step", "after 200 steps"]
+    head += ["parameters used for acting", "all parameters of the policy"]
     kinds = {float: "{:,.3g}", int: "{:,}", str: "{}"}
     rows = [[kinds[type(value)].format(value) for value in row.values()] for row in content["rows"]]
     return table([head, *rows]), f"{content['machine']['processor']}, PyTorch {content['machine']['torch']}"
