@@ -32,7 +32,7 @@ def check_finite_step(
     check_finite("observation", obs, MAX_OBSERVATION)
     if rewards is not None:
         check_finite("reward", rewards)
-    if any("terminal_observation" in info for info in infos):
+    if any(info.get("terminal_observation") is not None for info in infos):
         check_finite("terminal observation", newest_observations(obs, infos), MAX_OBSERVATION)
 
 
