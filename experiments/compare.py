@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from scipy.stats import trim_mean
 
-from sb3_trmrl.analysis.comparison import cell_text, headings
+from sb3_trmrl.analysis.comparison import cell_text, headings, interquartile_mean
 from sb3_trmrl.analysis.figures import COLOURS, count_episodes, count_steps, draw_band, draw_means, finish
 
 FOLDER = Path(__file__).resolve().parent
@@ -137,14 +137,6 @@ def common_curve(runs: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.stack([np.interp(steps, run["step"], run["last"]) for run in runs])
 
 
-def estimate(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return interquartile means over seeds, (K,), and their intervals, (2, K), NaN for one seed, of (seeds, K)."""
-    # Draws that depend on the number of seeds only: other agents and environments do not change an interval
-    drawn = np.random.default_rng(0).integers(len(scores), size=(10_000, len(scores)))
-    interval = np.percentile(trim_mean(scores[drawn], 0.25, axis=1), (2.5, 97.5), axis=0)
-    return trim_mean(scores, 0.25), interval if len(scores) > 1 else np.full_like(interval, np.nan)
-
-
 # -- Page -------------------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +173,7 @@ def reached(results: Results, agent: str, levels: np.ndarray) -> list[str]:
 
 def cells(results: Results, agent: str, other: str | None = None) -> list[str]:
     """Return the text of each episode's estimate."""
-    rows = np.vstack(estimate(results.tested(agent, other))).T + 0.0  # no -0.0
+    rows = np.vstack(interquartile_mean(results.tested(agent, other))).T + 0.0  # no -0.0
     return [cell_text(results.measure, pd.Series(row, headings(results.measure))) for row in rows]
 
 
@@ -255,13 +247,15 @@ def draw_training(axes: Axes, results: Results, styles: dict[str, dict[str, Any]
     if max(ends) > 4 * min(ends):
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     for agent, (steps, scores) in curves.items():
-        draw_band(axes, steps, *estimate(scores), styles[agent]["color"], linestyle=styles[agent]["linestyle"])
+        draw_band(
+            axes, steps, *interquartile_mean(scores), styles[agent]["color"], linestyle=styles[agent]["linestyle"]
+        )
 
 
 def draw_adaptation(axes: Axes, results: Results, styles: dict[str, dict[str, Any]]) -> None:
     """Draw the test result of each episode: the paper's figure 5."""
     for index, agent in enumerate(results.agents):
-        middle, (low, high) = estimate(results.tested(agent))
+        middle, (low, high) = interquartile_mean(results.tested(agent))
         shift = 0.04 * (index - (len(results.agents) - 1) / 2)  # agents with the same result stand side by side
         episodes = np.arange(1, len(middle) + 1) + shift
         draw_means(axes, episodes, middle, low, high, marker="o", markersize=3, **styles[agent])
