@@ -23,6 +23,7 @@ class Exports(BaseAlgorithm):
         env_kwargs: dict[str, Any] | None = None,
         vec_normalize: VecNormalize | None = None,
         summary: dict[str, Any] | None = None,
+        dtype: str = "float32",
     ) -> pathlib.Path:
         """
         Write the agent to a safetensors file. Others can load it with :func:`sb3_trmrl.load_agent`, which executes no
@@ -37,13 +38,15 @@ class Exports(BaseAlgorithm):
         :param vec_normalize: Wrapper with the statistics of observations, by default that of the model's environment
         :param summary: Plain data (None, numbers, strings, lists and dictionaries of these) that is added to the
             summary, which contains algorithm, timesteps, versions and hyperparameters
+        :param dtype: ``"float32"``, or ``"float16"`` for a file of half the size: the weights are rounded to 11
+            significant bits, and actions differ slightly. The loaded agent computes in float32 in both cases
         :return: The file
-        :raises ValueError: if an argument is not plain data, ``path`` cannot be written to, weights are not finite,
-            spaces are not supported, or the agent uses a class that is not part of this package or of SB3
-            (policy, features extractor, activation function)
+        :raises ValueError: if an argument is not plain data, ``path`` cannot be written to, ``dtype`` is not one of
+            these, weights are not finite (in ``dtype``), spaces are not supported, or the agent uses a class that is
+            not part of this package or of SB3 (policy, features extractor, activation function)
         """
         export: Callable[..., pathlib.Path] = resolve_name(IMPLEMENTATIONS["export"])
-        return export(self, path, env_id, env_kwargs, vec_normalize, summary)
+        return export(self, path, env_id, env_kwargs, vec_normalize, summary, dtype)
 
     def export_onnx(
         self, path: str | pathlib.Path, vec_normalize: VecNormalize | None = None, max_steps: int | None = None

@@ -24,7 +24,9 @@ def export(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
                 f"{options.model} must hold a TransformerPPO or TransformerSAC, got {type(agent.model).__name__}"
             )
         summary = {"hyperparameters": _hyperparameters(agent.model, options)}
-        path = agent.model.export(options.output, agent.env_id, agent.env_kwargs, agent.vec_normalize, summary)
+        path = agent.model.export(
+            options.output, agent.env_id, agent.env_kwargs, agent.vec_normalize, summary, options.dtype
+        )
     print(f"Wrote {path}: {path.stat().st_size} bytes")
 
 

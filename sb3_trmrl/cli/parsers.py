@@ -178,6 +178,12 @@ def export(arguments: Sequence[str]) -> Parsed:
         plays=False,
     )
     parser.add_argument("output", type=Path, help="file to write, .safetensors")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="float16: a file of half the size, whose actions differ slightly from the model's (default: float32)",
+    )
     return parser, parser.parse_args(arguments)
 
 

@@ -66,8 +66,8 @@ class ExportedAgent:
     ) -> tuple[np.ndarray[Any, Any], Memory]:
         """
         Return the action for an observation, given the memory of earlier ones. It is bit-identical to the action of
-        the exported model. Pass the returned state to the next call, with ``episode_start`` true where an episode (a
-        trial, in meta-RL) begins.
+        the exported model, unless the file has weights of half precision. Pass the returned state to the next call,
+        with ``episode_start`` true where an episode (a trial, in meta-RL) begins.
 
         :param observation: Observation of one environment, or of a batch of B, as the environment returns it
         :param state: Memory returned by the last call, or None for an empty one
@@ -126,10 +126,11 @@ def read_agent(data: bytes, device: th.device) -> ExportedAgent:
 
 
 def _check_entries(entries: Mapping[str, Entry], expected: Mapping[str, Entry]) -> None:
-    """Check that a file has exactly the expected tensors."""
+    """Check that a file has exactly the expected tensors, in single or, as far as they are weights, half precision."""
     for name in sorted(entries.keys() | expected.keys()):
         found, needed = entries.get(name), expected.get(name)
-        if found != needed:
+        is_half = found is not None and needed is not None and found[0] == "F16" and needed == ("F32", found[1])
+        if found != needed and not is_half:
             raise InvalidAgentFile(
                 f"tensor {short_repr(name)} must be {_in_words(needed)}, as the description says, "
                 f"got {_in_words(found)}"

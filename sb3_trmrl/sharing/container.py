@@ -35,7 +35,7 @@ Entry = tuple[str, tuple[int, ...]]
 class _TensorRecord(Record):
     """A tensor in the header."""
 
-    dtype: Literal["F32", "F64"]
+    dtype: Literal["F16", "F32", "F64"]
     shape: Annotated[tuple[_Size, ...], Meta(max_length=MAX_RANK)]
     data_offsets: tuple[_Size, _Size]
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
-from sb3_trmrl.common.checks import check_instance, check_path
+from sb3_trmrl.common.checks import check_instance, check_option, check_path
 from sb3_trmrl.common.versions import versions_of
 from sb3_trmrl.sharing.agent import SUFFIX, read_agent
 from sb3_trmrl.sharing.blueprint import WEIGHTS, policy_weights
@@ -63,9 +63,11 @@ def export_agent(
     env_kwargs: dict[str, Any] | None = None,
     vec_normalize: VecNormalize | None = None,
     summary: dict[str, Any] | None = None,
+    dtype: str = "float32",
 ) -> Path:
     """Write a trained agent, see :meth:`sb3_trmrl.TransformerPPO.export`."""
     target = agent_path(path, SUFFIX)
+    check_option("dtype", dtype, ("float32", "float16"))
     check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
     known_id, known_kwargs = _known_environment(model.get_env())
     if env_id is None or env_id == known_id:
@@ -89,7 +91,10 @@ def export_agent(
             env_kwargs=_plain_dict("env_kwargs", env_kwargs),
             summary={**_training_summary(model), **_plain_dict("summary", summary)},
         )
-        tensors = {f"{WEIGHTS}{name}": tensor.detach().cpu() for name, tensor in policy_weights(policy).items()}
+        tensors = {
+            f"{WEIGHTS}{name}": tensor.detach().cpu().to(getattr(th, dtype))
+            for name, tensor in policy_weights(policy).items()
+        }
         data = pack(description, {**tensors, **(statistics.to_tensors() if statistics else {})})
         read_agent(data, th.device("cpu"))  # never write a file that could not be loaded
     except InvalidAgentFile as error:

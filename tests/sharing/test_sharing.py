@@ -141,6 +141,34 @@ def test_a_loaded_agent_acts_like_the_model(case: Case, tmp_path: Path) -> None:
     assert_same_actions(model, agent, sampled_vec_env(3, case.observations, case.actions))
 
 
+@pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["vector", "transition"])
+def test_half_precision(space: spaces.Space[Any], tmp_path: Path) -> None:
+    model = tiny_model(VecNormalize(sampled_vec_env(2, space)), LOUD).learn(64)
+    single, half = (model.export(tmp_path / dtype, dtype=dtype) for dtype in ("float32", "float16"))
+    agent = load_agent(half)
+    exact = load_file(single)
+    for name, found in load_file(half).items():
+        expected = exact[name] if name.startswith("observations.") else exact[name].astype(np.float16)
+        assert found.dtype == expected.dtype and found.tobytes() == expected.tobytes()
+    for name, weight in agent.policy.state_dict().items():
+        assert weight.dtype == th.float32
+        np.testing.assert_allclose(weight, model.policy.state_dict()[name], rtol=2**-11, atol=2**-24)
+    observations = sampled_vec_env(3, space).reset()
+    starts = np.ones(3, dtype=bool)
+    actions, _ = agent.predict(observations, None, starts, deterministic=True)
+    expected_actions, _ = load_agent(single).predict(observations, None, starts, deterministic=True)
+    np.testing.assert_allclose(actions, expected_actions, atol=0.01)
+
+
+def test_weights_that_half_precision_cannot_hold(tmp_path: Path) -> None:
+    model = tiny_model("CartPole-v1")
+    with th.no_grad():
+        model.policy.action_net.bias[0] = 70000.0
+    model.export(tmp_path / "single")
+    with pytest.raises(ValueError, match=r"'policy\.action_net\.bias' has numbers that are not finite"):
+        model.export(tmp_path / "half", dtype="float16")
+
+
 def test_statistics_are_exact(tmp_path: Path) -> None:
     env = VecNormalize(sampled_vec_env(2, TRANSITION), norm_obs_keys=["observation"])
     path = tiny_model(env).learn(64).export(tmp_path / "agent")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch as th
 
 from sb3_trmrl import InvalidAgentFile, TrainingCheckpoint, TransformerPPO, load_agent, load_from_hub, push_to_hub
 from sb3_trmrl.sharing.agent import SUFFIX
@@ -65,6 +66,7 @@ EXPORT = [
     *w.rows("vec_normalize", (5, "statistics"), TypeError, "a VecNormalize or None"),
     *w.rows("summary", (5, [1], "good"), ValueError, "a dictionary"),
     w.Wrong("summary", {"score": object}, ValueError, "plain data", quoted="object"),
+    *w.rows("dtype", ("float64", "half", None, th.float16), ValueError, "'float16'"),
 ]
 
 
