@@ -38,10 +38,11 @@ BOUNDS = {"bandits": (5.0, 6.66), "bandits_100": (50.0, 75.0)}
 
 @dataclass(frozen=True)
 class Results:
-    """The finished runs of an experiment on one environment."""
+    """The finished runs of an experiment on one environment, or of several experiments."""
 
-    name: str  # of the experiment
-    settings: dict[str, Any]  # the content of its file
+    name: str  # of the experiment, the first one if there are several
+    files: list[str]
+    settings: dict[str, Any]  # the content of its file, with the agents of all files and their seeds
     machines: list[str]
     curves: pd.DataFrame
     tests: pd.DataFrame  # of the selected models, with deterministic actions
@@ -65,6 +66,20 @@ class Results:
         tasks = self.tests["tasks"]
         rows = self.tests[(self.tests["agent"] == agent) & (tasks == other if other else ~tasks.isin(self.other_tasks))]
         return rows.pivot(index="seed", columns="episode", values=self.measure).to_numpy()
+
+    def with_runs_of(self, other: "Results") -> "Results":
+        """Return these results together with those of another experiment on the same environment."""
+        agents = {name: {**about, "seeds": list(about["seeds"])} for name, about in self.settings["agents"].items()}
+        for name, about in other.settings["agents"].items():
+            agents.setdefault(name, {**about, "seeds": []})["seeds"] += about["seeds"]
+        return Results(
+            self.name,
+            [*self.files, *other.files],
+            {**self.settings, "agents": agents},
+            list(dict.fromkeys(self.machines + other.machines)),
+            pd.concat([self.curves, other.curves]),
+            pd.concat([self.tests, other.tests]),
+        )
 
     def runs(self, agent: str) -> list[pd.DataFrame]:
         """Return the learning curves of each seed, with the column "last" for the last episode of a trial."""
@@ -90,22 +105,30 @@ class Results:
 
 
 def read(folder: Path = FOLDER) -> dict[str, Results]:
-    """Return the results of the experiments below a folder that follow the protocol, by title."""
-    found = []
+    """
+    Return the results of the experiments below a folder that follow the protocol, by title. Those of several experiments
+    on the same environment are put together.
+    """
+    found: dict[tuple[str, str], Results] = {}
     for path in sorted(folder.glob("*/tests.csv")):
         file = path.parent.with_suffix(".yml")
         if not file.is_file() or "docs/reference/protocol.md" not in file.read_text(encoding="utf-8"):
             continue
-        settings = {"report": {}, **yaml.safe_load(file.read_text(encoding="utf-8"))}
+        settings = {"report": {}, "env_kwargs": {}, **yaml.safe_load(file.read_text(encoding="utf-8"))}
+        seeds = settings.get("seeds")
+        settings["agents"] = {name: {"seeds": seeds, **about} for name, about in settings["agents"].items()}
         trained = re.findall(r"^# .* trained with .*(torch .*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
         curves, tests = (pd.read_csv(path.with_name(name), comment="#") for name in ("curves.csv", "tests.csv"))
         curves = curves[curves["finished"]]
         tests = tests[(tests["model"] == "selected") & (tests["actions"] == "deterministic")]
         for environment, own in tests.groupby("environment", sort=False):
             learned = curves[curves["environment"] == environment]
-            found.append((environment, Results(path.parent.name, settings, list(dict.fromkeys(trained)), learned, own)))
+            machines = list(dict.fromkeys(trained))
+            results = Results(path.parent.name, [file.name], settings, machines, learned, own)
+            key = environment, json.dumps(settings["env_kwargs"], sort_keys=True)
+            found[key] = found[key].with_runs_of(results) if key in found else results
     ids = [environment for environment, _ in found]
-    return {env if ids.count(env) == 1 else f"{env} ({each.name})": each for env, each in found}
+    return {env if ids.count(env) == 1 else f"{env} ({each.name})": each for (env, _), each in found.items()}
 
 
 def names_of(found: dict[str, Results]) -> list[str]:
@@ -185,11 +208,12 @@ def section(title: str, results: Results) -> str:
     for agent in agents:
         last = [run.iloc[-1] for run in results.runs(agent)]
         seconds = np.mean([run["seconds"] + run["evaluation seconds"] for run in last])
-        planned = len(settings["agents"][agent].get("seeds", settings.get("seeds")))
+        planned = len(settings["agents"][agent]["seeds"])
         seeds = f"{len(last)}" if len(last) == planned else f"{len(last)} of {planned}"
         rows.append([agent, seeds, f"{max(run['step'] for run in last):,}", minutes(seconds), *cells(results, agent)])
     missing = [f'"{agent}"' for agent in settings["agents"] if agent not in agents]
-    about = f"`experiments/{results.name}.yml`, trained with {'; '.join(results.machines)}."
+    files = " and ".join(f"`experiments/{file}`" for file in results.files)
+    about = f"{files}, trained with {'; '.join(results.machines)}."
     about += f" Without finished runs: {', '.join(missing)}." if missing else ""
     what = "Success rate" if results.measure == "success" else "Return"
     tasks = f"{report.get('n_tasks', 20):,} {report.get('split', 'test')} tasks"

@@ -53,7 +53,8 @@ def write_experiment(folder: Path, name: str, word: str, low: float, high: float
         (folder / name / f"{file}.csv").write_text(text + pd.concat(frames).to_csv(index=False))
     agents = {"none": {}, "reactive": {"seeds": [10, 11, 12]}, "later": {}, "oracle": {"seeds": [10]}}
     report = {"n_tasks": 5, "lower": "none", "oracle": "oracle", "other_tasks": {"far": {}}}
-    settings = yaml.safe_dump({"seeds": [10, 11], "agents": agents, "report": report}, sort_keys=False)
+    about = {"env_kwargs": {"word": word}, "seeds": [10, 11], "agents": agents, "report": report}
+    settings = yaml.safe_dump(about, sort_keys=False)
     (folder / f"{name}.yml").write_text(f"# docs/reference/{follows}.md\n{settings}")
 
 
@@ -102,6 +103,26 @@ def test_numbers_of_an_experiment(compare: ModuleType, tmp_path: Path, word: str
     assert levels[1:] == ["250 (200 to 300), 2.5 min", *["not reached (reached by 1 of 2 seeds)"] * 2]
     assert [row for row in rows if row[0] == "none"][-1][1:] == ["not reached"] * 3
     assert [row for row in rows if row[0] == "oracle"][-1][1:] == ["100, 1 min"] * 3
+
+
+def test_experiments_on_one_environment_are_put_together(compare: ModuleType, tmp_path: Path) -> None:
+    write_experiment(tmp_path, "one", "return", -100, 100)
+    write_experiment(tmp_path, "two", "return", -100, 100)
+    for file in (tmp_path / "two").iterdir():  # other seeds of one agent, and a new one
+        frame = pd.read_csv(file, comment="#")
+        frame = frame[frame["agent"] != "none"].replace({"oracle": "new"})
+        comment = "# 3 runs were trained with sb3_trmrl 0.1.0, commit None, torch 3, cpus 2\n"
+        file.write_text(comment + frame.assign(seed=frame["seed"] + 10).to_csv(index=False))
+    agents = {"reactive": {"seeds": [20, 21]}, "new": {"seeds": [20]}}
+    settings = {"env_kwargs": {"word": "return"}, "agents": agents}
+    (tmp_path / "two.yml").write_text(f"# docs/reference/protocol.md\n{yaml.safe_dump(settings)}")
+    found = compare.read(tmp_path)
+    assert list(found) == ["Env-v0"] and found["Env-v0"].agents == ["none", "reactive", "oracle", "new"]
+    text = compare.page(found)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    assert [row[1] for row in rows if row[0] == "reactive"][:2] == ["65.0 (40.0 to 90.0), 4 seeds", "4 of 5"]
+    assert [row[1] for row in rows if row[0] == "new"][:2] == ["100.0, 1 seed", "1"]
+    assert "`experiments/one.yml` and `experiments/two.yml`, trained with torch 2.11, cpus 16; torch 3, cpus 2" in text
 
 
 def test_pictures_of_many_agents(compare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
