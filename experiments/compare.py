@@ -106,8 +106,8 @@ class Results:
 
 def read(folder: Path = FOLDER) -> dict[str, Results]:
     """
-    Return the results of the experiments below a folder that follow the protocol, by title. Those of several experiments
-    on the same environment are put together.
+    Return the results of the experiments below a folder that follow the protocol, by title. Several experiments on the
+    same environment are put together.
     """
     found: dict[tuple[str, str], Results] = {}
     for path in sorted(folder.glob("*/tests.csv")):
