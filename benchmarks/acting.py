@@ -33,8 +33,8 @@ from sb3_trmrl.zoo.hyperparams_files import hyperparams_folder
 ENV_ID, N_STEPS = "HalfCheetahVel-v0", 200
 #: Algorithm, file of hyperparameters, and what experiments/half_cheetah_vel.yml changes
 SIDES: dict[str, tuple[type[BaseAlgorithm], str, dict[str, Any]]] = {
-    "TrMRL, window of 5": (TransformerPPO, "trmrl", {}),
-    "TrMRL, full memory": (TransformerPPO, "trmrl", dict(memory="full", context_length=None)),
+    "TrMRL, full memory": (TransformerPPO, "trmrl", {}),
+    "TrMRL, window of 5": (TransformerPPO, "trmrl", dict(memory="window", context_length=5)),
     "TransformerSAC, window of 5": (TransformerSAC, "trmrl_sac", {}),
     "RL^2": (RecurrentPPO, "ppo_lstm", {}),
     "VariBAD": (VariBAD, "varibad", {}),

@@ -36,7 +36,7 @@ SETTINGS: dict[str, tuple[str, int, dict[str, Any], dict[str, Any]]] = {
         dict(n_steps=400, batch_size=2000, n_epochs=10),
         dict(memory="full", d_model=128, n_layers=4, n_heads=4, dim_feedforward=512, critic_input="token"),
     ),
-    "make train, window of 5": (
+    "small, window of 5": (
         "HalfCheetahVel-v0",
         10,
         dict(n_steps=400, batch_size=400, n_epochs=10),

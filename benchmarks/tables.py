@@ -23,12 +23,6 @@ SECTIONS = (
     ("storage", "Rollout storage", "python benchmarks/storage.py", None),
     ("stock", "Standard environments with default settings", "python benchmarks/stock.py", None),
     ("ranks", "Ranks and threads", "OMP_NUM_THREADS=2 python benchmarks/ranks.py", None),
-    (
-        "time_to_return",
-        "Wall time to -60 on HalfCheetahVel",
-        "OMP_NUM_THREADS=1 python benchmarks/time_to_return.py --seconds 600",
-        None,
-    ),
 )
 HEAD = """# Benchmarks
 
