@@ -21,11 +21,18 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
 from scipy.stats import trim_mean
 
 from sb3_trmrl.analysis.comparison import cell_text, headings, interquartile_mean
-from sb3_trmrl.analysis.figures import COLOURS, count_episodes, count_steps, draw_band, draw_means, finish
+from sb3_trmrl.analysis.figures import (
+    count_episodes,
+    count_steps,
+    draw_band,
+    draw_means,
+    finish,
+    line_styles,
+    scale_budgets,
+)
 
 FOLDER = Path(__file__).resolve().parent
 DOCS = FOLDER.parent / "docs"
@@ -264,16 +271,10 @@ def page(found: dict[str, Results]) -> str:
 def draw_training(axes: Axes, results: Results, styles: dict[str, dict[str, Any]]) -> None:
     """Draw the learning curves: the paper's figure 4."""
     curves = {agent: common_curve(results.runs(agent)) for agent in results.agents}
-    ends = [steps[-1] for steps, _ in curves.values()]
-    if max(ends) > 4 * min(ends):
-        axes.set_xscale("log")
+    scale_budgets(axes, [steps[-1] for steps, _ in curves.values()])
     count_steps(axes)
-    if max(ends) > 4 * min(ends):
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     for agent, (steps, scores) in curves.items():
-        draw_band(
-            axes, steps, *interquartile_mean(scores), styles[agent]["color"], linestyle=styles[agent]["linestyle"]
-        )
+        draw_band(axes, steps, *interquartile_mean(scores), **styles[agent])
 
 
 def draw_adaptation(axes: Axes, results: Results, styles: dict[str, dict[str, Any]]) -> None:
@@ -289,8 +290,7 @@ def draw_adaptation(axes: Axes, results: Results, styles: dict[str, dict[str, An
 def draw(found: dict[str, Results], draw_panel: Callable[..., None], name: str, title: str) -> None:
     """Write a picture with a panel for each environment."""
     names = names_of(found)
-    looks = [{"color": colour, "linestyle": style} for style in ("-", "--", ":") for colour in COLOURS[:7]]
-    styles = dict(zip(names, looks, strict=False))
+    styles = line_styles(names)
     n_rows, n_columns = -(-len(found) // 3), min(3, len(found))
     figure = Figure(figsize=(4 * n_columns, 3 * n_rows + 1), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.figures import COLOURS, check_named, check_picture, count_episodes, draw_means, finish
+from sb3_trmrl.analysis.figures import check_named, check_picture, count_episodes, draw_means, finish, line_styles
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 
 #: With more tasks, the lines of single tasks would hide the means
@@ -24,12 +23,12 @@ def plot_adaptation(results: Mapping[str, AdaptationResult], path: str | Path) -
     axes = figure.add_subplot()
     has_lines = sum(len(result.tasks) for result in results.values()) <= _MOST_LINES
     shifts = 0.04 * (np.arange(len(results)) - (len(results) - 1) / 2)  # intervals of several agents stand side by side
-    for (name, result), shift, colour in zip(results.items(), shifts, cycle(COLOURS), strict=False):
+    for (name, result), shift, style in zip(results.items(), shifts, line_styles(results).values(), strict=True):
         episodes = np.arange(1, result.returns.shape[1] + 1) + shift
         if has_lines:
-            axes.plot(episodes, result.returns.T, color=colour, alpha=0.2, linewidth=0.8)
+            axes.plot(episodes, result.returns.T, **style, alpha=0.2, linewidth=0.8)
         interval = result.interval().T
-        draw_means(axes, episodes, result.mean_returns, *interval, fmt="o-", color=colour, capsize=4, label=name)
+        draw_means(axes, episodes, result.mean_returns, *interval, **style, marker="o", capsize=4, label=name)
     axes.axhline(0, color="0.5", linewidth=0.8)  # small differences must look small
     axes.set_ylabel("return of the episode")
     count_episodes(axes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,13 @@ from rliable import library
 from scipy.integrate import trapezoid
 
 from sb3_trmrl.analysis.figures import (
-    COLOURS,
     check_named,
     check_picture,
     count_episodes,
     count_steps,
     draw_band,
     finish,
+    line_styles,
 )
 from sb3_trmrl.common.checks import check_instance, check_int
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
@@ -242,18 +241,19 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
     learning, adaptation, profile, *further = figure.subplots(1, n_panels)
     all_returns = np.concatenate([group.returns()[:, :, -1].ravel() for group in groups.values()])
     thresholds = np.linspace(min(0, all_returns.min()), max(0, all_returns.max()), 101)
-    for (name, group), colour in zip(groups.items(), cycle(COLOURS), strict=False):
-        returns = group.returns()
+    styles = line_styles(groups)
+    for name, group in groups.items():
+        style, returns = styles[name], group.returns()
         episodes = np.arange(1, returns.shape[2] + 1)
         label = f"{name} ({len(group.curves)} seed{'s' if len(group.curves) > 1 else ''})"
         has_curve = len(group.timesteps) > 0
         middle, interval = interquartile_mean(group.curves) if has_curve else (np.zeros(0), np.zeros((2, 0)))
-        draw_band(learning, group.timesteps, middle, interval, colour, label=label)
+        draw_band(learning, group.timesteps, middle, interval, **style, label=label)
         adapted = interquartile_mean(returns.mean(axis=1))
-        draw_band(adaptation, episodes, *adapted, colour, marker="o", markersize=4)
-        draw_band(profile, thresholds, *share_above(returns[:, :, -1], thresholds), colour)
+        draw_band(adaptation, episodes, *adapted, **style, marker="o", markersize=4)
+        draw_band(profile, thresholds, *share_above(returns[:, :, -1], thresholds), **style)
         if group.success_curves is not None:
-            draw_band(further[0], group.timesteps, *interquartile_mean(group.success_curves), colour)
+            draw_band(further[0], group.timesteps, *interquartile_mean(group.success_curves), **style)
     adaptation.sharey(learning)
     unit = next(iter(groups.values())).results["selected"][0].unit
     subject, validation = (f"{split} tasks", "validation tasks") if unit == "tasks" else (unit, unit)

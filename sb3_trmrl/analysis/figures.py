@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 from sb3_trmrl.common.checks import check_instance
 
@@ -41,11 +42,11 @@ def check_named(name: str, value: Any, kind: type) -> None:
 
 
 def draw_band(
-    axes: Axes, x: np.ndarray, middle: np.ndarray, interval: Any, colour: str, band: str | None = None, **line: Any
+    axes: Axes, x: np.ndarray, middle: np.ndarray, interval: Any, color: str, band: str | None = None, **line: Any
 ) -> None:
     """Draw a line, (K,), in a band, (2, K). ``band`` is the label of the band, ``line`` are arguments of the line."""
-    axes.plot(x, middle, color=colour, **line)
-    axes.fill_between(x, *interval, color=colour, alpha=0.2, linewidth=0, label=band)
+    axes.plot(x, middle, color=color, **line)
+    axes.fill_between(x, *interval, color=color, alpha=0.2, linewidth=0, label=band)
 
 
 def draw_means(axes: Axes, x: Any, mean: Any, low: Any, high: Any, **style: Any) -> None:
@@ -68,6 +69,19 @@ def task_label(task: Any, unit: str = "") -> str:
         text = str(task)
     text = text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 3]}..."
     return f"{text} {unit}".rstrip()
+
+
+def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return colour and line style by name. Up to 21 lines differ; the palette's yellow is too faint for thin lines."""
+    looks = [{"color": colour, "linestyle": style} for style, colour in product(("-", "--", ":"), COLOURS[:7])]
+    return {name: looks[index % len(looks)] for index, name in enumerate(names)}
+
+
+def scale_budgets(axes: Axes, budgets: Sequence[float]) -> None:
+    """Make the axis of training logarithmic where the longest of these budgets is more than four times the shortest."""
+    if max(budgets) > 4 * min(budgets):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
 
 
 def count_steps(axes: Axes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,14 @@ from matplotlib.figure import Figure
 
 from sb3_trmrl.analysis.comparison import Group, interquartile_mean
 from sb3_trmrl.analysis.figures import (
-    COLOURS,
     check_named,
     check_picture,
     count_episodes,
     count_steps,
     draw_band,
     finish,
+    line_styles,
+    scale_budgets,
 )
 from sb3_trmrl.analysis.online import smooth
 
@@ -43,7 +43,8 @@ def plot_training(groups: Mapping[str, Group], timed: Mapping[str, Group], path:
     shows_success = any(group.success_curves is not None for group in groups.values())
     figure = Figure(figsize=(9, 8 if shows_success else 4), layout="constrained")
     grid = figure.subplots(2 if shows_success else 1, 2, squeeze=False, sharey="row")
-    for (name, group), colour in zip(groups.items(), cycle(COLOURS), strict=False):
+    styles = line_styles(groups)
+    for name, group in groups.items():
         by_time = timed.get(name)
         drawn = [
             (axes, shown.timesteps, curves)
@@ -54,9 +55,13 @@ def plot_training(groups: Mapping[str, Group], timed: Mapping[str, Group], path:
         ]
         estimates = _estimates([curves for *_, curves in drawn])
         for (axes, x, _), (middle, interval) in zip(drawn, estimates, strict=True):
-            draw_band(axes, x, middle, interval, colour, label=_label(name, group))
+            draw_band(axes, x, middle, interval, **styles[name], label=_label(name, group))
     for axes, label in zip(grid[:, 0], ("return per episode", "success rate"), strict=False):
         axes.set_ylabel(f"{label}, validation tasks")
+    for column, shown in zip(grid.T, (groups, timed), strict=True):
+        ends = [group.timesteps[-1] for name, group in shown.items() if name in groups and len(group.timesteps)]
+        for axes in column if ends else ():
+            scale_budgets(axes, ends)
     for axes in grid[:, 0]:
         count_steps(axes)
     for axes in grid[:, 1]:
@@ -79,13 +84,15 @@ def plot_testing(groups: Mapping[str, Group], path: str | Path, title: str, whic
     check_picture(path)
     figure = Figure(figsize=(9, 4), layout="constrained")
     by_episode, by_step = figure.subplots(1, 2)
-    for (name, group), colour in zip(groups.items(), cycle(COLOURS), strict=False):
+    styles = line_styles(groups)
+    for name, group in groups.items():
         returns = group.returns(which)
         episodes = np.arange(1, returns.shape[2] + 1)
         rewards = np.stack([_reward_by_step(result.rewards) for result in group.results[which]])
         of_episodes, of_steps = _estimates([returns.mean(axis=1), rewards])
-        draw_band(by_episode, episodes, *of_episodes, colour, label=_label(name, group), marker="o", markersize=4)
-        draw_band(by_step, np.arange(1, rewards.shape[1] + 1), *of_steps, colour)
+        look = {**styles[name], "label": _label(name, group), "marker": "o", "markersize": 4}
+        draw_band(by_episode, episodes, *of_episodes, **look)
+        draw_band(by_step, np.arange(1, rewards.shape[1] + 1), *of_steps, **styles[name])
     first = next(iter(groups.values())).results[which][0]
     split = first.split
     by_episode.set(ylabel=f"return of the episode, {split} tasks")

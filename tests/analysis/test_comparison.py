@@ -20,6 +20,7 @@ from sb3_trmrl.analysis.comparison import (
     share_above,
     share_of_gap,
 )
+from sb3_trmrl.analysis.figures import line_styles, scale_budgets
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 
 
@@ -132,3 +133,16 @@ def test_one_episode_has_one_tick(tmp_path: Path, monkeypatch: Any) -> None:
     for axes in (figures[0].axes[0], figures[1].axes[1]):
         low, high = axes.get_xlim()
         assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+
+
+def test_every_line_of_a_picture_looks_different() -> None:
+    styles = line_styles(f"agent {index}" for index in range(21))
+    assert len({tuple(style.values()) for style in styles.values()}) == 21
+    assert len(line_styles("ab" * 20)) == 2
+
+
+@pytest.mark.parametrize("budgets, scale", [((3e5, 1e6), "linear"), ((1e5, 5e6), "log"), ((1e6,), "linear")])
+def test_budgets_that_differ_a_lot_share_a_logarithmic_axis(budgets: tuple[float, ...], scale: str) -> None:
+    axes = Figure().add_subplot()
+    scale_budgets(axes, budgets)
+    assert axes.get_xscale() == scale
