@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
 from sb3_trmrl.common.checks import check_instance
 
@@ -82,6 +82,7 @@ def scale_budgets(axes: Axes, budgets: Sequence[float]) -> None:
     if max(budgets) > 4 * min(budgets):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def count_steps(axes: Axes) -> None:
