@@ -103,16 +103,16 @@ def test_settings_of_all_agents_are_merged_with_those_of_one(tmp_path: Path) -> 
 
 def test_values_that_an_agent_has_anyway_are_not_trained_twice(tmp_path: Path) -> None:
     """The base is the recommended agent, with the defaults of the policy: two layers and T-Fixup."""
-    vary = {"policy_kwargs.n_layers": [1, 2], "policy_kwargs.initialization": ["tfixup", "default"], "gamma": [0.9]}
+    vary = {"policy_kwargs.n_layers": [1, 2], "policy_kwargs.initialization": ["tfixup", "default"], "gamma": [0.95]}
     found = read(tmp_path, environment="HalfCheetahVel-v0", agents={"A": {"vary": vary}})
     assert found.agents("HalfCheetahVel-v0") == ["A", "A, n_layers=1", "A, initialization=default"]
     assert found.varied["HalfCheetahVel-v0"] == {
         ("A", "policy_kwargs.n_layers"): {"1": "A, n_layers=1", "2": "A"},
         ("A", "policy_kwargs.initialization"): {"tfixup": "A", "default": "A, initialization=default"},
-        ("A", "gamma"): {"0.9": "A"},
+        ("A", "gamma"): {"0.95": "A"},
     }
     changed = parsers.train(found.trainings[1].arguments)[1].hyperparams["policy_kwargs"]
-    assert changed["n_layers"] == 1 and changed["context_length"] == 5
+    assert changed["n_layers"] == 1 and changed["memory"] == "full"
 
 
 @pytest.mark.parametrize(("env_id", "memory"), [("CartPole-v1", "full"), ("CartPoleNoVel-v1", "window")])
