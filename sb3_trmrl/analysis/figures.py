@@ -79,7 +79,7 @@ def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def scale_budgets(axes: Axes, budgets: Sequence[float]) -> None:
     """Make the axis of training logarithmic where the longest of these budgets is more than four times the shortest."""
-    if max(budgets) > 4 * min(budgets):
+    if budgets and max(budgets) > 4 * min(budgets):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

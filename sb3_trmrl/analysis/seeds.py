@@ -60,7 +60,7 @@ def plot_training(groups: Mapping[str, Group], timed: Mapping[str, Group], path:
         axes.set_ylabel(f"{label}, validation tasks")
     for column, shown in zip(grid.T, (groups, timed), strict=True):
         ends = [group.timesteps[-1] for name, group in shown.items() if name in groups and len(group.timesteps)]
-        for axes in column if ends else ():
+        for axes in column:
             scale_budgets(axes, ends)
     for axes in grid[:, 0]:
         count_steps(axes)

@@ -108,7 +108,7 @@ def test_prev_done_of_other_spaces(flag: spaces.Space[Any]) -> None:
 
 @pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["box", "dict"])
 def test_episode_start_empties_those_memories_only(space: spaces.Space[Any]) -> None:
-    model = tiny_model(sampled_vec_env(2, space, WIDE), {**LOUD, "reset_memory_on": "trial"})
+    model = tiny_model(sampled_vec_env(2, space, WIDE), {**LOUD, "reset_memory_on": "trial"}, seed=0)
     *_, last = play(model, sampled_vec_env(3, space, WIDE), 4)
     *_, before_last = play(model, sampled_vec_env(3, space, WIDE), 3)
     observations, state = last.observations, before_last.state
@@ -117,7 +117,7 @@ def test_episode_start_empties_those_memories_only(space: spaces.Space[Any]) -> 
     mixed, after = model.predict(observations, state, np.array([False, True, False]), deterministic=True)
     assert after.lengths.tolist() == [4, 1, 4]
     np.testing.assert_allclose(mixed, np.stack([kept[0], fresh[1], kept[2]]), atol=1e-6)
-    assert np.abs(kept - fresh).max(axis=1).min() > 1e-4  # single components may agree by chance
+    assert np.abs(kept - fresh).min() > 1e-4
     # Starts may be numbers, tensors and of any shape. None means no start
     flags = [False, True, False]
     for starts in ([0, 1, 0], (0.0, 1.0, 0.0), np.array(flags)[:, None], th.tensor(flags), th.tensor([0, 1, 0])):
