@@ -142,7 +142,8 @@ class FullMemory(NamedTuple):
 
     :param steps: Number of tokens since the memory was emptied, (B,)
     :param tokens: The newest token, raw, (B, \\*observation), or a dictionary
-    :param caches: Keys and values, one cache for each transformer of the policy
+    :param caches: Keys and values, one cache for each transformer of the policy; in the state of ``predict``, only that
+        of the actor
     :param episodic: Episodic memory of the newest token in each transformer, (B, D)
     """
 
@@ -176,7 +177,7 @@ class FullMemory(NamedTuple):
         steps = th.where(starts, 1, self.steps + 1)
         written = [
             cache.append(transformer, tokens, steps)
-            for transformer, cache in zip(transformers, self.caches, strict=True)
+            for transformer, cache in zip(transformers, self.caches, strict=False)  # the state of `predict` has one
         ]
         return FullMemory(steps, tokens, tuple(cache for cache, _ in written), tuple(new for _, new in written))
 
@@ -187,6 +188,11 @@ class FullMemory(NamedTuple):
         return self.tokens
 
     def encode(self, transformer: TransformerExtractor) -> th.Tensor:
+        if transformer.number >= len(self.episodic):
+            raise ValueError(
+                "this memory contains what the actor reads only, as the state of predict() does: to compute values, "
+                "begin with empty_memory() and write each observation with remember()"
+            )
         episodic: th.Tensor = self.episodic[transformer.number]
         return episodic
 

@@ -96,6 +96,10 @@ class MemoryPolicy(BasePolicy):
         """
         return self._kind.memory.empty(self.observation_space, n_envs, self.transformers)
 
+    def _empty_state(self, n_envs: int) -> Memory:
+        """Return a memory without tokens for ``predict``, which needs the actor's transformer only."""
+        return self._kind.memory.empty(self.observation_space, n_envs, self.transformers[:1])
+
     def remember(self, memory: Memory, obs: Tokens, episode_starts: np.ndarray) -> Memory:
         """
         Write the newest observations to the memory, which is emptied first where an episode begins (see
@@ -175,7 +179,7 @@ class MemoryPolicy(BasePolicy):
         n_envs = len(first_array(obs))
         if state is None and unclaimed is not None and len(unclaimed.lengths) == n_envs:
             state = unclaimed
-        memory = self.empty_memory(n_envs) if state is None else self._check_state(state, n_envs)
+        memory = self._empty_state(n_envs) if state is None else self._check_state(state, n_envs)
         starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.asarray(episode_start).reshape(-1)
         if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
             raise ValueError(
@@ -202,7 +206,7 @@ class MemoryPolicy(BasePolicy):
 
     def _check_state(self, state: tuple[Any, ...], n_envs: int) -> Memory:
         """Return a memory as tensors. Raise a ValueError unless it fits this policy and ``n_envs`` observations."""
-        empty = self.empty_memory(n_envs)
+        empty = self._empty_state(n_envs)
         try:
             memory = type(empty)(*state).to(self.device)
             problem = memory.shape_mismatch(empty)

@@ -126,6 +126,27 @@ def test_episode_start_empties_those_memories_only(space: spaces.Space[Any]) -> 
     np.testing.assert_array_equal(model.predict(observations, state, deterministic=True)[0], kept)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_state_of_the_full_memory_is_what_the_actor_reads(shared: bool) -> None:
+    """A critic's own transformer is not computed while acting, and says so when its part of a state is missing."""
+    model = vector_model(memory="full", share_features_extractor=shared)
+    env = sampled_vec_env(2, VECTOR, WIDE)
+    env.seed(0)
+    policy = model.policy
+    memory = policy.empty_memory(2)
+    with th.no_grad():
+        for step in play(model, env, 5):
+            memory = policy.remember(memory, th.as_tensor(step.observations), step.starts)
+            assert_same(policy.get_distribution(memory).mode().numpy(), step.actions)
+        assert [len(each.caches) for each in (memory, step.state)] == ([1, 1] if shared else [2, 1])
+        state = step.state.to("cpu")
+        if shared:
+            assert_same(policy.predict_values(state), policy.predict_values(memory))
+            return
+        with pytest.raises(ValueError, match="contains what the actor reads only"):
+            policy.predict_values(state)
+
+
 @each_memory
 def test_state_is_not_changed_in_place(memory: str) -> None:
     """The same state may be used again, as in a search over actions, and may be a plain tuple."""

@@ -14,7 +14,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import NatureCNN
-from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
@@ -149,8 +149,12 @@ def actions_and_values(policy: Any, n_envs: int = 3) -> list[tuple[np.ndarray, n
     """Return deterministic actions, and values of the memory, at six steps of ``n_envs`` environments."""
     env = sampled_vec_env(n_envs, policy.observation_space, policy.action_space)
     env.seed(0)
+    memory, results = policy.empty_memory(n_envs), []
     with th.no_grad():
-        return [(step.actions, policy.predict_values(step.state.to("cpu")).numpy()) for step in play(policy, env, 6)]
+        for step in play(policy, env, 6):
+            memory = policy.remember(memory, obs_as_tensor(step.observations, "cpu"), step.starts)
+            results.append((step.actions, policy.predict_values(memory).numpy()))
+    return results
 
 
 def assert_same_training(model: Any, other: Any, env: Callable[[], Any]) -> None:
