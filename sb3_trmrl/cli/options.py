@@ -66,9 +66,10 @@ def command_parser(command: str, description: str, example: str, heading: str = 
 
 
 def agent_parser(command: str, description: str, example: str, plays: bool = True) -> argparse.ArgumentParser:
-    """Return a parser with the arguments of all commands for one agent; those that let it play have a seed."""
+    """Return a parser with the arguments of all commands for one agent. Those that let it play take exported ones."""
     parser = command_parser(command, description, example)
-    parser.add_argument("model", help=f"exported agent, for example {DEMO}, folder of a run, or zip of a model")
+    kinds = f"exported agent, for example {DEMO}, " if plays else ""
+    parser.add_argument("model", help=f"{kinds}folder of a run, or zip of a model")
     parser.add_argument("--env", help="environment id (default: the environment of training)")
     parser.add_argument("--algo", help="algorithm of a zip (default: that of the run, or trmrl)")
     add_env_kwargs(parser, "arguments of the environment")
