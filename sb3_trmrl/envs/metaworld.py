@@ -15,9 +15,17 @@ from gymnasium import spaces
 from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 from gymnasium.error import ResetNeeded
 
-from sb3_trmrl.common.checks import check_int, check_option, check_positive_int
+from sb3_trmrl.common.checks import check_bool, check_int, check_option, check_positive_int
 from sb3_trmrl.envs.metaworld_simulation import ALL_V3_ENVIRONMENTS, Simulation, new_simulation
-from sb3_trmrl.envs.metaworld_tasks import VALIDATION_SEED_OFFSET, MetaWorldTask, TaskLists, class_names, task_lists
+from sb3_trmrl.envs.metaworld_tasks import (
+    RECOMBINABLE,
+    VALIDATION_SEED_OFFSET,
+    MetaWorldTask,
+    TaskLists,
+    class_names,
+    recombined,
+    task_lists,
+)
 from sb3_trmrl.envs.tasks import TaskEnv, check_box_action, held_out_rng, in_trials
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, SPLITS
 
@@ -44,10 +52,10 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
     """
     One of MetaWorld's benchmarks. The task is a ``MetaWorldTask``: a class, and the numbers that MetaWorld draws in it.
 
-    Training tasks are drawn from the benchmark's 50 tasks of each training class. ``"test"`` tasks are the benchmark's
-    test tasks: other goals of the same class in ML1, five other classes in ML10 and ML45. ``"validation"`` tasks are
-    other goals of the training classes: the training tasks of the same benchmark with a seed 1,000,000 higher. Held-out
-    tasks take turns among the classes, always in the same order.
+    Training tasks are drawn from the benchmark's 50 tasks of each training class (see ``recombine_tasks``). ``"test"``
+    tasks are the benchmark's test tasks: other goals of the same class in ML1, five other classes in ML10 and ML45.
+    ``"validation"`` tasks are other goals of the training classes: the training tasks of the same benchmark with a seed
+    1,000,000 higher. Held-out tasks take turns among the classes, always in the same order.
 
     Observations have 39 numbers, float64 as in MetaWorld (SB3 casts what it stores), with zeros in place of the goal.
     Actions have 4 numbers in [-1, 1]. Episodes never terminate: they continue after a success, and are truncated.
@@ -61,6 +69,9 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
     :param horizon: Steps until an episode is truncated, at most 500
     :param render_mode: None or ``"rgb_array"``
     :param camera_name: One of MetaWorld's cameras
+    :param recombine_tasks: Whether training tasks combine the goal of one of the 50 training tasks with the object's
+        initial position of another. Without it, agents can learn which goal belongs to which of the 50 positions, which
+        are visible. Only for ML1 with ``"reach-v3"``, ``"push-v3"`` and ``"pick-place-v3"``
     :raises TypeError: if an argument has the wrong type
     :raises ValueError: if a name is unknown or a number out of range
     """
@@ -76,6 +87,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         horizon: int = MAX_HORIZON,
         render_mode: str | None = None,
         camera_name: str = "corner4",
+        recombine_tasks: bool = False,
     ) -> None:
         self.benchmark = check_option("benchmark", benchmark, ("ML1", "ML10", "ML45"))
         if benchmark == "ML1":
@@ -92,13 +104,27 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
             check_option("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
         self.camera_name = check_option("camera_name", camera_name, CAMERAS)
+        if check_bool("recombine_tasks", recombine_tasks) and task_name not in RECOMBINABLE:
+            raise ValueError(
+                f"`recombine_tasks` needs ML1 with one of {', '.join(RECOMBINABLE)}, got {benchmark} with {task_name!r}"
+            )
         gym.utils.EzPickle.__init__(
-            self, benchmark, task_name, benchmark_seed, reward_function_version, horizon, render_mode, camera_name
+            self,
+            benchmark,
+            task_name,
+            benchmark_seed,
+            reward_function_version,
+            horizon,
+            render_mode,
+            camera_name,
+            recombine_tasks,
         )
         self.observation_space = _observation_space()
         self.action_space = spaces.Box(-1.0, 1.0, shape=(4,), dtype=np.float32)
 
         self._lists = self._task_lists(self.benchmark_seed)
+        if recombine_tasks:
+            self._lists = TaskLists(recombined(self._lists.train), self._lists.test)
         both = self._lists.train + self._lists.test
         self._class_names, self._n_numbers = class_names(both), max(len(task.rand_vec) for task in both)
         self._task = self._lists.train[0]

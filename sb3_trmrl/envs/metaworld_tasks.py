@@ -20,6 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sb3_trmrl.common.atomic_file import atomic_file
 
 #: Environment variable for the folder of the lists, instead of the user's cache folder
@@ -28,6 +30,10 @@ CACHE_VARIABLE = "SB3_TRMRL_CACHE"
 #: seeds overlap: ML1's test goals of seed s are the training goals of seed s + 1.
 VALIDATION_SEED_OFFSET = 1_000_000
 _SPLITS = ("train", "test")
+#: Classes whose ``rand_vec`` is the initial position of the object (3) and the goal (3)
+RECOMBINABLE = ("reach-v3", "push-v3", "pick-place-v3")
+#: MetaWorld's least horizontal distance between object and goal in these classes, in metres
+_MIN_DISTANCE = 0.15
 
 
 class MetaWorldTask(NamedTuple):
@@ -71,6 +77,18 @@ def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskL
         lists = _make(benchmark, seed, task_name)
         _write(path, lists)
     return lists
+
+
+@lru_cache(maxsize=16)
+def recombined(tasks: tuple[MetaWorldTask, ...]) -> tuple[MetaWorldTask, ...]:
+    """Return all tasks with the object's position of one task and the goal of one, as far apart as MetaWorld wants."""
+
+    def is_allowed(task: MetaWorldTask) -> bool:
+        vector = np.array(task.rand_vec)
+        return not np.linalg.norm(vector[:2] - vector[3:5]) < _MIN_DISTANCE  # as MetaWorld rounds it
+
+    pairs = (MetaWorldTask(goal.name, own.rand_vec[:3] + goal.rand_vec[3:]) for goal in tasks for own in tasks)
+    return tuple(filter(is_allowed, pairs))
 
 
 def cache_folder() -> Path:

@@ -110,6 +110,31 @@ def test_seeds_choose_the_tasks() -> None:
         env.close()
 
 
+@pytest.mark.parametrize("task_name", ["reach-v3", "push-v3", "pick-place-v3"])
+def test_recombined_tasks(task_name: str) -> None:
+    """All pairs of positions and goals that MetaWorld accepts. What is held out stays MetaWorld's."""
+    env, plain = (
+        gym.make("MetaWorldML1-v0", task_name=task_name, **kwargs).unwrapped
+        for kwargs in ({"recombine_tasks": True}, {})
+    )
+    vectors = [task.rand_vec for task in plain.split_tasks("train")]
+    expected = {
+        (*own[:3], *goal[3:])
+        for own in vectors
+        for goal in vectors
+        if (own[0] - goal[3]) ** 2 + (own[1] - goal[4]) ** 2 >= 0.15**2
+    }
+    tasks = env.split_tasks("train")
+    assert {task.rand_vec for task in tasks} == expected > set(vectors)
+    assert len(tasks) == len(expected) and {task.name for task in tasks} == {task_name}
+    for split in ("validation", "test"):
+        assert env.split_tasks(split) == plain.split_tasks(split)
+    for task in tasks[:: len(tasks) // 3]:
+        env.set_task(task)
+        np.testing.assert_array_equal(env.reset()[0], bare(task).reset()[0])
+    env.close()
+
+
 @pytest.mark.filterwarnings("ignore:several copies of an environment visit the same tasks")
 @pytest.mark.parametrize("env_id", ["MetaWorldML1-v0", "MetaWorldML1Push-v0", "MetaWorldML10-v0"])
 def test_checkers_specs_and_copies(env_id: str) -> None:

@@ -67,6 +67,7 @@ OF_METAWORLD = [
     *w.wrong_integer("benchmark_seed", low=0, high=999_998),
     *w.wrong_option("reward_function_version", "v1"),
     *w.wrong_option("camera_name", "topview"),
+    *w.wrong_bool("recombine_tasks"),
 ]
 
 
@@ -92,6 +93,13 @@ def test_a_class_is_for_ml1_only() -> None:
     pytest.importorskip("metaworld")
     with w.refused(ValueError, "task_name", "'reach-v3'", "ML1", "ML10"):
         gym.make("MetaWorldML10-v0", task_name="reach-v3")
+
+
+@pytest.mark.parametrize(("env_id", "kwargs"), [("ML10", {}), ("ML1", {"task_name": "door-open-v3"})])
+def test_only_some_classes_can_be_recombined(env_id: str, kwargs: dict[str, str]) -> None:
+    pytest.importorskip("metaworld")
+    with w.refused(ValueError, "recombine_tasks", "push-v3", *kwargs.values(), env_id):
+        gym.make(f"MetaWorld{env_id}-v0", recombine_tasks=True, **kwargs)
 
 
 def test_every_argument_of_the_environments_is_in_the_table() -> None:
