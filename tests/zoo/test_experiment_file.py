@@ -13,6 +13,7 @@ from sb3_trmrl.cli import parsers
 from sb3_trmrl.zoo.experiment_file import Experiment, read_experiment
 from sb3_trmrl.zoo.experiment_settings import ReportSettings, Settings
 from sb3_trmrl.zoo.hyperparams_files import hyperparams_folder
+from tests.helpers.doc_blocks import ROOT
 from tests.helpers.wrong_use import assert_covered, assert_says, refused, rows
 from tests.helpers.zoo import ENV
 
@@ -26,6 +27,22 @@ def read(tmp_path: Path, **content: Any) -> Experiment:
         yaml.safe_dump({"environment": ENV, "seeds": [0], "agents": {"TrMRL": None}, **content}, sort_keys=False)
     )
     return read_experiment(path, FOLDER)
+
+
+def experiments() -> list[Path]:
+    """The experiments of this package, without the hyperparameter files beside them."""
+    return [path for path in sorted((ROOT / "experiments").glob("*.yml")) if "agents:" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", experiments(), ids=lambda path: path.stem)
+def test_experiments_of_this_package_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They name hyperparameter files and modules relative to the root of the repository."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(ROOT)
+    if path.stem == "default_memory":
+        pytest.importorskip("popgym")
+    experiment = read_experiment(path)
+    assert {training.seed for training in experiment.trainings} <= set(range(15))
 
 
 names = st.text("abcXYZ^2, ", min_size=1).filter(lambda name: name.strip(" ,^"))
