@@ -124,7 +124,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
 
         self._lists = self._task_lists(self.benchmark_seed)
         if recombine_tasks:
-            self._lists = TaskLists(recombined(self._lists.train), self._lists.test)
+            self._lists = recombined(self._lists)
         both = self._lists.train + self._lists.test
         self._class_names, self._n_numbers = class_names(both), max(len(task.rand_vec) for task in both)
         self._task = self._lists.train[0]

@@ -80,15 +80,17 @@ def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskL
 
 
 @lru_cache(maxsize=16)
-def recombined(tasks: tuple[MetaWorldTask, ...]) -> tuple[MetaWorldTask, ...]:
-    """Return all tasks with the object's position of one task and the goal of one, as far apart as MetaWorld wants."""
+def recombined(lists: TaskLists) -> TaskLists:
+    """Combine each training goal with the object's position of each training task that is as far as MetaWorld wants."""
 
     def is_allowed(task: MetaWorldTask) -> bool:
         vector = np.array(task.rand_vec)
         return not np.linalg.norm(vector[:2] - vector[3:5]) < _MIN_DISTANCE  # as MetaWorld rounds it
 
-    pairs = (MetaWorldTask(goal.name, own.rand_vec[:3] + goal.rand_vec[3:]) for goal in tasks for own in tasks)
-    return tuple(filter(is_allowed, pairs))
+    pairs = (
+        MetaWorldTask(goal.name, own.rand_vec[:3] + goal.rand_vec[3:]) for goal in lists.train for own in lists.train
+    )
+    return TaskLists(tuple(filter(is_allowed, pairs)), lists.test)
 
 
 def cache_folder() -> Path:

@@ -175,9 +175,9 @@ class FullMemory(NamedTuple):
 
         tokens = map_tokens(copied, obs, self.tokens)
         steps = th.where(starts, 1, self.steps + 1)
+        read = transformers[: len(self.caches)]  # the state of `predict` has a cache of the actor only
         written = [
-            cache.append(transformer, tokens, steps)
-            for transformer, cache in zip(transformers, self.caches, strict=False)  # the state of `predict` has one
+            cache.append(transformer, tokens, steps) for transformer, cache in zip(read, self.caches, strict=True)
         ]
         return FullMemory(steps, tokens, tuple(cache for cache, _ in written), tuple(new for _, new in written))
 
