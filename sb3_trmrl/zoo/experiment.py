@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeC
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, raised_by_user_code
-from sb3_trmrl.zoo.hyperparams_files import evaluated, find_config
+from sb3_trmrl.zoo.hyperparams_files import evaluated, evaluated_policy_kwargs, find_config
 from sb3_trmrl.zoo.hyperparams_opt import SEARCHED
 from sb3_trmrl.zoo.interruption import (
     TERMINATED,
@@ -56,6 +56,7 @@ class TrMRLExperimentManager(SearchManager):
     * VecNormalize does not normalise flags and one-hot actions
     * learning rates and clip ranges may be any string of :func:`schedule_from_string`
     * wrong settings raise :class:`BadExperiment`, which names the hyperparameter, option or file
+    * ``policy_kwargs`` of a yml file may name classes, and ``-params policy_kwargs.NAME:VALUE`` changes one of them
     * ``env_kwargs`` of yml and command line are merged, and also used in evaluation, ``enjoy`` and ``record_video``
     * environments with held-out tasks are evaluated on the validation tasks; evaluation uses a separate seed
     * several copies of a small problem are stepped together, see ``BatchedVecEnv``
@@ -164,12 +165,28 @@ class TrMRLExperimentManager(SearchManager):
             self.custom_hyperparams = {**self._run_hyperparams(folder), **(self.custom_hyperparams or {})}
         # rl-zoo3 would replace the env_kwargs of the file by those of the command line
         self.env_kwargs = {}
+        changes = self._take_policy_kwargs()
         hyperparams, saved_hyperparams = self._read_file()
         env_kwargs = {**check_keywords("env_kwargs", hyperparams.get("env_kwargs")), **self.user_env_kwargs}
         if env_kwargs:
             hyperparams["env_kwargs"] = saved_hyperparams["env_kwargs"] = env_kwargs
+        # A search starts from these values, and those of --trial-id do not replace them
+        self._merge_policy_kwargs(changes, hyperparams, saved_hyperparams)
         self.use_search_space(hyperparams, saved_hyperparams)
+        self._merge_policy_kwargs(changes, hyperparams, saved_hyperparams)
         return hyperparams, saved_hyperparams
+
+    def _take_policy_kwargs(self) -> dict[str, Any]:
+        """Remove the hyperparameters ``policy_kwargs.NAME`` of the command line, and return their values by name."""
+        given, prefix = self.custom_hyperparams or {}, "policy_kwargs."
+        self.custom_hyperparams = {key: value for key, value in given.items() if not key.startswith(prefix)}
+        return {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
+
+    def _merge_policy_kwargs(self, changes: Mapping[str, Any], *hyperparams: dict[str, Any]) -> None:
+        for each in hyperparams if changes else ():
+            given = each.get("policy_kwargs")
+            known = evaluated("policy_kwargs", given) if isinstance(given, str) else given
+            each["policy_kwargs"] = {**check_keywords("policy_kwargs", known), **changes}
 
     def _read_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the hyperparameters and those to be saved; errors name the file."""
@@ -219,9 +236,11 @@ class TrMRLExperimentManager(SearchManager):
         return hyperparams
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        for key in ("policy_kwargs", "normalize", "monitor_kwargs"):
+        for key in ("normalize", "monitor_kwargs"):
             if isinstance(hyperparams.get(key), str):
                 hyperparams[key] = evaluated(key, hyperparams[key])
+        if hyperparams.get("policy_kwargs") is not None:
+            hyperparams["policy_kwargs"] = evaluated_policy_kwargs(hyperparams["policy_kwargs"])
         result = super()._preprocess_hyperparams(hyperparams)
         # enjoy and record_video read this entry of args.yml
         self.args.env_kwargs = self.env_kwargs or None

@@ -1,6 +1,7 @@
 """Files of hyperparameters: which one a run uses, and the Python expressions in it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import rl_zoo3.exp_manager
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 
+from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.zoo.defaults import ALGORITHMS
+
+#: Entries of ``policy_kwargs`` that are classes, of which a file has the names, such as ``nn.ReLU``
+_CLASSES = ("activation_fn", "features_extractor_class", "optimizer_class")
 
 
 def hyperparams_folder() -> Path:
@@ -54,3 +59,12 @@ def evaluated(key: str, value: str) -> Any:
         return eval(value, dict(vars(rl_zoo3.exp_manager)))
     except Exception as error:  # the expression may raise anything
         raise ValueError(f"`{key}` must be a Python expression, got {value!r}: {error}") from error
+
+
+def evaluated_policy_kwargs(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return ``policy_kwargs``, given as a mapping in which classes may be named, as an expression, or not at all."""
+    found = evaluated("policy_kwargs", value) if isinstance(value, str) else value
+    return {
+        key: evaluated(key, each) if key in _CLASSES and isinstance(each, str) else each
+        for key, each in check_keywords("policy_kwargs", found).items()
+    }

@@ -16,7 +16,7 @@ from sb3_trmrl.memory.kinds import memory_name
 #: Algorithms that have a search space here. All are variants of PPO
 SEARCHED = ("trmrl", "varibad", "ppo", "ppo_lstm")
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
-#: Modules whose classes the expressions of yml files can name
+#: Modules whose classes yml files can name
 _NAMED_MODULES = {"nn": nn, "th.optim": optim}
 
 
@@ -114,7 +114,7 @@ class SearchSpace:
         """Write the best trial of a study as an entry for ``--conf-file``."""
         trial = study.best_trial
         entry = {**self.entry, **self.convert(trial.params)}
-        entry["policy_kwargs"] = expression(entry["policy_kwargs"])
+        entry["policy_kwargs"] = with_names(entry["policy_kwargs"])
         states = [each.state.name for each in study.trials]
         about = f"# Trial {trial.number} of the study {study.study_name}: {trial.value:.6g} on validation. "
         about += f"Trials: {states.count('COMPLETE')} complete, {states.count('PRUNED')} pruned.\n"
@@ -123,19 +123,16 @@ class SearchSpace:
             file.write((about + yaml.safe_dump({env_id: entry}, sort_keys=False, width=110)).encode())
 
 
-def expression(values: Mapping[str, Any]) -> str:
-    """Return keyword arguments as a Python expression that rl-zoo3 evaluates, with classes by their names."""
-    return f"dict({', '.join(f'{key}={_text(value)}' for key, value in values.items())})"
+def with_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same keyword arguments with the names of classes in place of the classes, as in a yml file."""
+    return {key: _name(value) if isinstance(value, type) else value for key, value in values.items()}
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return expression(value)
-    name = getattr(value, "__name__", "")
+def _name(value: type) -> str:
     for prefix, module in _NAMED_MODULES.items():
-        if name and getattr(module, name, None) is value:
-            return f"{prefix}.{name}"
-    return repr(value)
+        if getattr(module, value.__name__, None) is value:
+            return f"{prefix}.{value.__name__}"
+    return f"{value.__module__}.{value.__name__}"
 
 
 def _rounded(value: float, digits: int) -> float:

@@ -7,9 +7,8 @@ import optuna
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 
-from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.zoo.defaults import ALGORITHMS
-from sb3_trmrl.zoo.hyperparams_files import evaluated, find_config
+from sb3_trmrl.zoo.hyperparams_files import evaluated_policy_kwargs, find_config
 from sb3_trmrl.zoo.hyperparams_opt import SEARCHED, SearchSpace
 
 
@@ -42,10 +41,8 @@ class SearchManager(ExperimentManager):
         if not self._has_search_space() or not (self.optimize_hyperparameters or self._trial):
             return
         entry = dict(hyperparams[0])
-        policy_kwargs = entry.get("policy_kwargs") or {}
-        if isinstance(policy_kwargs, str):
-            policy_kwargs = evaluated("policy_kwargs", policy_kwargs)
-        space = self._search_space = SearchSpace(self.algo, entry, check_keywords("policy_kwargs", policy_kwargs))
+        policy_kwargs = evaluated_policy_kwargs(entry.get("policy_kwargs"))
+        space = self._search_space = SearchSpace(self.algo, entry, policy_kwargs)
         if self._trial is not None:
             for each in hyperparams:
                 each.update({**space.convert(self._trial), **(self.custom_hyperparams or {})})

@@ -266,12 +266,11 @@ def test_ml45_starts_at_once_and_45_environments_fit_in_2_gb(tmp_path: Path) -> 
 
 
 def test_the_paper_file_has_the_released_numbers() -> None:
-    th = pytest.importorskip("torch")
     path = Path(sb3_trmrl.envs.__file__).parents[2] / "hyperparams" / "trmrl_paper.yml"
     released = {key: entry for key, entry in yaml.safe_load(path.read_text()).items() if key.startswith("MetaWorld")}
     assert set(released) == {"MetaWorldML1-v0", "MetaWorldML1Push-v0", "MetaWorldML45Train-v0"}
     for env_id, entry in released.items():
-        kwargs = eval(entry["policy_kwargs"], {"th": th})
+        kwargs = entry["policy_kwargs"]
         sizes = dict(n_layers=4, n_heads=4, d_model=32, dim_feedforward=128, context_length=5, log_std_init=0.0)
         assert {key: kwargs[key] for key in sizes} == sizes
         assert (entry["n_envs"], entry["n_steps"], entry["batch_size"], entry["n_epochs"]) == (25, 10 * 500, 32, 10)

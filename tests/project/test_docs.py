@@ -144,10 +144,12 @@ def check_hyperparameters(algo: str, hyperparams: dict[str, Any]) -> None:
 
     sb3_trmrl.zoo.registration.register()  # as our commands do
     algorithm = sb3_trmrl.zoo.registration.rl_zoo3.ALGOS[algo]
-    unknown = set(hyperparams) - ZOO_KEYS - set(inspect.signature(algorithm).parameters)
+    single = {name for name in hyperparams if name.startswith("policy_kwargs.")}
+    unknown = set(hyperparams) - single - ZOO_KEYS - set(inspect.signature(algorithm).parameters)
     assert not unknown, f"{algo} has no hyperparameter {unknown}"
     policy = next(iter(algorithm.policy_aliases.values()))
-    unknown = set(hyperparams.get("policy_kwargs", {})) - set(inspect.signature(policy).parameters)
+    named = {*hyperparams.get("policy_kwargs", {}), *(name.removeprefix("policy_kwargs.") for name in single)}
+    unknown = named - set(inspect.signature(policy).parameters)
     assert not unknown, f"{policy.__name__} has no argument {unknown}"
 
 

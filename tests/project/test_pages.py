@@ -17,7 +17,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
-from torch import nn
 
 from sb3_trmrl import TransformerPPO, TrMRLPolicy
 from sb3_trmrl.memory.kinds import memory_name
@@ -225,7 +224,6 @@ def test_registered_settings() -> None:
         env_id = env_id.strip("`")
         entry = files["trmrl"].get(env_id, files["trmrl"]["default"])
         kwargs = entry.get("policy_kwargs", {})
-        kwargs = eval(kwargs, {"nn": nn}) if isinstance(kwargs, str) else kwargs  # as rl-zoo3 does
         is_full = memory_name(kwargs.get("memory"), kwargs.get("context_length")) == "full"
         expected = "full" if is_full else f"window of {kwargs.get('context_length', 16)}"
         expected += ", kept for the trial" if kwargs.get("reset_memory_on") == "trial" else ""

@@ -194,7 +194,9 @@ def test_wrong_yaml(text: str, parts: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def test_policy_kwargs_cannot_be_merged_with_an_expression(tmp_path: Path) -> None:
-    agent = {"conf_file": "trmrl_paper.yml", "hyperparams": {"policy_kwargs": {"n_layers": 1}}}
+    entry = {"n_timesteps": 40, "policy": "TrMRLPolicy", "policy_kwargs": "dict(d_model=8)"}
+    (tmp_path / "my.yml").write_text(yaml.safe_dump({"HalfCheetahVel-v0": entry}))
+    agent = {"conf_file": str(tmp_path / "my.yml"), "hyperparams": {"policy_kwargs": {"n_layers": 1}}}
     with refused(ValueError, "policy_kwargs", "expression"):
         read(tmp_path, environment="HalfCheetahVel-v0", agents={"A": agent})
 

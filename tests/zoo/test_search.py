@@ -12,8 +12,8 @@ from torch import nn, optim
 
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.transformer_ppo import TransformerPPO
-from sb3_trmrl.zoo.hyperparams_files import evaluated, hyperparams_folder
-from sb3_trmrl.zoo.hyperparams_opt import SEARCHED, SearchSpace, expression
+from sb3_trmrl.zoo.hyperparams_files import evaluated_policy_kwargs, hyperparams_folder
+from sb3_trmrl.zoo.hyperparams_opt import SEARCHED, SearchSpace, with_names
 from sb3_trmrl.zoo.registration import register
 from tests.helpers.zoo import ENV
 
@@ -75,9 +75,13 @@ def test_sampled_hyperparameters_build_a_model() -> None:
         assert model.policy.features_dim == params["d_model"]
 
 
-def test_expressions_are_evaluated_to_what_they_were() -> None:
-    values = dict(a=1, b=[2, 3], c=nn.ReLU, d=dict(e=optim.AdamW, f=None), g="text", h=1e-5, i=dict(pi=[64], vf=[]))
-    assert evaluated("policy_kwargs", expression(values)) == values
+def test_named_classes_are_evaluated_to_what_they_were() -> None:
+    values = dict(
+        n_heads=2, net_arch=dict(pi=[64], vf=[]), activation_fn=nn.ReLU, optimizer_class=optim.AdamW, memory="full"
+    )
+    written = yaml.safe_dump(with_names(values))
+    assert "activation_fn: nn.ReLU" in written
+    assert evaluated_policy_kwargs(yaml.safe_load(written)) == values
 
 
 def test_a_search_writes_the_entry_of_its_best_trial(tmp_path: Path, monkeypatch: Any) -> None:
@@ -110,9 +114,11 @@ def test_a_search_writes_the_entry_of_its_best_trial(tmp_path: Path, monkeypatch
 
     # So does the number of a trial; given hyperparameters take precedence
     loaded = ["--storage", storage[1], "--study-name", "first", "--trial-id", "1"]
-    assert main(["train", *common, "--eval-freq", "-1", *loaded, "-params", *TINY, "gae_lambda:0.25"]) == 0
+    given = [*TINY, "gae_lambda:0.25", "policy_kwargs.n_layers:3", "policy_kwargs.initialization:xavier"]
+    assert main(["train", *common, "--eval-freq", "-1", *loaded, "-params", *given]) == 0
     assert seen[-1]["gae_lambda"] == 0.25 and seen[-1]["gamma"] == seen[1]["gamma"]
-    assert seen[-1]["policy_kwargs"]["d_model"] == seen[1]["policy_kwargs"]["d_model"]
+    changed = {"n_layers": 3, "initialization": "xavier"}
+    assert seen[-1]["policy_kwargs"].items() >= {"d_model": seen[1]["policy_kwargs"]["d_model"], **changed}.items()
 
 
 @pytest.mark.parametrize("algo", ["ppo", "ppo_lstm", "varibad"])
@@ -125,7 +131,7 @@ def test_baselines_are_searched_around_our_entries(algo: str, tmp_path: Path) ->
     assert entry["policy"] == _entry(algo, ENV if algo != "varibad" else "default")["policy"] and entry[
         "learning_rate"
     ].startswith("lin_")
-    assert evaluated("policy_kwargs", entry["policy_kwargs"])["activation_fn"] in (nn.Tanh, nn.ReLU)
+    assert entry["policy_kwargs"]["activation_fn"] in ("nn.Tanh", "nn.ReLU")
 
 
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")

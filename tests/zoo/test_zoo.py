@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
 
 import sb3_trmrl
 from sb3_trmrl.__main__ import main
@@ -28,7 +29,7 @@ from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
 from sb3_trmrl.zoo.hyperparams_files import find_config, hyperparams_folder
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.schedules import ExponentialSchedule, schedule_from_string
-from tests.helpers.zoo import ENV, TINY, train
+from tests.helpers.zoo import ENV, TINY, error_of, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OUR_ENVS = ["HalfCheetahVel-v0", "HalfCheetahDir-v0", "AntDir-v0", ENV, "TabularMDP-v0"]
@@ -153,8 +154,13 @@ def test_every_entry_trains(file: str, entry: str, tmp_path: Path, request: pyte
     assert {key: value for key, value in saved.items() if not key.startswith(("n_", "batch"))} == {
         key: value for key, value in written.items() if not key.startswith(("n_", "batch"))
     }
-    if isinstance(written.get("policy_kwargs"), dict):
-        assert model.policy_kwargs.items() >= written["policy_kwargs"].items()
+    expected = written.get("policy_kwargs") or {}
+    if isinstance(expected, dict):
+        classes = {"nn.ReLU": nn.ReLU, "th.optim.AdamW": th.optim.AdamW}
+        expected = {
+            key: classes.get(value, value) if isinstance(value, str) else value for key, value in expected.items()
+        }
+        assert model.policy_kwargs.items() >= expected.items()
     manager.learn(model)
     assert model.num_timesteps == 40
 
@@ -165,7 +171,7 @@ def test_the_paper_file_has_the_released_numbers() -> None:
     for env_id, entry in released.items():
         if env_id.startswith("MetaWorld"):
             continue  # see test_metaworld.py
-        kwargs = eval(entry["policy_kwargs"], {"th": th})
+        kwargs = entry["policy_kwargs"]
         sizes = dict(n_layers=4, n_heads=16, d_model=128, dim_feedforward=512, context_length=5)
         assert kwargs.items() >= sizes.items()
         assert np.exp(kwargs["log_std_init"]) == pytest.approx(0.2 if env_id == "HalfCheetahVel-v0" else 0.5, rel=1e-3)
@@ -328,6 +334,38 @@ def test_the_default_entry_normalizes_what_can_be(tmp_path: Path) -> None:
         run = train(tmp_path, "--algo", "trmrl", *arguments, env=env_id)
         env = VecNormalize.load(str(run / env_id / "vecnormalize.pkl"), make_vec_env(env_id))
         assert (env.norm_obs, env.norm_reward) == (norm_obs, True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"n_layers": 1, "activation_fn": "nn.ReLU"},
+        "dict(n_layers=1, activation_fn=nn.ReLU)",
+        None,
+    ],
+)
+def test_single_arguments_of_the_policy_replace_those_of_the_entry(given: Any, tmp_path: Path) -> None:
+    entry = {"n_timesteps": 40, "policy": "TrMRLPolicy", **({} if given is None else {"policy_kwargs": given})}
+    (tmp_path / "my.yml").write_text(yaml.safe_dump({ENV: entry}))
+    changes = ["policy_kwargs.d_model:8", "policy_kwargs.n_heads:2", "policy_kwargs.activation_fn:nn.ELU"]
+    arguments = ["--conf-file", str(tmp_path / "my.yml"), "--eval-freq", "-1"]
+    run = train(tmp_path, *arguments, params=[*TINY, *changes])
+    kwargs = TransformerPPO.load(run / f"{ENV}.zip").policy_kwargs
+    changed = {"d_model": 8, "n_heads": 2, "activation_fn": nn.ELU}
+    assert kwargs.items() >= {**({} if given is None else {"n_layers": 1}), **changed}.items()
+    # The record of the run has them, so that a continued run uses them too
+    continued = train(tmp_path, "-n", "40", "--eval-freq", "-1", "-i", str(run / f"{ENV}.zip"))
+    assert TransformerPPO.load(continued / f"{ENV}.zip").policy_kwargs == kwargs
+
+
+def test_unknown_arguments_of_the_policy_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for change, parts in {
+        "policy_kwargs.depth:1": ("policy_kwargs", "'depth'"),
+        "policy.depth:1": ("'policy.depth'",),
+    }.items():
+        arguments = ["train", "--env", ENV, "-f", tmp_path, "-n", "40", "-params", *TINY, change]
+        error = error_of(arguments, capsys)
+        assert all(part in error for part in parts)
 
 
 # Continued and interrupted runs, and hyperparameter search
