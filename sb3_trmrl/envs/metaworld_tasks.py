@@ -32,6 +32,8 @@ VALIDATION_SEED_OFFSET = 1_000_000
 _SPLITS = ("train", "test")
 #: Classes whose ``rand_vec`` is the initial position of the object (3) and the goal (3)
 RECOMBINABLE = ("reach-v3", "push-v3", "pick-place-v3")
+#: Number of recombined training tasks
+N_RECOMBINED = 5_000
 #: MetaWorld's least horizontal distance between object and goal in these classes, in metres
 _MIN_DISTANCE = 0.15
 
@@ -81,16 +83,18 @@ def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskL
 
 @lru_cache(maxsize=16)
 def recombined(lists: TaskLists) -> TaskLists:
-    """Combine each training goal with the object's position of each training task that is as far as MetaWorld wants."""
-
-    def is_allowed(task: MetaWorldTask) -> bool:
-        vector = np.array(task.rand_vec)
-        return not np.linalg.norm(vector[:2] - vector[3:5]) < _MIN_DISTANCE  # as MetaWorld rounds it
-
-    pairs = (
-        MetaWorldTask(goal.name, own.rand_vec[:3] + goal.rand_vec[3:]) for goal in lists.train for own in lists.train
-    )
-    return TaskLists(tuple(filter(is_allowed, pairs)), lists.test)
+    """
+    Draw each number of a training task from that of one of the 50 training tasks, independently of the others, as far
+    as MetaWorld accepts the result. MetaWorld draws the numbers independently too, uniformly.
+    """
+    numbers = np.array([task.rand_vec for task in lists.train])
+    rng = np.random.default_rng(0)
+    found: dict[MetaWorldTask, None] = {}
+    while len(found) < N_RECOMBINED:
+        vector = numbers[rng.integers(len(numbers), size=numbers.shape[1]), np.arange(numbers.shape[1])]
+        if not np.linalg.norm(vector[:2] - vector[3:5]) < _MIN_DISTANCE:
+            found[MetaWorldTask(lists.train[0].name, tuple(vector.tolist()))] = None
+    return TaskLists(tuple(found), lists.test)
 
 
 def cache_folder() -> Path:
