@@ -20,6 +20,7 @@ SECTIONS = (
     ("collect", "Collecting rollouts and acting", "python benchmarks/collect.py", None),
     ("acting", "Acting of each algorithm", "python benchmarks/acting.py", None),
     ("batched", "Many copies of a small problem", "OMP_NUM_THREADS=1 python benchmarks/batched.py", None),
+    ("metaworld_steps", "MetaWorld's environments", "OMP_NUM_THREADS=1 python benchmarks/metaworld_steps.py", None),
     ("storage", "Rollout storage", "python benchmarks/storage.py", None),
     ("stock", "Standard environments with default settings", "python benchmarks/stock.py", None),
     ("ranks", "Ranks and threads", "OMP_NUM_THREADS=2 python benchmarks/ranks.py", None),

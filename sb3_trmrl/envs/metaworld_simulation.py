@@ -29,8 +29,8 @@ from sb3_trmrl.envs.mujoco_state import mujoco_state, set_mujoco_state
 
 class Simulation(SawyerXYZEnv):
     """
-    Mixin for MetaWorld's classes that shares the model with others. Contacts and observations are those of MetaWorld, but
-    are found faster.
+    Mixin for MetaWorld's classes that shares the model with others. Contacts and observations are those of MetaWorld,
+    but are found faster.
     """
 
     # MetaWorld moves bodies and sites of the model at a reset. Each simulation keeps its own positions, and writes them
@@ -94,8 +94,8 @@ class Simulation(SawyerXYZEnv):
 
     def _get_curr_obs_combined_no_goal(self) -> np.ndarray:
         """
-        Return hand (3), opening of the gripper (1), and position (3) and quaternion (4) of each object, (18,). MetaWorld's
-        function joins arrays several times for this, which with the quaternion takes half the time of a step.
+        Return hand (3), opening of the gripper (1), and position (3) and quaternion (4) of each object, (18,).
+        MetaWorld's function joins arrays several times for this.
         """
         observation = np.zeros(4 + self._obs_obj_max_len)
         observation[:3] = self.get_endeff_pos()
