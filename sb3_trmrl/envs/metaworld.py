@@ -69,9 +69,9 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
     :param horizon: Steps until an episode is truncated, at most 500
     :param render_mode: None or ``"rgb_array"``
     :param camera_name: One of MetaWorld's cameras
-    :param recombine_tasks: Whether there are 5,000 training tasks, in which each coordinate of goal and initial
-        position of the object is that of one of the 50 training tasks, in place of these 50, which agents can learn by
-        heart. Only for ML1 with ``"reach-v3"``, ``"push-v3"`` and ``"pick-place-v3"``
+    :param recombine_tasks: Whether to train on 5,000 recombined tasks instead of the 50 training tasks. Each coordinate
+        of the goal and of the object's initial position is drawn independently from the 50 training tasks, so that
+        they are harder to learn by heart. Only for ML1 with ``"reach-v3"``, ``"push-v3"`` and ``"pick-place-v3"``
     :raises TypeError: if an argument has the wrong type
     :raises ValueError: if a name is unknown or a number out of range
     """

@@ -84,8 +84,8 @@ def task_lists(benchmark: str, seed: int, task_name: str | None = None) -> TaskL
 @lru_cache(maxsize=16)
 def recombined(lists: TaskLists) -> TaskLists:
     """
-    Draw each number of a training task from that of one of the 50 training tasks, independently of the others, as far
-    as MetaWorld accepts the result. MetaWorld draws the numbers independently too, uniformly.
+    Return 5,000 training tasks whose numbers are drawn independently from the 50 training tasks. Tasks that MetaWorld
+    would reject are left out. MetaWorld draws the numbers independently too, from uniform distributions.
     """
     numbers = np.array([task.rand_vec for task in lists.train])
     rng = np.random.default_rng(0)

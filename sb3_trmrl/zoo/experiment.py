@@ -56,7 +56,7 @@ class TrMRLExperimentManager(SearchManager):
     * VecNormalize does not normalise flags and one-hot actions
     * learning rates and clip ranges may be any string of :func:`schedule_from_string`
     * wrong settings raise :class:`BadExperiment`, which names the hyperparameter, option or file
-    * ``policy_kwargs`` of a yml file may name classes, and ``-params policy_kwargs.NAME:VALUE`` changes one of them
+    * ``policy_kwargs`` of a yml file may name classes, and ``-params policy_kwargs.NAME:VALUE`` replaces one argument
     * ``env_kwargs`` of yml and command line are merged, and also used in evaluation, ``enjoy`` and ``record_video``
     * environments with held-out tasks are evaluated on the validation tasks; evaluation uses a separate seed
     * several copies of a small problem are stepped together, see ``BatchedVecEnv``

@@ -13,7 +13,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.zoo.defaults import ALGORITHMS
 
-#: Entries of ``policy_kwargs`` that are classes, of which a file has the names, such as ``nn.ReLU``
+#: Entries of ``policy_kwargs`` that are classes. Files give them by name, such as ``nn.ReLU``
 _CLASSES = ("activation_fn", "features_extractor_class", "optimizer_class")
 
 
