@@ -108,7 +108,11 @@ class Results:
             return *BOUNDS[self.name], "from random actions to the best scripted agent"
         means = np.concatenate([common_curve(self.runs(agent))[1].mean(axis=0) for agent in self.agents])
         between = "from the lowest to the highest point of the agents' mean learning curves"
-        return means.min(), means.max(), f"{between} (there are not both an oracle and an agent without task information)"
+        return (
+            means.min(),
+            means.max(),
+            f"{between} (an oracle and an agent without task information are not both there)",
+        )
 
 
 def read(folder: Path = FOLDER) -> dict[str, Results]:
