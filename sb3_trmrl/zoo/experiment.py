@@ -27,7 +27,7 @@ from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeC
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
 from sb3_trmrl.zoo.error_origin import error_text, is_about_arguments, raised_by_user_code
-from sb3_trmrl.zoo.hyperparams_files import evaluated, evaluated_policy_kwargs, find_config
+from sb3_trmrl.zoo.hyperparams_files import evaluated, evaluated_policy_kwargs, find_config, policy_kwargs_of
 from sb3_trmrl.zoo.hyperparams_opt import SEARCHED
 from sb3_trmrl.zoo.interruption import (
     TERMINATED,
@@ -184,9 +184,7 @@ class TrMRLExperimentManager(SearchManager):
 
     def _merge_policy_kwargs(self, changes: Mapping[str, Any], *hyperparams: dict[str, Any]) -> None:
         for each in hyperparams if changes else ():
-            given = each.get("policy_kwargs")
-            known = evaluated("policy_kwargs", given) if isinstance(given, str) else given
-            each["policy_kwargs"] = {**check_keywords("policy_kwargs", known), **changes}
+            each["policy_kwargs"] = {**policy_kwargs_of(each.get("policy_kwargs")), **changes}
 
     def _read_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the hyperparameters and those to be saved; errors name the file."""

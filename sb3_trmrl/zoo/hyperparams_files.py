@@ -13,7 +13,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.zoo.defaults import ALGORITHMS
 
-#: Entries of ``policy_kwargs`` that are classes. Files give them by name, such as ``nn.ReLU``
+#: Entries of ``policy_kwargs`` that are classes. Files give them by name, such as ``nn.ReLU``, also in inner mappings
 _CLASSES = ("activation_fn", "features_extractor_class", "optimizer_class")
 
 
@@ -61,10 +61,21 @@ def evaluated(key: str, value: str) -> Any:
         raise ValueError(f"`{key}` must be a Python expression, got {value!r}: {error}") from error
 
 
+def policy_kwargs_of(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return ``policy_kwargs`` of a file, an expression or a mapping, as a new dictionary; class names stay text."""
+    return check_keywords("policy_kwargs", evaluated("policy_kwargs", value) if isinstance(value, str) else value)
+
+
 def evaluated_policy_kwargs(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return ``policy_kwargs``, given as a mapping in which classes may be named, as an expression, or not at all."""
-    found = evaluated("policy_kwargs", value) if isinstance(value, str) else value
-    return {
-        key: evaluated(key, each) if key in _CLASSES and isinstance(each, str) else each
-        for key, each in check_keywords("policy_kwargs", found).items()
-    }
+    """Return ``policy_kwargs`` of a file with classes in place of their names."""
+    return _with_classes(policy_kwargs_of(value))
+
+
+def _with_classes(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(values)
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found[key] = _with_classes(value)
+        elif isinstance(value, str) and (key in _CLASSES or value.startswith(("nn.", "th."))):
+            found[key] = evaluated(key, value)
+    return found

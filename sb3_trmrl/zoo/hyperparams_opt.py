@@ -124,15 +124,22 @@ class SearchSpace:
 
 
 def with_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same keyword arguments with the names of classes in place of the classes, as in a yml file."""
-    return {key: _name(value) if isinstance(value, type) else value for key, value in values.items()}
+    """Return the same keyword arguments as plain data, as in a yml file: classes by their names."""
+    return {key: _plain(value) for key, value in values.items()}
 
 
-def _name(value: type) -> str:
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return with_names(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    name = getattr(value, "__name__", "")
     for prefix, module in _NAMED_MODULES.items():
-        if getattr(module, value.__name__, None) is value:
-            return f"{prefix}.{value.__name__}"
-    return f"{value.__module__}.{value.__name__}"
+        if name and getattr(module, name, None) is value:
+            return f"{prefix}.{name}"
+    return repr(value)  # readable, and the end of a search does not fail
 
 
 def _rounded(value: float, digits: int) -> float:

@@ -76,9 +76,8 @@ def test_sampled_hyperparameters_build_a_model() -> None:
 
 
 def test_named_classes_are_evaluated_to_what_they_were() -> None:
-    values = dict(
-        n_heads=2, net_arch=dict(pi=[64], vf=[]), activation_fn=nn.ReLU, optimizer_class=optim.AdamW, memory="full"
-    )
+    values = dict(a=1, b=[2, 3], c=nn.ReLU, d=dict(e=optim.AdamW, f=None), g="text", h=1e-5, i=dict(pi=[64], vf=[]))
+    values |= dict(activation_fn=nn.ReLU, optimizer_class=optim.AdamW, memory="full")
     written = yaml.safe_dump(with_names(values))
     assert "activation_fn: nn.ReLU" in written
     assert evaluated_policy_kwargs(yaml.safe_load(written)) == values
