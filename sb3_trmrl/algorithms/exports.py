@@ -24,6 +24,7 @@ class Exports(BaseAlgorithm):
         vec_normalize: VecNormalize | None = None,
         summary: dict[str, Any] | None = None,
         dtype: str = "float32",
+        critic: bool = True,
     ) -> pathlib.Path:
         """
         Write the agent to a safetensors file. Others can load it with :func:`sb3_trmrl.load_agent`, which executes no
@@ -40,13 +41,15 @@ class Exports(BaseAlgorithm):
             summary, which contains algorithm, timesteps, versions and hyperparameters
         :param dtype: ``"float32"``, or ``"float16"`` for a file of half the size: the weights are rounded to 11
             significant bits, and actions differ slightly. The loaded agent computes in float32 in both cases
+        :param critic: Whether the file contains the critic. An agent acts without it, but its policy then has no
+            ``predict_values``
         :return: The file
         :raises ValueError: if an argument is not plain data, ``path`` cannot be written to, ``dtype`` is not one of
             these, weights are not finite (in ``dtype``), spaces are not supported, or the agent uses a class that is
             not part of this package or of SB3 (policy, features extractor, activation function)
         """
         export: Callable[..., pathlib.Path] = resolve_name(IMPLEMENTATIONS["export"])
-        return export(self, path, env_id, env_kwargs, vec_normalize, summary, dtype)
+        return export(self, path, env_id, env_kwargs, vec_normalize, summary, dtype, critic)
 
     def export_onnx(
         self, path: str | pathlib.Path, vec_normalize: VecNormalize | None = None, max_steps: int | None = None

@@ -25,7 +25,13 @@ def export(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             )
         summary = {"hyperparameters": _hyperparameters(agent.model, options)}
         path = agent.model.export(
-            options.output, agent.env_id, agent.env_kwargs, agent.vec_normalize, summary, options.dtype
+            options.output,
+            agent.env_id,
+            agent.env_kwargs,
+            agent.vec_normalize,
+            summary,
+            options.dtype,
+            options.critic,
         )
     print(f"Wrote {path}: {path.stat().st_size} bytes")
 

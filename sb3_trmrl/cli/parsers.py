@@ -184,6 +184,9 @@ def export(arguments: Sequence[str]) -> Parsed:
         default="float32",
         help="float16: a file of half the size, whose actions differ slightly from the model's (default: float32)",
     )
+    parser.add_argument(
+        "--no-critic", dest="critic", action="store_false", help="leave out the critic, which is not needed for acting"
+    )
     return parser, parser.parse_args(arguments)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution, StateDependentNoiseDistribution
 from stable_baselines3.common.preprocessing import get_action_dim
+from torch import nn
 
 from sb3_trmrl.memory.tokens import token_dtype
 from sb3_trmrl.sharing.container import Entry
@@ -23,6 +24,8 @@ from sb3_trmrl.transformer_sac.policies import TransformerSACPolicy
 
 #: Prefix of the names of the policy's weights in the file
 WEIGHTS = "policy."
+#: Prefixes of the weights that only critics use. Shared weights have other names
+_CRITICS = ("vf_features_extractor.", "mlp_extractor.value_net.", "value_net.", "critic.")
 
 
 class Blueprint:
@@ -33,6 +36,7 @@ class Blueprint:
         self.action_space = build_space(description.action_space, "action_space")
         self.settings = description.policy
         self.normalization = description.normalization
+        self.has_critic = description.has_critic
 
     def entries(self) -> dict[str, Entry]:
         """Return types and shapes of the agent's tensors by name, without allocating them."""
@@ -46,9 +50,11 @@ class Blueprint:
         """Build the policy for acting from the tensors. PyTorch's random generators keep their states."""
         with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.no_grad():
             policy = self._new_policy()
-            for name, weight in policy_weights(policy).items():
+            for name, weight in policy_weights(policy, self.has_critic).items():
                 weight.copy_(tensors[f"{WEIGHTS}{name}"])
-            if isinstance(policy, TransformerSACPolicy):
+            if not self.has_critic:
+                _remove_critic(policy)
+            elif isinstance(policy, TransformerSACPolicy):
                 policy.critic_target.load_state_dict(policy.critic.state_dict())
             _check_std(policy)
             policy.to(device)
@@ -63,7 +69,7 @@ class Blueprint:
             # gSDE computes with the weights at construction, which meta tensors do not have
             is_sac = isinstance(self.settings, SACPolicyRecord)
             policy = self._new_policy(use_sde=False, **({} if is_sac else {"squash_output": False}))
-        shapes = {name: tuple(tensor.shape) for name, tensor in policy_weights(policy).items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in policy_weights(policy, self.has_critic).items()}
         if self.settings.use_sde:
             self._add_noise(shapes, policy)
         n_bytes = 4 * sum(map(math.prod, shapes.values()))
@@ -115,14 +121,36 @@ class Blueprint:
             raise InvalidAgentFile(f"the policy's memory has {n_bytes} bytes, more than {MAX_MEMORY_BYTES}")
 
 
-def policy_weights(policy: TrMRLPolicy | TransformerSACPolicy) -> dict[str, th.Tensor]:
-    """Return a policy's weights by name. Where SB3 keeps a module under several names, the first one counts."""
+def policy_weights(policy: TrMRLPolicy | TransformerSACPolicy, critic: bool) -> dict[str, th.Tensor]:
+    """
+    Return a policy's weights by name, with or without those that only the critic uses. Where SB3 keeps a module under
+    several names, the first one counts.
+    """
     found: dict[int, tuple[str, th.Tensor]] = {}
     for name, tensor in policy.state_dict(keep_vars=True).items():
         if name.startswith("critic_target."):  # only training needs the targets
             continue
         found.setdefault(id(tensor), (name, tensor))
-    return dict(found.values())
+    return {name: tensor for name, tensor in found.values() if critic or not name.startswith(_CRITICS)}
+
+
+class _NoCritic(nn.Module):
+    """Stands for the critic of a policy that was exported without it."""
+
+    def forward(self, *inputs: Any) -> NoReturn:
+        raise RuntimeError("the agent was exported without its critic, so it has no values")
+
+    def set_training_mode(self, mode: bool) -> None:
+        self.train(mode)
+
+
+def _remove_critic(policy: TrMRLPolicy | TransformerSACPolicy) -> None:
+    """Let a policy act as before, and raise an error when values are asked for."""
+    if isinstance(policy, TransformerSACPolicy):
+        policy.critic = policy.critic_target = _NoCritic()  # type: ignore[assignment]
+        return
+    policy.vf_features_extractor = policy.pi_features_extractor  # the memory then has no part for the critic
+    policy.mlp_extractor.value_net = policy.value_net = _NoCritic()  # type: ignore[assignment]
 
 
 def _check_std(policy: TrMRLPolicy | TransformerSACPolicy) -> None:

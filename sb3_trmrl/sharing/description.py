@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from msgspec import Meta
 
@@ -20,6 +20,9 @@ _ENV_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 
 class Description(Record, kw_only=True):
     """The description of an agent, in the order of the file."""
+
+    #: Whether the file has the critic's weights
+    has_critic: ClassVar[bool] = True
 
     format: Literal["sb3_trmrl agent"]
     format_version: Literal[1]
@@ -61,5 +64,24 @@ class SACDescription(Description, kw_only=True):
     policy: SACPolicyRecord  # type: ignore[assignment]
 
 
+class ActorDescription(Description, kw_only=True):
+    """The description of an agent without critic."""
+
+    has_critic: ClassVar[bool] = False
+    format_version: Literal[3]  # type: ignore[assignment]
+
+
+class SACActorDescription(SACDescription, kw_only=True):
+    """The description of an agent without critics that TransformerSAC trained."""
+
+    has_critic: ClassVar[bool] = False
+    format_version: Literal[4]  # type: ignore[assignment]
+
+
 #: Descriptions by ``format_version``, which is increased when older versions cannot load new files
-FORMATS: dict[int, type[Description]] = {1: Description, 2: SACDescription}
+FORMATS: dict[int, type[Description]] = {
+    1: Description,
+    2: SACDescription,
+    3: ActorDescription,
+    4: SACActorDescription,
+}

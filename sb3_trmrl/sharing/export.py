@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_trmrl.common.atomic_file import atomic_file, make_place
-from sb3_trmrl.common.checks import check_instance, check_option, check_path
+from sb3_trmrl.common.checks import check_bool, check_instance, check_option, check_path
 from sb3_trmrl.common.versions import versions_of
 from sb3_trmrl.sharing.agent import SUFFIX, read_agent
 from sb3_trmrl.sharing.blueprint import WEIGHTS, policy_weights
@@ -64,10 +64,12 @@ def export_agent(
     vec_normalize: VecNormalize | None = None,
     summary: dict[str, Any] | None = None,
     dtype: str = "float32",
+    critic: bool = True,
 ) -> Path:
     """Write a trained agent, see :meth:`sb3_trmrl.TransformerPPO.export`."""
     target = agent_path(path, SUFFIX)
     check_option("dtype", dtype, ("float32", "float16"))
+    check_bool("critic", critic)
     check_instance("vec_normalize", vec_normalize, (VecNormalize, type(None)), "a VecNormalize or None")
     known_id, known_kwargs = _known_environment(model.get_env())
     if env_id is None or env_id == known_id:
@@ -79,7 +81,7 @@ def export_agent(
         check_shapes(statistics, policy.observation_space, model.get_env())
     try:
         record: Any = record_of(policy)
-        version: Any = 2 if isinstance(record, SACPolicyRecord) else 1
+        version: Any = (2 if isinstance(record, SACPolicyRecord) else 1) + (0 if critic else 2)
         description = FORMATS[version](
             format=FORMAT,
             format_version=version,
@@ -93,7 +95,7 @@ def export_agent(
         )
         tensors = {
             f"{WEIGHTS}{name}": tensor.detach().cpu().to(getattr(th, dtype))
-            for name, tensor in policy_weights(policy).items()
+            for name, tensor in policy_weights(policy, critic).items()
         }
         data = pack(description, {**tensors, **(statistics.to_tensors() if statistics else {})})
         read_agent(data, th.device("cpu"))  # never write a file that could not be loaded

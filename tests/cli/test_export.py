@@ -34,6 +34,8 @@ def test_export(run: Path, tmp_path: Path, capsys: Any) -> None:
     frames = [pd.read_csv(tmp_path / folder / "attention.csv") for folder in ("run", "exported")]
     assert frames[0].equals(frames[1])
     assert main(["export", str(run), str(tmp_path / "last"), "--last", "--env-kwargs", "n_arms:3"]) == 0
+    assert main(["export", str(run), str(tmp_path / "small"), "--no-critic", "--dtype", "float16"]) == 0
+    assert (tmp_path / "small.safetensors").stat().st_size < path.stat().st_size / 2
     last = load_agent(tmp_path / "last.safetensors")
     assert last.env_kwargs == {"episodes_per_trial": 2, "n_arms": 3} and last.summary["timesteps"] == 80
     assert last.observation_space == agent.observation_space

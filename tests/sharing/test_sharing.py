@@ -141,6 +141,30 @@ def test_a_loaded_agent_acts_like_the_model(case: Case, tmp_path: Path) -> None:
     assert_same_actions(model, agent, sampled_vec_env(3, case.observations, case.actions))
 
 
+WITHOUT_CRITIC = {name: case for name, case in CASES.items() if name.startswith(("policy-", "gsde", "c"))}
+
+
+@pytest.mark.parametrize("case", **by_name(WITHOUT_CRITIC))
+def test_without_the_critic(case: Case, tmp_path: Path) -> None:
+    """The file lacks what has no influence on the actions, and the agent acts like the model."""
+    model = tiny_model(
+        sampled_vec_env(2, case.observations, case.actions), {**LOUD, **case.settings}, use_sde=case.use_sde
+    )
+    model.learn(64)
+    whole, part = (load_file(model.export(tmp_path / f"{critic}", critic=critic)) for critic in (True, False))
+    observations, _ = model.policy.obs_to_tensor(sampled_vec_env(2, case.observations, case.actions).reset())
+    distribution = model.policy.get_distribution(observations)
+    model.policy.zero_grad(set_to_none=True)
+    distribution.log_prob(distribution.get_actions().detach()).sum().backward()
+    acting = {f"policy.{name}" for name, weight in model.policy.named_parameters() if weight.grad is not None}
+    assert set(part) == acting < set(whole)
+    assert all(np.array_equal(weight, whole[name]) for name, weight in part.items())
+    agent = load_agent(tmp_path / "False.safetensors")
+    assert_same_actions(model, agent, sampled_vec_env(3, case.observations, case.actions))
+    with pytest.raises(RuntimeError, match="exported without its critic, so it has no values"):
+        agent.policy.predict_values(observations)
+
+
 @pytest.mark.parametrize("space", [VECTOR, TRANSITION], ids=["vector", "transition"])
 def test_half_precision(space: spaces.Space[Any], tmp_path: Path) -> None:
     model = tiny_model(VecNormalize(sampled_vec_env(2, space)), LOUD).learn(64)

@@ -67,6 +67,7 @@ EXPORT = [
     *w.rows("summary", (5, [1], "good"), ValueError, "a dictionary"),
     w.Wrong("summary", {"score": object}, ValueError, "plain data", quoted="object"),
     *w.rows("dtype", ("float64", "half", None, th.float16), ValueError, "'float16'"),
+    *w.rows("critic", (0, "no", None), TypeError, "True or False"),
 ]
 
 

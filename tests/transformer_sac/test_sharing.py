@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from safetensors.numpy import load_file
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_trmrl import InvalidAgentFile, TransformerSACPolicy, load_agent
@@ -69,6 +70,19 @@ def test_exported_agents_act_bit_identically(case: dict[str, Any], tmp_path: Pat
     observation = model.env.reset()
     with pytest.raises(ValueError, match="`action_masks` must be None with the action space Box"):
         agent.predict(observation, None, np.ones(1, dtype=bool), action_masks=np.ones((1, 2), dtype=bool))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_without_the_critics(case: dict[str, Any], tmp_path: Path) -> None:
+    model = trained(**case)
+    whole, part = (load_file(model.export(tmp_path / f"{critic}", critic=critic)) for critic in (True, False))
+    acting = {f"policy.actor.{name}" for name in model.actor.state_dict()}
+    assert {name for name in part if name.startswith("policy.")} == acting < set(whole)
+    agent = load_agent(tmp_path / "False.safetensors")
+    for ours, theirs in play(model, agent):
+        assert ours.tobytes() == theirs.tobytes()
+    with pytest.raises(RuntimeError, match="exported without its critic"):
+        agent.policy.critic(model.env.reset(), None)
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
@@ -144,12 +158,14 @@ def test_wrong_files_are_refused(name: str, value: Any, message: str, tmp_path: 
         load_agent(path)
 
 
-def test_the_format_belongs_to_the_kind_of_policy(tmp_path: Path) -> None:
-    """Earlier versions refuse the number 2, and say so."""
-    path = tiny_sac().export(tmp_path / "agent")
+@pytest.mark.parametrize(("critic", "number"), [(True, 2), (False, 4)])
+def test_the_format_belongs_to_the_content(critic: bool, number: int, tmp_path: Path) -> None:
+    """Earlier versions refuse these numbers, and say so."""
+    path = tiny_sac().export(tmp_path / "agent", critic=critic)
     parts = Parts(path.read_bytes())
-    assert parts.agent["format_version"] == 2
-    parts.agent["format_version"] = 1
-    path.write_bytes(parts.pack())
-    with pytest.raises(InvalidAgentFile, match=r"policy"):
-        load_agent(path)
+    assert parts.agent["format_version"] == number
+    for other, message in {number - 1: "policy", 6 - number: "must be"}.items():
+        parts.agent["format_version"] = other
+        path.write_bytes(parts.pack())
+        with pytest.raises(InvalidAgentFile, match=message):
+            load_agent(path)
