@@ -50,9 +50,9 @@ class Description(Record, kw_only=True):
         if not isinstance(version, int):
             return decode(document, cls, "")  # raises an error that names the field
         if version not in FORMATS:
-            versions = " or ".join(map(str, FORMATS))
+            *others, last = map(str, FORMATS)
             raise InvalidAgentFile(
-                f"format_version must be {versions}, which this version of sb3_trmrl reads, got {shown(version)}"
+                f"format_version must be {', '.join(others)} or {last}, which this version of sb3_trmrl reads, got {shown(version)}"
             )
         return decode(document, FORMATS[version], "")
 

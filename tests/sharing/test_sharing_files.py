@@ -143,7 +143,7 @@ def assert_refused(agent_file: Path, tmp_path: Path) -> Callable[[Callable[[Part
 @pytest.mark.parametrize(
     ("places", "value", "message"),
     [
-        (["format_version"], 5, "format_version must be 1 or 2 or 3 or 4, which this version of sb3_trmrl reads, got 5"),
+        (["format_version"], 5, "format_version must be 1, 2, 3 or 4, which this version of sb3_trmrl reads, got 5"),
         (["policy", "n_heads"], 3, "no policy can be built from its settings: `n_heads` must divide `d_model`"),
         (["policy", "d_model"], 16, r"must be F32 of shape .*16.*, as the description says, got F32"),
         (["policy", "memory"], "half", "policy: memory must be one of window, full, got 'half'"),
