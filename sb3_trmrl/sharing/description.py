@@ -52,7 +52,8 @@ class Description(Record, kw_only=True):
         if version not in FORMATS:
             *others, last = map(str, FORMATS)
             raise InvalidAgentFile(
-                f"format_version must be {', '.join(others)} or {last}, which this version of sb3_trmrl reads, got {shown(version)}"
+                f"format_version must be {', '.join(others)} or {last}, which this version of sb3_trmrl reads, "
+                f"got {shown(version)}"
             )
         return decode(document, FORMATS[version], "")
 
