@@ -44,7 +44,7 @@ _IN_WORDS = {
     "last": "last model",
     "last, sampled": "last model, stochastic",
 }
-#: Number of tasks that are played at the same time
+#: Lowest number of tasks that are played at the same time. It is larger where hundreds are tested: there, tasks are cheap
 _N_ENVS = 20
 
 
@@ -157,7 +157,7 @@ def _make(evaluation: _Evaluation) -> None:
         agent.env_id,
         env_kwargs=agent.env_kwargs,
         vec_normalize=agent.vec_normalize,
-        n_envs=_N_ENVS,
+        n_envs=max(_N_ENVS, evaluation.arguments["n_eval_tasks"] // 10),
         **evaluation.arguments,
     )
     unfinished = evaluation.file.with_suffix(".tmp")
