@@ -44,7 +44,7 @@ _IN_WORDS = {
     "last": "last model",
     "last, sampled": "last model, stochastic",
 }
-#: Lowest number of tasks that are played at the same time. It is larger where hundreds are tested: there, tasks are cheap
+#: Lowest number of tasks that are played at the same time. Where hundreds are tested, they are cheap, and it is larger
 _N_ENVS = 20
 
 
