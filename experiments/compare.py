@@ -39,8 +39,8 @@ DOCS = FOLDER.parent / "docs"
 #: Levels of the learning curves, as shares of the way from a lower reference to an upper one
 SHARES = (0.5, 0.75, 0.9)
 #: References of experiments without reference agents. Random pulls have half of them rewarded; the upper ones are the
-#: optimum, and always pulling the arm with the best posterior mean (docs/reference/results.md)
-BOUNDS = {"bandits": (5.0, 6.66), "bandits_100": (50.0, 75.0)}
+#: optimum, and the Gittins index (docs/reference/references.md)
+BOUNDS = {"bandits": (5.0, 6.66), "bandits_100": (50.0, 78.6)}
 
 
 @dataclass(frozen=True)
