@@ -13,11 +13,18 @@ from sb3_trmrl.cli import parsers
 from sb3_trmrl.zoo.experiment_file import Experiment, read_experiment
 from sb3_trmrl.zoo.experiment_settings import ReportSettings, Settings
 from sb3_trmrl.zoo.hyperparams_files import hyperparams_folder
+from sb3_trmrl.zoo.registration import register
 from tests.helpers.doc_blocks import ROOT
 from tests.helpers.wrong_use import assert_covered, assert_says, refused, rows
 from tests.helpers.zoo import ENV
 
 FOLDER = Path("logs")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def algorithms() -> None:
+    """Settings name algorithms of this package, which `read_experiment` registers"""
+    register()
 
 
 def read(tmp_path: Path, **content: Any) -> Experiment:
