@@ -29,8 +29,8 @@ class Exports(BaseAlgorithm):
         """
         Write the agent to a safetensors file. Others can load it with :func:`sb3_trmrl.load_agent`, which executes no
         code from the file. It contains weights, spaces, the policy's settings, statistics of observations, the
-        environment and a summary of the training, but nothing that is only needed for training. An existing file is
-        replaced only once the new one is complete.
+        environment and a summary of the training, but not the optimizer. An existing file is replaced only once the new
+        one is complete.
 
         :param path: File to write; the suffix ``.safetensors`` is added to a name without suffix
         :param env_id: Registered id of the environment, by default the id of the model's environment if that was made
@@ -41,8 +41,8 @@ class Exports(BaseAlgorithm):
             summary, which contains algorithm, timesteps, versions and hyperparameters
         :param dtype: ``"float32"``, or ``"float16"`` for a file of half the size: the weights are rounded to 11
             significant bits, and actions differ slightly. The loaded agent computes in float32 in both cases
-        :param critic: Whether the file contains the critic. An agent acts without it, but its policy then has no
-            ``predict_values``
+        :param critic: Whether to include the critic. Without it, actions do not change, but computing values with the
+            loaded policy raises a ``RuntimeError``
         :return: The file
         :raises ValueError: if an argument is not plain data, ``path`` cannot be written to, ``dtype`` is not one of
             these, weights are not finite (in ``dtype``), spaces are not supported, or the agent uses a class that is

@@ -123,8 +123,8 @@ class Blueprint:
 
 def policy_weights(policy: TrMRLPolicy | TransformerSACPolicy, critic: bool) -> dict[str, th.Tensor]:
     """
-    Return a policy's weights by name, with or without those that only the critic uses. Where SB3 keeps a module under
-    several names, the first one counts.
+    Return a policy's weights by name, with or without those that only the critic uses. Tensors that SB3 registers under
+    several names are returned once, under the first name.
     """
     found: dict[int, tuple[str, th.Tensor]] = {}
     for name, tensor in policy.state_dict(keep_vars=True).items():
@@ -138,18 +138,18 @@ class _NoCritic(nn.Module):
     """Stands for the critic of a policy that was exported without it."""
 
     def forward(self, *inputs: Any) -> NoReturn:
-        raise RuntimeError("the agent was exported without its critic, so it has no values")
+        raise RuntimeError("the agent was exported without its critic and cannot compute values")
 
     def set_training_mode(self, mode: bool) -> None:
         self.train(mode)
 
 
 def _remove_critic(policy: TrMRLPolicy | TransformerSACPolicy) -> None:
-    """Let a policy act as before, and raise an error when values are asked for."""
+    """Replace the critic by a module that raises an error. Actions do not change."""
     if isinstance(policy, TransformerSACPolicy):
         policy.critic = policy.critic_target = _NoCritic()  # type: ignore[assignment]
         return
-    policy.vf_features_extractor = policy.pi_features_extractor  # the memory then has no part for the critic
+    policy.vf_features_extractor = policy.pi_features_extractor  # the memory stores nothing for the critic
     policy.mlp_extractor.value_net = policy.value_net = _NoCritic()  # type: ignore[assignment]
 
 

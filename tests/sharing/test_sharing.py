@@ -161,7 +161,7 @@ def test_without_the_critic(case: Case, tmp_path: Path) -> None:
     assert all(np.array_equal(weight, whole[name]) for name, weight in part.items())
     agent = load_agent(tmp_path / "False.safetensors")
     assert_same_actions(model, agent, sampled_vec_env(3, case.observations, case.actions))
-    with pytest.raises(RuntimeError, match="exported without its critic, so it has no values"):
+    with pytest.raises(RuntimeError, match="exported without its critic and cannot compute values"):
         agent.policy.predict_values(observations)
 
 
