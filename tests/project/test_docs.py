@@ -164,9 +164,11 @@ def restore_process(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield
     gym.registry.clear()
     gym.registry.update(environments)
-    for block in BLOCKS:
-        if block.file is not None and (name := Path(block.file).stem) not in modules:
-            sys.modules.pop(name, None)
+    # What registered an environment must be imported again by the next test that needs it
+    names = {"experiments", *(Path(block.file).stem for block in BLOCKS if block.file is not None)}
+    for name in set(sys.modules) - modules:
+        if name.partition(".")[0] in names:
+            del sys.modules[name]
 
 
 def without_torchrun(command: list[str]) -> list[str]:
