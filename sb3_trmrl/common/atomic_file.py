@@ -18,7 +18,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     # same folder, where renaming is atomic. Nobody can foresee the name and place a link there
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             if path.exists():
                 temporary.chmod(path.stat().st_mode)
             yield file

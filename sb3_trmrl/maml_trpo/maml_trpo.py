@@ -26,6 +26,7 @@ from sb3_trmrl.algorithms.arguments import (
     names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
+from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
 from sb3_trmrl.common.checks import check_instance, check_keywords
 from sb3_trmrl.maml_trpo.adaptation import Adaptation
 from sb3_trmrl.maml_trpo.advantages import estimate_advantages
@@ -40,7 +41,7 @@ _PASSED = ("observation_space", "action_space")
 SelfMAMLTRPO = TypeVar("SelfMAMLTRPO", bound="MAMLTRPO")
 
 
-class MAMLTRPO(ZipFiles, OnPolicyAlgorithm):
+class MAMLTRPO(Resumable, ZipFiles, OnPolicyAlgorithm):
     """
     Model-Agnostic Meta-Learning (Finn et al. 2017, https://arxiv.org/abs/1703.03400) with TRPO as the outer optimiser.
 
@@ -195,6 +196,8 @@ class MAMLTRPO(ZipFiles, OnPolicyAlgorithm):
         :param n_rollout_steps: Not used
         :return: Whether training continues
         """
+        self._restore_run(callback)
+        call_at_rollout_boundary(callback)
         self.policy.set_training_mode(False)
         self._batches = []
         callback.on_rollout_start()
@@ -207,6 +210,12 @@ class MAMLTRPO(ZipFiles, OnPolicyAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def memory_state(self) -> dict[str, Any]:
+        return {"episode_returns": self.episode_returns}
+
+    def load_memory_state(self, state: dict[str, Any]) -> None:
+        self.episode_returns = state["episode_returns"]
 
     def train(self) -> None:
         """Update the initial parameters with the data of the last rollout."""
@@ -236,7 +245,7 @@ class MAMLTRPO(ZipFiles, OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> SelfMAMLTRPO:
         """
-        Learn as in SB3.
+        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
 
         :param total_timesteps: Total number of steps over all environments. Updates are always completed
         :param callback: Callback or list of callbacks, called at every step; or a function of local and global
@@ -252,8 +261,9 @@ class MAMLTRPO(ZipFiles, OnPolicyAlgorithm):
         :raises FloatingPointError: if a gradient is not finite
         """
         check_arguments(locals(), LEARN_CHECKS)
+        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
         return super().learn(
-            int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
 
     def predict(

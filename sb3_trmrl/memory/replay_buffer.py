@@ -284,8 +284,12 @@ class WindowReplayBuffer(ReplayBuffer):
         """
         if folder == self.folder:
             return
-        self.folder, before = folder, self._files
-        self._files = None
+        self.folder = folder
+        self._reallocate()
+
+    def _reallocate(self) -> None:
+        """Copy all arrays to the buffer's place, and remove the files of the old ones."""
+        before, self._files = self._files, None
         self._copy_arrays()
         if before is not None:
             before.cleanup()
@@ -302,7 +306,10 @@ class WindowReplayBuffer(ReplayBuffer):
         for name in _STORED:
             setattr(self, name, copied(getattr(self, name)))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
+        """
+        :return: Everything in the buffer, in NumPy arrays, without the rows that have not been filled yet
+        """
         n_rows = int(min(self.newest.max() + 1, self.buffer_size))
         state = {**vars(self), "folder": None, "_files": None}
 
@@ -311,6 +318,18 @@ class WindowReplayBuffer(ReplayBuffer):
 
         state["tokens"] = map_tokens(filled, self.tokens)
         return state | {name: filled(getattr(self, name)) for name in _STORED}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Replace everything in the buffer, which stays on its device and in its folder.
+
+        :param state: What :meth:`state_dict` returned, of a buffer of the same size
+        """
+        vars(self).update(state, folder=self.folder, _files=self._files, device=self.device)
+        self._reallocate()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state_dict()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

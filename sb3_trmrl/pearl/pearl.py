@@ -28,6 +28,7 @@ from sb3_trmrl.algorithms.arguments import (
     names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
+from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.pearl.arguments import CHECKS, check_action_space, check_sizes_of_data, check_vec_env
@@ -43,7 +44,7 @@ _PASSED = ("observation_space", "action_space", "lr_schedule")
 SelfPEARL = TypeVar("SelfPEARL", bound="PEARL")
 
 
-class PEARL(ZipFiles, SAC):
+class PEARL(Resumable, ZipFiles, SAC):
     """
     Probabilistic Embeddings for Actor-critic RL (Rakelly et al. 2019, https://arxiv.org/abs/1903.08254): soft
     actor-critic whose networks also read a latent variable. An encoder infers it from a set of transitions of the task.
@@ -214,6 +215,8 @@ class PEARL(ZipFiles, SAC):
         :param kwargs: Further arguments of SB3's method, which PEARL does not use
         :return: Steps, and whether training continues
         """
+        self._restore_run(callback)
+        call_at_rollout_boundary(callback)
         self.policy.set_training_mode(False)
         self._log_interval = log_interval
         if self.train_tasks is None:
@@ -232,6 +235,13 @@ class PEARL(ZipFiles, SAC):
             callback.on_rollout_end()
         n_steps = self.num_timesteps - before
         return RolloutReturn(n_steps, 0, continue_training)
+
+    def memory_state(self) -> dict[str, Any]:
+        return {"replay_buffer": self.replay_buffer, "episode_returns": self.episode_returns}
+
+    def load_memory_state(self, state: dict[str, Any]) -> None:
+        self.replay_buffer, self.episode_returns = state["replay_buffer"], state["episode_returns"]
+        self.replay_buffer.device = self.device
 
     def _plan(self, n_envs: int) -> Iterable[tuple[np.ndarray, int, int]]:
         """Return the tasks that are played together, their steps with the prior, and all their steps."""
@@ -283,7 +293,7 @@ class PEARL(ZipFiles, SAC):
         progress_bar: bool = False,
     ) -> SelfPEARL:
         """
-        Learn as in SB3.
+        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
 
         :param total_timesteps: Total number of steps over all environments. Iterations are always completed; the first
             one also takes ``initial_steps`` of each training task
@@ -300,10 +310,11 @@ class PEARL(ZipFiles, SAC):
             observation or a reward is not finite
         """
         check_arguments(locals(), LEARN_CHECKS)
+        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
         if reset_num_timesteps:
             self._n_iterations = 0
         return super().learn(
-            int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
         )
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:

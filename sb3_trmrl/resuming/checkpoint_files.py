@@ -7,13 +7,13 @@ only load checkpoints that you trust.
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 import warnings
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO, Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -49,20 +49,24 @@ def checkpoint_path(folder: Path, model: BaseAlgorithm) -> Path:
 def write_checkpoint(path: Path, model: BaseAlgorithm, state: TrainingState) -> None:
     """Write a checkpoint, which is complete and on the disk when this function returns."""
     try:
-        pickled = pickle.dumps({"format": _FORMAT, **state._asdict()})
-    except Exception as error:  # any type of exception is possible
-        raise TypeError(f"state_dict() of the environment must return a picklable object: {error}") from error
-    content = io.BytesIO()
-    model.save(content)
-    with zipfile.ZipFile(content, "a") as archive:
-        archive.writestr(_STATE, pickled)
-    try:
         with atomic_file(path) as file:
-            file.write(content.getbuffer())
+            model.save(file)  # type: ignore[arg-type]
+            with zipfile.ZipFile(file, "a") as archive, archive.open(_STATE, "w", force_zip64=True) as member:
+                _pickle({"format": _FORMAT, **state._asdict()}, member)
     except OSError as error:
         older = checkpoints_in(path.parent) if path.parent.is_dir() else []
         kept = f"the last one, {older[-1]}, is intact" if older else "there is no earlier one"
         raise OSError(error.errno, f"cannot write the checkpoint {path} ({error.strerror}); {kept}") from error
+
+
+def _pickle(content: dict[str, Any], file: IO[bytes]) -> None:
+    """Write the content, which may be as large as a replay buffer, without another copy of it in memory."""
+    try:
+        pickle.dump(content, file)
+    except OSError:
+        raise
+    except Exception as error:  # any type of exception is possible
+        raise TypeError(f"state_dict() of the environment must return a picklable object: {error}") from error
 
 
 def find_checkpoint(path: str | Path) -> Path:

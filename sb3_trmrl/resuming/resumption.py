@@ -117,7 +117,7 @@ def _reset(model: Any) -> None:
 
 
 def resume_training(algorithm: type[Algorithm], path: str | Path, env: GymEnv | str, **kwargs: Any) -> Algorithm:
-    """Load a model, with a :class:`Resumption` as ``start_from``, see :meth:`TransformerPPO.resume`."""
+    """Load a model, with a :class:`Resumption` as ``start_from``, see ``resume`` of the algorithm."""
     check_instance("env", env, (str, gym.Env, VecEnv), "an environment or its registered id")
     resumption = Resumption(find_checkpoint(path))
     # As an open file: `load` would verify the checksums again

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from sb3_trmrl.algorithms.resumable import Resumable
 from sb3_trmrl.common.atomic_file import remove_unfinished
 from sb3_trmrl.common.checks import check_instance, check_path, check_positive_int
 from sb3_trmrl.distributed.collectives import is_main
@@ -22,13 +24,13 @@ from sb3_trmrl.resuming.training_state import take_training_state
 
 class TrainingCheckpoint(BaseCallback):
     """
-    Write checkpoints from which :meth:`TransformerPPO.resume` continues training. On the same machine, with the same
-    number of threads, the resumed run is bit-identical to an uninterrupted one.
+    Write checkpoints from which ``resume`` of an algorithm of this package continues training. On the same machine,
+    with the same number of threads, the resumed run is bit-identical to an uninterrupted one.
 
     A checkpoint is a zip that SB3's ``load`` accepts. Beside the model it contains the training state: the environment
-    (task, position in the trial, physics), VecNormalize, memory, callbacks, values to be logged and all random
-    generators. The file gets its name, ``checkpoint_<steps>_steps.zip``, only once it is complete and flushed to disk.
-    Writing a checkpoint draws no random number, so training does not depend on when checkpoints are written.
+    (task, position in the trial, physics), VecNormalize, memory, replay buffer, callbacks, values to be logged and all
+    random generators. The file gets its name, ``checkpoint_<steps>_steps.zip``, only once it is complete and flushed to
+    disk. Writing a checkpoint draws no random number, so training does not depend on when checkpoints are written.
 
     The state of environments is saved and restored with their methods ``state_dict()`` and ``load_state_dict(state)``,
     which all environments of this package have. If an environment cannot provide its state, the resumed run begins new
@@ -89,15 +91,18 @@ class TrainingCheckpoint(BaseCallback):
 
     def _on_training_start(self) -> None:
         model: Any = self.model
-        if not hasattr(model, "memory_state"):
-            raise TypeError(f"TrainingCheckpoint is for TransformerPPO, got {type(model).__name__}")
-        resumption, existing = model.start_from, checkpoints_in(self.folder) if is_main() else []
+        if not isinstance(model, Resumable):
+            raise TypeError(f"TrainingCheckpoint is for the algorithms of sb3_trmrl, got {type(model).__name__}")
+        resumption: Any = model.start_from
+        existing = checkpoints_in(self.folder) if is_main() else []
         if resumption is None and existing and steps_of(existing[-1]) > model.num_timesteps:
             raise ValueError(
-                f"`folder` already holds {existing[-1]} of another run: continue that run with TransformerPPO.resume, "
-                "remove the file, or use another folder"
+                f"`folder` already holds {existing[-1]} of another run: continue that run with "
+                f"{type(model).__name__}.resume, remove the file, or use another folder"
             )
-        self._log_interval: int | None = self.locals["log_interval"]
+        # Off-policy algorithms log every so many episodes, whose number is saved
+        counts_rollouts = isinstance(model, OnPolicyAlgorithm)
+        self._log_interval: int | None = self.locals["log_interval"] if counts_rollouts else None
         self._rollouts = 0
         self._watch = CallbackWatch(self.locals["callback"], observer=self)
         self._threads = th.get_num_threads()  # not later: with worker processes, one thread is used while collecting

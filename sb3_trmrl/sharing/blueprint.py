@@ -24,8 +24,6 @@ from sb3_trmrl.transformer_sac.policies import TransformerSACPolicy
 
 #: Prefix of the names of the policy's weights in the file
 WEIGHTS = "policy."
-#: Prefixes of the weights that only critics use. Shared weights have other names
-_CRITICS = ("vf_features_extractor.", "mlp_extractor.value_net.", "value_net.", "critic.")
 
 
 class Blueprint:
@@ -50,11 +48,9 @@ class Blueprint:
         """Build the policy for acting from the tensors. PyTorch's random generators keep their states."""
         with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.no_grad():
             policy = self._new_policy()
-            for name, weight in policy_weights(policy, self.has_critic).items():
+            for name, weight in policy_weights(policy).items():
                 weight.copy_(tensors[f"{WEIGHTS}{name}"])
-            if not self.has_critic:
-                _remove_critic(policy)
-            elif isinstance(policy, TransformerSACPolicy):
+            if self.has_critic and isinstance(policy, TransformerSACPolicy):
                 policy.critic_target.load_state_dict(policy.critic.state_dict())
             _check_std(policy)
             policy.to(device)
@@ -69,7 +65,7 @@ class Blueprint:
             # gSDE computes with the weights at construction, which meta tensors do not have
             is_sac = isinstance(self.settings, SACPolicyRecord)
             policy = self._new_policy(use_sde=False, **({} if is_sac else {"squash_output": False}))
-        shapes = {name: tuple(tensor.shape) for name, tensor in policy_weights(policy, self.has_critic).items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in policy_weights(policy).items()}
         if self.settings.use_sde:
             self._add_noise(shapes, policy)
         n_bytes = 4 * sum(map(math.prod, shapes.values()))
@@ -96,15 +92,18 @@ class Blueprint:
         shapes["actor.log_std"] = (rows, columns)
 
     def _new_policy(self, **replaced: Any) -> TrMRLPolicy | TransformerSACPolicy:
-        """Return a policy with arbitrary weights, constructed as cheaply as possible."""
+        """Return a policy with arbitrary weights, and without critic if the file has none, constructed cheaply."""
         cheapest: dict[str, Any] = {"initialization": "default", "optimizer_class": th.optim.SGD}
         if isinstance(self.settings, PolicyRecord):
             cheapest["ortho_init"] = False
         arguments = {**self.settings.policy_kwargs(), **cheapest, **replaced}
         try:
-            return self.settings.policy_class(self.observation_space, self.action_space, lambda _: 0.0, **arguments)
+            policy = self.settings.policy_class(self.observation_space, self.action_space, lambda _: 0.0, **arguments)
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise InvalidAgentFile(f"no policy can be built from its settings: {error}") from error
+        if not self.has_critic:
+            _remove_critic(policy)
+        return policy
 
     def _check_memory_size(self) -> None:
         """Check the bytes of the memory that acting keeps for one environment."""
@@ -121,17 +120,17 @@ class Blueprint:
             raise InvalidAgentFile(f"the policy's memory has {n_bytes} bytes, more than {MAX_MEMORY_BYTES}")
 
 
-def policy_weights(policy: TrMRLPolicy | TransformerSACPolicy, critic: bool) -> dict[str, th.Tensor]:
+def policy_weights(policy: TrMRLPolicy | TransformerSACPolicy) -> dict[str, th.Tensor]:
     """
-    Return a policy's weights by name, with or without those that only the critic uses. Tensors that SB3 registers under
-    several names are returned once, under the first name.
+    Return a policy's weights by name. Tensors that SB3 registers under several names are returned once, under the first
+    name.
     """
     found: dict[int, tuple[str, th.Tensor]] = {}
     for name, tensor in policy.state_dict(keep_vars=True).items():
         if name.startswith("critic_target."):  # only training needs the targets
             continue
         found.setdefault(id(tensor), (name, tensor))
-    return {name: tensor for name, tensor in found.values() if critic or not name.startswith(_CRITICS)}
+    return dict(found.values())
 
 
 class _NoCritic(nn.Module):

@@ -86,3 +86,13 @@ FORMATS: dict[int, type[Description]] = {
     3: ActorDescription,
     4: SACActorDescription,
 }
+
+
+def format_version_of(policy: PolicyRecord | SACPolicyRecord, has_critic: bool) -> int:
+    """Return the ``format_version`` of an agent with this policy, with or without its critic."""
+    is_sac = isinstance(policy, SACPolicyRecord)
+    return next(
+        version
+        for version, description in FORMATS.items()
+        if description.has_critic == has_critic and issubclass(description, SACDescription) == is_sac
+    )

@@ -18,11 +18,11 @@ from sb3_trmrl.common.atomic_file import atomic_file, make_place
 from sb3_trmrl.common.checks import check_bool, check_instance, check_option, check_path
 from sb3_trmrl.common.versions import versions_of
 from sb3_trmrl.sharing.agent import SUFFIX, read_agent
-from sb3_trmrl.sharing.blueprint import WEIGHTS, policy_weights
+from sb3_trmrl.sharing.blueprint import WEIGHTS, Blueprint, policy_weights
 from sb3_trmrl.sharing.container import pack
-from sb3_trmrl.sharing.description import FORMAT, FORMATS
+from sb3_trmrl.sharing.description import FORMAT, FORMATS, format_version_of
 from sb3_trmrl.sharing.plain_data import plain
-from sb3_trmrl.sharing.policy_record import SACPolicyRecord, record_of
+from sb3_trmrl.sharing.policy_record import record_of
 from sb3_trmrl.sharing.space_records import space_record
 from sb3_trmrl.sharing.statistics import ObservationStatistics
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
@@ -81,7 +81,7 @@ def export_agent(
         check_shapes(statistics, policy.observation_space, model.get_env())
     try:
         record: Any = record_of(policy)
-        version: Any = (2 if isinstance(record, SACPolicyRecord) else 1) + (0 if critic else 2)
+        version: Any = format_version_of(record, critic)
         description = FORMATS[version](
             format=FORMAT,
             format_version=version,
@@ -93,10 +93,10 @@ def export_agent(
             env_kwargs=_plain_dict("env_kwargs", env_kwargs),
             summary={**_training_summary(model), **_plain_dict("summary", summary)},
         )
-        tensors = {
-            f"{WEIGHTS}{name}": tensor.detach().cpu().to(getattr(th, dtype))
-            for name, tensor in policy_weights(policy, critic).items()
-        }
+        weights = {f"{WEIGHTS}{name}": tensor for name, tensor in policy_weights(policy).items()}
+        if not critic:
+            weights = {name: weights[name] for name in Blueprint(description).entries() if name in weights}
+        tensors = {name: tensor.detach().cpu().to(getattr(th, dtype)) for name, tensor in weights.items()}
         data = pack(description, {**tensors, **(statistics.to_tensors() if statistics else {})})
         read_agent(data, th.device("cpu"))  # never write a file that could not be loaded
     except InvalidAgentFile as error:

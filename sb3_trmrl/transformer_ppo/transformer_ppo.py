@@ -1,10 +1,8 @@
 """TransformerPPO: PPO over memories of tokens."""
 
 import inspect
-import pathlib
 import warnings
-from pkgutil import resolve_name
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
@@ -29,10 +27,10 @@ from sb3_trmrl.algorithms.arguments import (
 from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.finite import check_finite_step
+from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_keywords, check_non_negative, check_number
-from sb3_trmrl.common.methods import IMPLEMENTATIONS
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.distributed.collectives import (
@@ -57,7 +55,7 @@ from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated
 from sb3_trmrl.transformer_ppo.update import update
 
 #: Attributes that are not saved in the zip
-_NOT_SAVED = ("_finished", "_has_own_numbers", "_last_memory", "_last_resets", "_shared_statistics", "start_from")
+_NOT_SAVED = ("_finished", "_has_own_numbers", "_last_memory", "_last_resets", "_shared_statistics")
 #: Entries of an info that SB3 averages over the last episodes
 _EPISODE_INFOS = ("episode", "is_success")
 
@@ -69,26 +67,7 @@ def _episode_infos(infos: list[dict[str, Any]], dones: np.ndarray) -> list[dict[
     return [{key: info.get(key) for key in _EPISODE_INFOS} for info, done in zip(infos, dones, strict=True) if done]
 
 
-class Resumption(Protocol):
-    """The point at which an interrupted run continues; made by :mod:`sb3_trmrl.resuming`."""
-
-    def begin_learning(self, model: Any, total_timesteps: int) -> int:
-        """
-        :param model: Model whose ``learn`` has been called
-        :param total_timesteps: Steps of the interrupted and the resumed call together
-        :return: Steps that are left
-        """
-
-    def begin_rollout(self, model: Any, callback: BaseCallback) -> None:
-        """
-        Restore everything that the model's zip does not contain.
-
-        :param model: Model at the beginning of its first rollout
-        :param callback: Callback that the model calls
-        """
-
-
-class TransformerPPO(Exports, ZipFiles, PPO):
+class TransformerPPO(Resumable, Exports, ZipFiles, PPO):
     """
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
@@ -146,8 +125,6 @@ class TransformerPPO(Exports, ZipFiles, PPO):
     rollout_buffer: MemoryRolloutBuffer
     # Memory of the training environments before `_last_obs` is written to it
     _last_memory: Memory
-    # Where the next rollout continues an interrupted run
-    start_from: Resumption | None = None
     #: Whether the last training used action masks
     uses_action_masks: bool = False
     # Of the zip that is being loaded: a zip without a number has format 1
@@ -428,27 +405,17 @@ class TransformerPPO(Exports, ZipFiles, PPO):
 
     def _begin_rollout(self, env: VecEnv, rollout_buffer: MemoryRolloutBuffer, callback: BaseCallback) -> None:
         """Continue an interrupted run, prepare the buffer, and tell callbacks that write checkpoints."""
-        if self.start_from is not None:
-            self.start_from.begin_rollout(self, callback)
-            self.start_from = None
+        if self._restore_run(callback):
             self._shared_statistics = SharedStatistics(env)  # those of the checkpoint
         self._finished = []
         rollout_buffer.reset()
         self._last_memory = rollout_buffer.begin_rollout(self._last_memory)
-        for each in callbacks_of(callback).values():
-            if hasattr(each, "on_rollout_boundary"):
-                each.on_rollout_boundary()
+        call_at_rollout_boundary(callback)
 
     def memory_state(self) -> dict[str, Any]:
-        """
-        :return: What the model remembers of its training environments at the beginning of a rollout, in NumPy arrays
-        """
         return self.rollout_buffer.memory_state(self._last_memory)
 
     def load_memory_state(self, state: dict[str, Any]) -> None:
-        """
-        :param state: What :meth:`memory_state` returned
-        """
         self._last_memory = self.rollout_buffer.load_memory_state(state)
 
     def learn(
@@ -485,10 +452,7 @@ class TransformerPPO(Exports, ZipFiles, PPO):
         :raises RuntimeError: if a worker process of an environment, or another rank, has ended
         """
         check_arguments(locals(), LEARN_CHECKS)
-        total_timesteps = int(total_timesteps)
-        if self.start_from is not None:
-            total_timesteps = self.start_from.begin_learning(self, total_timesteps)
-            reset_num_timesteps = False
+        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
         with watched_workers(self._environments(callback)):
             self.uses_action_masks = use_masking and self.env is not None and is_masking_supported(self.env)
             callback = join_ranks(self, callback, total_timesteps)
@@ -521,28 +485,6 @@ class TransformerPPO(Exports, ZipFiles, PPO):
         :raises ValueError: if an argument does not fit the policy or the number of observations
         """
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
-
-    @classmethod
-    def resume(
-        cls: type[SelfTransformerPPO], path: str | pathlib.Path, env: GymEnv | str, **kwargs: Any
-    ) -> SelfTransformerPPO:
-        """
-        Continue training from a checkpoint that :class:`~sb3_trmrl.TrainingCheckpoint` wrote. Call ``learn`` on the
-        returned model with the arguments of the interrupted call: ``total_timesteps`` are the steps of both calls
-        together, and matching callbacks continue from their saved state.
-
-        Loading unpickles: only resume from files that you trust.
-
-        :param path: The checkpoint, or a folder of checkpoints, of which the newest complete one is taken
-        :param env: The environment, created as before. Its current state does not matter
-        :param kwargs: Further arguments of ``load``, for example ``device``
-        :return: The model
-        :raises FileNotFoundError: if there is no checkpoint
-        :raises ValueError: if the file is damaged or is not a checkpoint, or ``env`` has other wrappers, another number
-            of environments or other spaces
-        """
-        model: SelfTransformerPPO = resolve_name(IMPLEMENTATIONS["resume"])(cls, path, env, **kwargs)
-        return model
 
     def _environments(self, callback: MaybeCallback) -> list[VecEnv]:
         """Return the training environment and the environments of callbacks."""

@@ -31,6 +31,7 @@ from sb3_trmrl.algorithms.arguments import (
 from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.finite import check_finite_step
+from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
 from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
@@ -49,7 +50,7 @@ _PASSED_TO_BUFFER = ("buffer_size", "observation_space", "action_space", "device
 SelfTransformerSAC = TypeVar("SelfTransformerSAC", bound="TransformerSAC")
 
 
-class TransformerSAC(Exports, ZipFiles, SAC):
+class TransformerSAC(Resumable, Exports, ZipFiles, SAC):
     """
     Soft Actor-Critic with a transformer memory: off-policy learning with the memory of TrMRL (Haarnoja et al. 2018,
     https://arxiv.org/abs/1812.05905; Melo 2022, https://arxiv.org/abs/2206.06614).
@@ -208,18 +209,39 @@ class TransformerSAC(Exports, ZipFiles, SAC):
             self.replay_buffer.begin_episodes()
         return result
 
-    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> RolloutReturn:
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """
         Collect experiences with the current policy and its memory, and store them, see SB3's method.
 
         :param env: The training environment
+        :param callback: Callback that will be called at each step (and at the beginning and end of the rollout)
         :param args: Further arguments of SB3's method
         :param kwargs: Further arguments of SB3's method
         :return: Steps, episodes, and whether training continues
         :raises ValueError: if an observation or a reward is not finite
         """
+        self._restore_run(callback)
+        call_at_rollout_boundary(callback)
         with one_thread_beside_workers(env):
-            return super().collect_rollouts(env, *args, **kwargs)
+            return super().collect_rollouts(env, callback, *args, **kwargs)
+
+    def memory_state(self) -> dict[str, Any]:
+        return {
+            "memory": self._last_memory.numpy(),
+            "replay_buffer": self.replay_buffer.state_dict(),
+            # It draws the actions before learning starts
+            "action_generator": self.action_space.np_random.bit_generator.state,
+            "action_noise": self.action_noise,  # which `learn` resets
+        }
+
+    def load_memory_state(self, state: dict[str, Any]) -> None:
+        self._last_memory = state["memory"].to(self.device)
+        self.replay_buffer.load_state_dict(state["replay_buffer"])
+        self.action_space.np_random.bit_generator.state = state["action_generator"]
+        if self.action_noise is not None:
+            vars(self.action_noise).update(vars(state["action_noise"]))
+        if np.all(self._last_episode_starts):  # maybe because the environments could not continue their episodes
+            self.replay_buffer.begin_episodes()
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -282,7 +304,7 @@ class TransformerSAC(Exports, ZipFiles, SAC):
         progress_bar: bool = False,
     ) -> SelfTransformerSAC:
         """
-        Learn as in SB3.
+        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
 
         :param total_timesteps: Total number of steps over all environments
         :param callback: Callback or list of callbacks, called at every step; or a function of local and global
@@ -299,9 +321,10 @@ class TransformerSAC(Exports, ZipFiles, SAC):
         """
         check_arguments(locals(), LEARN_CHECKS)
         assert self.env is not None, "`set_env` comes first"
+        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
         with watched_workers([self.env]):
             return super().learn(
-                int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
             )
 
     def predict(

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from sb3_trmrl.algorithms.finite import check_finite_step, newest_observations
 from sb3_trmrl.varibad.policies import BELIEF, VariBADPolicy
-from sb3_trmrl.varibad.trials import BatchMaker, Observation, TrialRecorder
+from sb3_trmrl.varibad.trials import BatchMaker, Observation, Trial, TrialRecorder
 
 
 def space_with_belief(space: spaces.Space[Any], latent_dim: int) -> spaces.Dict:
@@ -63,6 +63,15 @@ class BeliefVecEnv(VecEnvWrapper):
                 newest = hidden[th.arange(self.num_envs), (batch.lengths - 1).clamp(min=0)]
                 self._hidden = newest.masked_fill((batch.lengths == 0).unsqueeze(1), 0.0)
         return self._with_belief(own, self._hidden)
+
+    def running_trials(self) -> list[Trial] | None:
+        """Return the trials up to now, one of each environment, or None if they have not begun."""
+        return [self.recorder.current(env) for env in range(self.num_envs)] if self._has_begun else None
+
+    def continue_trials(self, trials: list[Trial] | None) -> None:
+        """Continue trials that :meth:`running_trials` returned. Their beliefs are inferred by :meth:`begin_rollout`."""
+        self._has_begun = trials is not None
+        self.recorder.load(trials or [])
 
     def reset(self) -> VecEnvObs:
         self._has_begun = False

@@ -119,6 +119,15 @@ class TrialRecorder:
             self.finished.append(self.current(env))
             self._observations[env], self._actions[env], self._rewards[env] = [after], [], []
 
+    def load(self, trials: Sequence[Trial]) -> None:
+        """Continue trials that :meth:`current` returned, one of each environment."""
+        self._observations = [
+            [{key: value[step] for key, value in trial.observations.items()} for step in range(len(trial.rewards) + 1)]
+            for trial in trials
+        ]
+        self._actions = [list(trial.actions) for trial in trials]
+        self._rewards = [trial.rewards.tolist() for trial in trials]
+
     def current(self, env: int) -> Trial:
         """Return the trial of an environment up to now."""
         entries = self._observations[env]

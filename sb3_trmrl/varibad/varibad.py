@@ -24,6 +24,7 @@ from sb3_trmrl.algorithms.arguments import (
     names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
+from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
@@ -37,7 +38,7 @@ from sb3_trmrl.varibad.vae import Decoders, update
 SelfVariBAD = TypeVar("SelfVariBAD", bound="VariBAD")
 
 
-class VariBAD(ZipFiles, PPO):
+class VariBAD(Resumable, ZipFiles, PPO):
     """
     Variational Bayes-Adaptive Deep Reinforcement Learning (Zintgraf et al., "VariBAD: A Very Good Method for
     Bayes-Adaptive Deep RL via Meta-Learning", ICLR 2020, https://arxiv.org/abs/1910.08348), on PPO.
@@ -259,6 +260,8 @@ class VariBAD(ZipFiles, PPO):
         """
         if self._belief_env is None or self._belief_env.venv is not env:
             self._belief_env = BeliefVecEnv(env, self.policy, self._vec_normalize_env)
+        self._restore_run(callback)
+        call_at_rollout_boundary(callback)
         recorder = self._belief_env.recorder
         with one_thread_beside_workers(env):
             self._last_obs = self._belief_env.begin_rollout(self._last_obs)
@@ -270,6 +273,15 @@ class VariBAD(ZipFiles, PPO):
                 self.decoders.update_statistics(self.batch_maker()(recorder.finished))
             recorder.finished.clear()
         return result
+
+    def memory_state(self) -> dict[str, Any]:
+        assert self._belief_env is not None
+        return {"trials": self.trial_buffer, "running_trials": self._belief_env.running_trials()}
+
+    def load_memory_state(self, state: dict[str, Any]) -> None:
+        assert self._belief_env is not None
+        self.trial_buffer = state["trials"]
+        self._belief_env.continue_trials(state["running_trials"])
 
     def train(self) -> None:
         """Update the policy with SB3's PPO, then encoder and decoders, then the statistics of the policy's inputs."""
@@ -303,7 +315,7 @@ class VariBAD(ZipFiles, PPO):
         progress_bar: bool = False,
     ) -> SelfVariBAD:
         """
-        Learn as in SB3.
+        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
 
         :param total_timesteps: Total number of steps over all environments. Rollouts are always completed
         :param callback: Callback or list of callbacks, called at every step
@@ -322,9 +334,10 @@ class VariBAD(ZipFiles, PPO):
         assert self.env is not None
         if is_masking_supported(self.env):
             raise ValueError("`env` must have no method action_masks(): VariBAD does not support action masks")
+        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
         with watched_workers([self.env]):
             return super().learn(
-                int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
             )
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -20,6 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_trmrl.algorithms.resumable import Resumable
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.checks import check_instance, check_keywords, check_positive_int, check_whole_number
 from sb3_trmrl.distributed.collectives import broadcast, is_main, join, share, world_size
@@ -70,7 +71,7 @@ class TrMRLExperimentManager(SearchManager):
     * a run that another process is training is not resumed
     * with several ranks, each steps its share of the environments and writes their monitor.csv; rank 0 evaluates and
       writes all other files
-    * TransformerPPO writes checkpoints, from which an interrupted run is resumed exactly
+    * our algorithms write checkpoints, from which an interrupted run is resumed exactly
     * searches around our entries use our search spaces, and write the best trial as an entry of a yml file
     * Ctrl-C and SIGTERM write a checkpoint at the end of the rollout, and print the command that resumes the run
     """
@@ -92,7 +93,7 @@ class TrMRLExperimentManager(SearchManager):
         kwargs["seed"] = arguments.seed = broadcast(kwargs.get("seed", 0))  # rl-zoo3 draws one on each rank
         super().__init__(*args, **kwargs)
         self.report = report
-        self.checkpoint_freq = checkpoint_freq if issubclass(ALGOS[algo], TransformerPPO) else 0
+        self.checkpoint_freq = checkpoint_freq if issubclass(ALGOS[algo], Resumable) else 0
         self.command_line = list(command_line)
         self.resume = resume
         self._made_folder = False
@@ -333,7 +334,9 @@ class TrMRLExperimentManager(SearchManager):
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         if self.resume is None:
             return super()._load_pretrained_agent(hyperparams, env)
-        model = TransformerPPO.resume(
+        algorithm = ALGOS[self.algo]
+        assert issubclass(algorithm, Resumable), "other algorithms write no checkpoints"
+        model = algorithm.resume(
             self.resume, env, tensorboard_log=self.tensorboard_log, verbose=self.verbose, device=self.device
         )
         print(f"Resuming from {self.resume}")

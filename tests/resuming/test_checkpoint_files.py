@@ -163,7 +163,7 @@ def test_checkpoints_of_sb3_are_refused(tmp_path: Path) -> None:
 
 
 def test_misuse_of_the_callback_is_refused(checkpoints: Path, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="TrainingCheckpoint is for TransformerPPO, got PPO"):
+    with pytest.raises(TypeError, match="TrainingCheckpoint is for the algorithms of sb3_trmrl, got PPO"):
         PPO("MlpPolicy", "CartPole-v1", n_steps=64).learn(64, callback=TrainingCheckpoint(tmp_path))
     with pytest.raises(ValueError, match=r"`folder` already holds .*checkpoint_128_steps.zip of another run"):
         new_model().learn(64, callback=TrainingCheckpoint(checkpoints))

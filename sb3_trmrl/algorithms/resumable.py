@@ -1,0 +1,103 @@
+"""Algorithms whose training continues from a checkpoint. :mod:`sb3_trmrl.resuming` implements it."""
+
+from __future__ import annotations
+
+import pathlib
+from pkgutil import resolve_name
+from typing import Any, Protocol, TypeVar
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv
+
+from sb3_trmrl.common.callback_tree import callbacks_of
+from sb3_trmrl.common.methods import IMPLEMENTATIONS
+
+SelfResumable = TypeVar("SelfResumable", bound="Resumable")
+
+
+class Resumption(Protocol):
+    """The point at which an interrupted run continues; made by :mod:`sb3_trmrl.resuming`."""
+
+    def begin_learning(self, model: Any, total_timesteps: int) -> int:
+        """
+        :param model: Model whose ``learn`` has been called
+        :param total_timesteps: Steps of the interrupted and the resumed call together
+        :return: Steps that are left
+        """
+
+    def begin_rollout(self, model: Any, callback: BaseCallback) -> None:
+        """
+        Restore everything that the model's zip does not contain.
+
+        :param model: Model at the beginning of its first rollout
+        :param callback: Callback that the model calls
+        """
+
+
+class Resumable(BaseAlgorithm):
+    """``resume``, and what checkpoints need of an algorithm, which has it as its first base class."""
+
+    #: Point at which the next ``learn`` continues an interrupted run
+    start_from: Resumption | None = None
+
+    @classmethod
+    def resume(cls: type[SelfResumable], path: str | pathlib.Path, env: GymEnv | str, **kwargs: Any) -> SelfResumable:
+        """
+        Continue training from a checkpoint that :class:`~sb3_trmrl.TrainingCheckpoint` wrote. Call ``learn`` on the
+        returned model with the arguments of the interrupted call: ``total_timesteps`` are the steps of both calls
+        together, and matching callbacks continue from their saved state.
+
+        Loading unpickles: only resume from files that you trust.
+
+        :param path: The checkpoint, or a folder of checkpoints, of which the newest complete one is taken
+        :param env: The environment, created as before. Its current state does not matter
+        :param kwargs: Further arguments of ``load``, for example ``device``
+        :return: The model
+        :raises FileNotFoundError: if there is no checkpoint
+        :raises ValueError: if the file is damaged or is not a checkpoint, or ``env`` has other wrappers, another number
+            of environments or other spaces
+        """
+        model: SelfResumable = resolve_name(IMPLEMENTATIONS["resume"])(cls, path, env, **kwargs)
+        return model
+
+    def memory_state(self) -> dict[str, Any]:
+        """
+        :return: What the model keeps from one rollout to the next beside what its zip contains: buffers, and what it
+            remembers of its training environments. It can be pickled
+        """
+        raise NotImplementedError
+
+    def load_memory_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: What :meth:`memory_state` returned
+        """
+        raise NotImplementedError
+
+    def _steps_to_learn(self, total_timesteps: int, reset_num_timesteps: bool) -> tuple[int, bool]:
+        """Return the arguments for SB3's ``learn``, which differ if it continues an interrupted run."""
+        if self.start_from is None:
+            return total_timesteps, reset_num_timesteps
+        return self.start_from.begin_learning(self, total_timesteps), False
+
+    def _restore_run(self, callback: BaseCallback) -> bool:
+        """Restore an interrupted run at the beginning of its first rollout. Return whether there is one."""
+        if self.start_from is None:
+            return False
+        self.start_from.begin_rollout(self, callback)
+        self.start_from = None
+        return True
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "start_from"]
+
+
+def call_at_rollout_boundary(callback: BaseCallback) -> None:
+    """
+    Tell callbacks that write checkpoints that the model is between two rollouts.
+
+    :param callback: Callback that the model calls
+    """
+    for each in callbacks_of(callback).values():
+        if hasattr(each, "on_rollout_boundary"):
+            each.on_rollout_boundary()

@@ -1,0 +1,134 @@
+"""A run of VariBAD, PEARL or MAML-TRPO that was interrupted and resumed is the uninterrupted one to the last bit."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_trmrl import MAMLTRPO, PEARL, TrainingCheckpoint, VariBAD
+from sb3_trmrl.__main__ import main
+from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
+from tests.helpers.resuming import assert_same, assert_same_files, checkpoint_steps, make_env, record_logs
+from tests.helpers.zoo import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def normalised(env_id: str) -> VecEnv:
+    return VecNormalize(make_env(env_id), gamma=0.9, norm_obs_keys=["observation"])
+
+
+#: Algorithm, environment, arguments, steps of the run and of the checkpoint
+CASES: dict[str, tuple[Any, Any, dict[str, Any], int, int]] = {
+    # Trials have 60 steps in each environment, so the checkpoint is in the middle of one
+    "VariBAD": (
+        VariBAD,
+        lambda: normalised("SparsePointRobot-v0"),
+        dict(n_steps=32, batch_size=32, n_epochs=1, vae_batch_trials=2, standardize_targets=True, learning_rate=1e-3)
+        | dict(policy_kwargs=dict(gru_hidden_size=8, net_arch=[8])),
+        330,
+        192,
+    ),
+    "PEARL": (
+        PEARL,
+        lambda: make_env("SparsePointRobot-v0"),
+        dict(n_train_tasks=4, initial_steps=20, prior_steps=20, posterior_steps=20, tasks_per_iteration=2)
+        | dict(gradient_steps=3, meta_batch_size=2, batch_size=4, context_batch_size=4)
+        | dict(policy_kwargs=dict(net_arch=[8], encoder_net_arch=[8])),
+        400,
+        240,
+    ),
+    "MAML-TRPO": (
+        MAMLTRPO,
+        lambda: normalised("SparsePointRobot-v0"),
+        dict(n_tasks=2, n_inner_episodes=1, policy_kwargs=dict(net_arch=[8])),
+        400,
+        240,
+    ),
+}
+POLICIES = {"VariBAD": "VariBADPolicy", "PEARL": "PEARLPolicy", "MAML-TRPO": "MultiInputPolicy"}
+
+
+def everything(model: Any) -> dict[str, Any]:
+    """What training has changed."""
+    optimizers = [name for name in model._get_torch_save_params()[0] if "optimizer" in name]
+    found: dict[str, Any] = {
+        "parameters": {name: value.clone() for name, value in model.policy.state_dict().items()},
+        "parts": [getattr(model, name).state_dict() for name in optimizers if "." not in name],
+        "counters": [model.num_timesteps, model._n_updates],
+        "last_obs": model._last_obs,
+        "generators": [th.get_rng_state(), np.random.get_state()[1]],
+    }
+    if isinstance(model, VariBAD):
+        found["decoders"] = model.decoders.state_dict()
+        found["trials"] = model.trial_buffer._trials
+    if isinstance(model, PEARL):
+        buffer = vars(model.replay_buffer)
+        found["buffer"] = {name: value for name, value in buffer.items() if name != "device"}
+    return found
+
+
+def learn(model: Any, steps: int, folder: Path) -> tuple[dict[str, Any], Any]:
+    logs = record_logs(model)
+    model.learn(steps, TrainingCheckpoint(folder, save_freq=1, keep=99))
+    return everything(model), logs
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_is_the_uninterrupted_one(case: str, tmp_path: Path) -> None:
+    algorithm, make, arguments, steps, resumed_at = CASES[case]
+    whole, logs = learn(algorithm(POLICIES[case], make(), seed=0, **arguments), steps, tmp_path / "whole")
+    (checkpoint,) = (path for path in checkpoints_in(tmp_path / "whole") if steps_of(path) == resumed_at)
+    model = algorithm.resume(checkpoint, make())
+    # As in another process
+    random.seed(5), np.random.seed(6), th.manual_seed(7)
+    resumed, its_logs = learn(model, steps, tmp_path / "resumed")
+    assert_same(whole, resumed)
+    assert 0 < len(its_logs.rows) < len(logs.rows)
+    assert_same(logs.rows[-len(its_logs.rows) :], its_logs.rows)
+    written = [checkpoint_steps(tmp_path / each) for each in ("whole", "resumed")]
+    assert written[1] == [each for each in written[0] if each > resumed_at]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_checkpoints_change_nothing(case: str, tmp_path: Path) -> None:
+    algorithm, make, arguments, steps, _ = CASES[case]
+    whole, _ = learn(algorithm(POLICIES[case], make(), seed=0, **arguments), steps, tmp_path)
+    assert_same(whole, everything(algorithm(POLICIES[case], make(), seed=0, **arguments).learn(steps)))
+
+
+SETTINGS = {
+    "varibad": ["n_envs:2", "n_steps:40", "batch_size:40", "n_epochs:1", "vae_batch_trials:2"],
+    "pearl": "n_envs:2 n_train_tasks:4 initial_steps:20 prior_steps:20 posterior_steps:0 tasks_per_iteration:2 "
+    "gradient_steps:1 meta_batch_size:2 batch_size:4 context_batch_size:4".split(),
+    "maml_trpo": ["n_envs:2", "n_tasks:2", "n_inner_episodes:1"],
+}
+
+
+@pytest.mark.parametrize("algo", SETTINGS)
+def test_train_resume(algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_id = "GridNavi-v0" if algo == "maml_trpo" else "SparsePointRobot-v0"  # each has an entry there
+    options = ["--algo", algo, "-n", "240", "--eval-freq", "80", "--eval-episodes", "2", "--n-eval-envs", "2"]
+    options += ["--checkpoint-freq", "80", "--verbose", "0"]
+    whole = train(tmp_path / "whole", *options, params=SETTINGS[algo], env=env_id)
+    algorithm: Any = {"varibad": VariBAD, "pearl": PEARL, "maml_trpo": MAMLTRPO}[algo]
+    real = algorithm.train
+
+    def dies(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.num_timesteps >= 160:
+            raise MemoryError
+        real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(algorithm, "train", dies)
+        train(tmp_path / "dead", *options, params=SETTINGS[algo], env=env_id)
+    (dead,) = (tmp_path / "dead" / algo).iterdir()
+    assert main(["train", "--resume", str(dead)]) == 0
+    models = [algorithm.load(run / f"{env_id}.zip") for run in (whole, dead)]
+    assert models[0].num_timesteps == models[1].num_timesteps >= 240
+    assert_same(*(dict(model.policy.state_dict()) for model in models))
+    assert_same_files(whole, dead)
