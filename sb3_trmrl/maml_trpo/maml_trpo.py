@@ -262,9 +262,7 @@ class MAMLTRPO(Resumable, ZipFiles, OnPolicyAlgorithm):
         """
         check_arguments(locals(), LEARN_CHECKS)
         total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
-        return super().learn(
-            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-        )
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def predict(
         self,

@@ -103,8 +103,10 @@ def test_checkpoints_change_nothing(case: str, tmp_path: Path) -> None:
 
 SETTINGS = {
     "varibad": ["n_envs:2", "n_steps:40", "batch_size:40", "n_epochs:1", "vae_batch_trials:2"],
-    "pearl": "n_envs:2 n_train_tasks:4 initial_steps:20 prior_steps:20 posterior_steps:0 tasks_per_iteration:2 "
-    "gradient_steps:1 meta_batch_size:2 batch_size:4 context_batch_size:4".split(),
+    "pearl": [
+        *("n_envs:2", "n_train_tasks:4", "initial_steps:20", "prior_steps:20", "posterior_steps:0"),
+        *("tasks_per_iteration:2", "gradient_steps:1", "meta_batch_size:2", "batch_size:4", "context_batch_size:4"),
+    ],
     "maml_trpo": ["n_envs:2", "n_tasks:2", "n_inner_episodes:1"],
 }
 

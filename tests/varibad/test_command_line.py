@@ -42,7 +42,6 @@ def test_training_continues_from_a_zip(run: Path, tmp_path: Path) -> None:
 def test_what_is_not_supported_is_named(run: Path, tmp_path: Path, capsys: Any) -> None:
     file = str(tmp_path / "agent.safetensors")
     assert "must hold a TransformerPPO or TransformerSAC, got VariBAD" in error_of(["export", run, file], capsys)
-    assert "checkpoints" in error_of(["train", "--resume", run], capsys)
     error = error_of(["train", *ALGO, "--env", "CartPole-v1", "-f", tmp_path], capsys)
     assert "PreviousTransitionObservation" in error
     assert ENV not in error
