@@ -45,7 +45,7 @@ def save_atomically(
 
 
 class ZipFiles(BaseAlgorithm):
-    """``load`` and ``save`` of SB3 with checks. An algorithm has it as its first base class."""
+    """``load`` and ``save`` of SB3 with checks. An algorithm has it as a base class, before that of SB3."""
 
     #: Newest format of the zip that this version reads
     newest_zip_format: ClassVar[int] = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from pkgutil import resolve_name
 from typing import Any, Protocol, TypeVar
 
@@ -40,6 +41,8 @@ class Resumable(BaseAlgorithm):
 
     #: Point at which the next ``learn`` continues an interrupted run
     start_from: Resumption | None = None
+    # Callbacks that write checkpoints. Off-policy rollouts may have a single step: the tree is not searched in each
+    _checkpoint_callbacks: Sequence[Any] = ()
 
     @classmethod
     def resume(cls: type[SelfResumable], path: str | pathlib.Path, env: GymEnv | str, **kwargs: Any) -> SelfResumable:
@@ -88,16 +91,16 @@ class Resumable(BaseAlgorithm):
         self.start_from = None
         return True
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "start_from"]
-
-
-def call_at_rollout_boundary(callback: BaseCallback) -> None:
-    """
-    Tell callbacks that write checkpoints that the model is between two rollouts.
-
-    :param callback: Callback that the model calls
-    """
-    for each in callbacks_of(callback).values():
-        if hasattr(each, "on_rollout_boundary"):
+    def _at_rollout_boundary(self) -> None:
+        """Tell callbacks that write checkpoints that the model is between two rollouts."""
+        for each in self._checkpoint_callbacks:
             each.on_rollout_boundary()
+
+    def _init_callback(self, *args: Any, **kwargs: Any) -> BaseCallback:
+        callback = super()._init_callback(*args, **kwargs)
+        found = callbacks_of(callback).values()
+        self._checkpoint_callbacks = [each for each in found if hasattr(each, "on_rollout_boundary")]
+        return callback
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "start_from", "_checkpoint_callbacks"]

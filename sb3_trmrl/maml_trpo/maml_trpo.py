@@ -26,7 +26,7 @@ from sb3_trmrl.algorithms.arguments import (
     names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
-from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
+from sb3_trmrl.algorithms.resumable import Resumable
 from sb3_trmrl.common.checks import check_instance, check_keywords
 from sb3_trmrl.maml_trpo.adaptation import Adaptation
 from sb3_trmrl.maml_trpo.advantages import estimate_advantages
@@ -197,7 +197,7 @@ class MAMLTRPO(Resumable, ZipFiles, OnPolicyAlgorithm):
         :return: Whether training continues
         """
         self._restore_run(callback)
-        call_at_rollout_boundary(callback)
+        self._at_rollout_boundary()
         self.policy.set_training_mode(False)
         self._batches = []
         callback.on_rollout_start()

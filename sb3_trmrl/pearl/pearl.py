@@ -28,7 +28,7 @@ from sb3_trmrl.algorithms.arguments import (
     names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
-from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
+from sb3_trmrl.algorithms.resumable import Resumable
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.pearl.arguments import CHECKS, check_action_space, check_sizes_of_data, check_vec_env
@@ -216,7 +216,7 @@ class PEARL(Resumable, ZipFiles, SAC):
         :return: Steps, and whether training continues
         """
         self._restore_run(callback)
-        call_at_rollout_boundary(callback)
+        self._at_rollout_boundary()
         self.policy.set_training_mode(False)
         self._log_interval = log_interval
         if self.train_tasks is None:

@@ -27,7 +27,7 @@ from sb3_trmrl.algorithms.arguments import (
 from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.finite import check_finite_step
-from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
+from sb3_trmrl.algorithms.resumable import Resumable
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
 from sb3_trmrl.common.checks import check_keywords, check_non_negative, check_number
@@ -410,7 +410,7 @@ class TransformerPPO(Resumable, Exports, ZipFiles, PPO):
         self._finished = []
         rollout_buffer.reset()
         self._last_memory = rollout_buffer.begin_rollout(self._last_memory)
-        call_at_rollout_boundary(callback)
+        self._at_rollout_boundary()
 
     def memory_state(self) -> dict[str, Any]:
         return self.rollout_buffer.memory_state(self._last_memory)

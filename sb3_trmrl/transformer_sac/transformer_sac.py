@@ -31,7 +31,7 @@ from sb3_trmrl.algorithms.arguments import (
 from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.finite import check_finite_step
-from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
+from sb3_trmrl.algorithms.resumable import Resumable
 from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
@@ -221,7 +221,7 @@ class TransformerSAC(Resumable, Exports, ZipFiles, SAC):
         :raises ValueError: if an observation or a reward is not finite
         """
         self._restore_run(callback)
-        call_at_rollout_boundary(callback)
+        self._at_rollout_boundary()
         with one_thread_beside_workers(env):
             return super().collect_rollouts(env, callback, *args, **kwargs)
 

@@ -55,7 +55,7 @@ class BeliefVecEnv(VecEnvWrapper):
             self._has_begun = True
             self._hidden = self._policy.encoder.empty(self.num_envs)
         else:
-            batch = self._make_batch([self.recorder.current(env) for env in range(self.num_envs)])
+            batch = self._make_batch(self.recorder.running())
             self._hidden = self._policy.encoder.empty(self.num_envs)
             if batch.lengths.max() > 0:
                 with th.no_grad():
@@ -66,7 +66,7 @@ class BeliefVecEnv(VecEnvWrapper):
 
     def running_trials(self) -> list[Trial] | None:
         """Return the trials up to now, one of each environment, or None if they have not begun."""
-        return [self.recorder.current(env) for env in range(self.num_envs)] if self._has_begun else None
+        return self.recorder.running() if self._has_begun else None
 
     def continue_trials(self, trials: list[Trial] | None) -> None:
         """Continue trials that :meth:`running_trials` returned. Their beliefs are inferred by :meth:`begin_rollout`."""

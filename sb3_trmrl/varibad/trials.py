@@ -119,8 +119,12 @@ class TrialRecorder:
             self.finished.append(self.current(env))
             self._observations[env], self._actions[env], self._rewards[env] = [after], [], []
 
+    def running(self) -> list[Trial]:
+        """Return the trials up to now, one of each environment."""
+        return [self.current(env) for env in range(len(self._observations))]
+
     def load(self, trials: Sequence[Trial]) -> None:
-        """Continue trials that :meth:`current` returned, one of each environment."""
+        """Continue trials that :meth:`running` returned."""
         self._observations = [
             [{key: value[step] for key, value in trial.observations.items()} for step in range(len(trial.rewards) + 1)]
             for trial in trials

@@ -24,7 +24,7 @@ from sb3_trmrl.algorithms.arguments import (
     names_policy_kwargs,
 )
 from sb3_trmrl.algorithms.files import ZipFiles
-from sb3_trmrl.algorithms.resumable import Resumable, call_at_rollout_boundary
+from sb3_trmrl.algorithms.resumable import Resumable
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
@@ -261,7 +261,7 @@ class VariBAD(Resumable, ZipFiles, PPO):
         if self._belief_env is None or self._belief_env.venv is not env:
             self._belief_env = BeliefVecEnv(env, self.policy, self._vec_normalize_env)
         self._restore_run(callback)
-        call_at_rollout_boundary(callback)
+        self._at_rollout_boundary()
         recorder = self._belief_env.recorder
         with one_thread_beside_workers(env):
             self._last_obs = self._belief_env.begin_rollout(self._last_obs)

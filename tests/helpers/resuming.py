@@ -4,15 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.save_util import recursive_getattr
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
 from tests.helpers.agents import TINY
+from tests.helpers.zoo import train
 
 ENV = "sb3_trmrl:SparsePointRobot-v0"
 
@@ -25,6 +29,10 @@ def new_model(env: VecEnv | None = None, **kwargs: Any) -> TransformerPPO:
     """A tiny model with rollouts of 64 steps in two environments."""
     settings: dict[str, Any] = dict(n_steps=32, batch_size=64, n_epochs=1, seed=0, policy_kwargs=TINY) | kwargs
     return TransformerPPO("TrMRLPolicy", make_env() if env is None else env, **settings)
+
+
+def normalised(env_id: str = ENV, n_envs: int = 2, kind: type[VecEnv] = DummyVecEnv) -> VecEnv:
+    return VecNormalize(make_env(env_id, n_envs, kind), gamma=0.9, norm_obs_keys=["observation"])
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -61,6 +69,29 @@ def step_log(path: Path) -> Hooks:
     return Hooks(end=write)
 
 
+def train_until(
+    steps: int,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *options: str,
+    algorithm: Any = TransformerPPO,
+    **kwargs: Any,
+) -> Path:
+    """Train with these options of the command line. The run dies at the first update after some steps."""
+    real = algorithm.train
+
+    def dies(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.num_timesteps >= steps:
+            raise MemoryError
+        real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(algorithm, "train", dies)
+        train(folder, *options, **kwargs)
+    (run,) = folder.glob("*/*_1")
+    return run
+
+
 class LogRecorder(KVWriter):
     """Keeps what is logged, by step."""
 
@@ -76,7 +107,7 @@ class LogRecorder(KVWriter):
         """Nothing is open"""
 
 
-def record_logs(model: TransformerPPO) -> LogRecorder:
+def record_logs(model: BaseAlgorithm) -> LogRecorder:
     recorder = LogRecorder()
     model.set_logger(Logger(None, [recorder]))
     return recorder
@@ -101,21 +132,32 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
         assert first == second or (first != first and second != second), (where, first, second)
 
 
-def everything_learned(model: TransformerPPO) -> dict[str, Any]:
-    """Return what training has changed: parameters, optimiser, counters and statistics."""
+def everything_learned(model: Any) -> dict[str, Any]:
+    """Return what training has changed: parameters, optimizers, buffers, counters, statistics and generators."""
     normalizer = model.get_vec_normalize_env()
     infos = [{key: value for key, value in info.items() if key != "t"} for info in model.ep_info_buffer or []]
+    parts, tensors = model._get_torch_save_params()
+    buffer = getattr(model, "replay_buffer", None)
     return {
         "parameters": {name: value.clone() for name, value in model.policy.state_dict().items()},
-        "optimizer": model.policy.optimizer.state_dict(),
+        "parts": {name: recursive_getattr(model, name).state_dict() for name in parts},
+        "tensors": {name: recursive_getattr(model, name).detach().clone() for name in tensors},
+        "buffer": {name: value for name, value in vars(buffer).items() if _is_data(value)} if buffer else None,
+        "trials": model.trial_buffer._trials if hasattr(model, "trial_buffer") else None,
         "steps": model.num_timesteps,
         "updates": model._n_updates,
         "episodes": infos,
         "last_obs": model._last_obs,
         "returns": None if normalizer is None else normalizer.returns,
         "reward_variance": None if normalizer is None else normalizer.ret_rms.var,
-        "generator": th.get_rng_state(),
+        "generators": [th.get_rng_state(), np.random.get_state()[1]],
+        "action_generator": model.action_space.np_random.bit_generator.state,
     }
+
+
+def _is_data(value: Any) -> bool:
+    """Whether an attribute of a buffer is an array or contains arrays, unlike its sizes, places and spaces."""
+    return isinstance(value, (np.ndarray, dict, list))
 
 
 def assert_same_files(first: Path, second: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
-from tests.helpers.resuming import assert_same, assert_same_files, checkpoint_steps
+from tests.helpers.resuming import assert_same, assert_same_files, checkpoint_steps, train_until
 from tests.helpers.zoo import TINY, error_of, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -16,22 +16,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 NO_EVALUATION = ("--eval-freq", "-1", "--verbose", "0")
 EVALUATED = ("-n", "200", "--eval-freq", "40", "--eval-episodes", "2", "--n-eval-envs", "2", "--verbose", "0")
 OPTIONS = (*EVALUATED, "--checkpoint-freq", "80")
-
-
-def train_until(steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Path:
-    """A run that dies at the update after some steps."""
-    real = TransformerPPO.train
-
-    def dies(self: TransformerPPO) -> None:
-        if self.num_timesteps == steps:
-            raise MemoryError
-        real(self)
-
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(TransformerPPO, "train", dies)
-        train(folder, *options)
-    (run,) = (folder / "trmrl").iterdir()
-    return run
 
 
 def test_train_resume_continues_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

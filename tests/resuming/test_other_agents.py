@@ -7,19 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl import MAMLTRPO, PEARL, TrainingCheckpoint, VariBAD
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
-from tests.helpers.resuming import assert_same, assert_same_files, checkpoint_steps, make_env, record_logs
+from tests.helpers.resuming import (
+    assert_same,
+    assert_same_files,
+    checkpoint_steps,
+    everything_learned,
+    make_env,
+    normalised,
+    record_logs,
+    train_until,
+)
 from tests.helpers.zoo import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def normalised(env_id: str) -> VecEnv:
-    return VecNormalize(make_env(env_id), gamma=0.9, norm_obs_keys=["observation"])
 
 
 #: Algorithm, environment, arguments, steps of the run and of the checkpoint
@@ -53,29 +57,10 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any], int, int]] = {
 POLICIES = {"VariBAD": "VariBADPolicy", "PEARL": "PEARLPolicy", "MAML-TRPO": "MultiInputPolicy"}
 
 
-def everything(model: Any) -> dict[str, Any]:
-    """What training has changed."""
-    optimizers = [name for name in model._get_torch_save_params()[0] if "optimizer" in name]
-    found: dict[str, Any] = {
-        "parameters": {name: value.clone() for name, value in model.policy.state_dict().items()},
-        "parts": [getattr(model, name).state_dict() for name in optimizers if "." not in name],
-        "counters": [model.num_timesteps, model._n_updates],
-        "last_obs": model._last_obs,
-        "generators": [th.get_rng_state(), np.random.get_state()[1]],
-    }
-    if isinstance(model, VariBAD):
-        found["decoders"] = model.decoders.state_dict()
-        found["trials"] = model.trial_buffer._trials
-    if isinstance(model, PEARL):
-        buffer = vars(model.replay_buffer)
-        found["buffer"] = {name: value for name, value in buffer.items() if name != "device"}
-    return found
-
-
 def learn(model: Any, steps: int, folder: Path) -> tuple[dict[str, Any], Any]:
     logs = record_logs(model)
     model.learn(steps, TrainingCheckpoint(folder, save_freq=1, keep=99))
-    return everything(model), logs
+    return everything_learned(model), logs
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -98,7 +83,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(case: str, tmp_path: Path) -> No
 def test_checkpoints_change_nothing(case: str, tmp_path: Path) -> None:
     algorithm, make, arguments, steps, _ = CASES[case]
     whole, _ = learn(algorithm(POLICIES[case], make(), seed=0, **arguments), steps, tmp_path)
-    assert_same(whole, everything(algorithm(POLICIES[case], make(), seed=0, **arguments).learn(steps)))
+    assert_same(whole, everything_learned(algorithm(POLICIES[case], make(), seed=0, **arguments).learn(steps)))
 
 
 SETTINGS = {
@@ -118,17 +103,8 @@ def test_train_resume(algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     options += ["--checkpoint-freq", "80", "--verbose", "0"]
     whole = train(tmp_path / "whole", *options, params=SETTINGS[algo], env=env_id)
     algorithm: Any = {"varibad": VariBAD, "pearl": PEARL, "maml_trpo": MAMLTRPO}[algo]
-    real = algorithm.train
-
-    def dies(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.num_timesteps >= 160:
-            raise MemoryError
-        real(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(algorithm, "train", dies)
-        train(tmp_path / "dead", *options, params=SETTINGS[algo], env=env_id)
-    (dead,) = (tmp_path / "dead" / algo).iterdir()
+    kwargs = {"params": SETTINGS[algo], "env": env_id}
+    dead = train_until(160, tmp_path / "dead", monkeypatch, *options, algorithm=algorithm, **kwargs)
     assert main(["train", "--resume", str(dead)]) == 0
     models = [algorithm.load(run / f"{env_id}.zip") for run in (whole, dead)]
     assert models[0].num_timesteps == models[1].num_timesteps >= 240

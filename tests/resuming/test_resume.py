@@ -13,7 +13,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from sb3_trmrl import TrainingCheckpoint, TransformerPPO
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
@@ -28,16 +28,13 @@ from tests.helpers.resuming import (
     everything_learned,
     make_env,
     new_model,
+    normalised,
     record_logs,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Run = tuple[TransformerPPO, Any, list[BaseCallback]]
-
-
-def normalised(env_id: str, n_envs: int = 2) -> VecEnv:
-    return VecNormalize(make_env(env_id, n_envs), gamma=0.9, norm_obs_keys=["observation"])
 
 
 def callbacks(folder: Path, env_id: str) -> list[BaseCallback]:

@@ -8,12 +8,23 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_trmrl import TrainingCheckpoint, TransformerSAC
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
-from tests.helpers.resuming import ENV, Hooks, assert_same, assert_same_files, checkpoint_steps, make_env, record_logs
+from tests.helpers.resuming import (
+    ENV,
+    Hooks,
+    assert_same,
+    assert_same_files,
+    checkpoint_steps,
+    everything_learned,
+    make_env,
+    normalised,
+    record_logs,
+    train_until,
+)
 from tests.helpers.sac import tiny_sac
 from tests.helpers.zoo import train
 
@@ -22,35 +33,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS, SAVE_FREQ, RESUMED = 330, 40, 200
 
 
-def normalised(kind: type[VecEnv] = DummyVecEnv) -> VecEnv:
-    return VecNormalize(make_env(kind=kind), gamma=0.9, norm_obs_keys=["observation"])
-
-
 def checkpoint_of(folder: Path) -> Path:
     """Return a checkpoint in the middle of the run."""
     (path,) = (path for path in checkpoints_in(folder) if steps_of(path) == RESUMED)
     return path
 
 
-def everything(model: TransformerSAC) -> dict[str, Any]:
-    """What training has changed."""
-    optimizers = [model.actor.optimizer, model.critic.optimizer, model.ent_coef_optimizer]
-    buffer = model.replay_buffer.state_dict()
-    return {
-        "parameters": {name: value.clone() for name, value in model.policy.state_dict().items()},
-        "optimizers": [each.state_dict() for each in optimizers if each is not None],
-        "entropy": None if model.log_ent_coef is None else model.log_ent_coef.detach().clone(),
-        "buffer": {name: value for name, value in buffer.items() if isinstance(value, (np.ndarray, dict))},
-        "counters": [model.num_timesteps, model._n_updates, model._episode_num],
-        "last_obs": model._last_obs,
-        "generators": [th.get_rng_state(), np.random.get_state()[1], model.action_space.sample()],
-    }
-
-
 def learn(model: TransformerSAC, folder: Path) -> tuple[dict[str, Any], Any]:
     logs = record_logs(model)
     model.learn(STEPS, TrainingCheckpoint(folder, save_freq=SAVE_FREQ, keep=99), log_interval=1)
-    return everything(model), logs
+    return everything_learned(model), logs
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -90,12 +82,12 @@ def test_checkpoints_change_nothing(tmp_path: Path) -> None:
     with_checkpoints, _ = learn(tiny_sac(normalised()), tmp_path)
     model = tiny_sac(normalised())
     model.learn(STEPS, log_interval=1)
-    assert_same(with_checkpoints, everything(model))
+    assert_same(with_checkpoints, everything_learned(model))
 
 
 def test_workers_in_processes_of_their_own(tmp_path: Path) -> None:
     whole, _ = learn(tiny_sac(normalised()), tmp_path / "whole")
-    env = normalised(SubprocVecEnv)
+    env = normalised(kind=SubprocVecEnv)
     model = TransformerSAC.resume(checkpoint_of(tmp_path / "whole"), env)
     assert_same(whole, learn(model, tmp_path / "resumed")[0])
     env.close()
@@ -121,17 +113,8 @@ def test_train_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ["n_envs:2", "learning_starts:10", "gradient_steps:1", "batch_size:4", "buffer_size:500"]
     env_id = ENV.removeprefix("sb3_trmrl:")
     whole = train(tmp_path / "whole", *options, params=settings, env=env_id)
-    real = TransformerSAC.train
-
-    def dies(self: TransformerSAC, *args: Any, **kwargs: Any) -> None:
-        if self.num_timesteps == 150:
-            raise MemoryError
-        real(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(TransformerSAC, "train", dies)
-        train(tmp_path / "dead", *options, params=settings, env=env_id)
-    (dead,) = (tmp_path / "dead" / "trmrl_sac").iterdir()
+    kwargs = {"params": settings, "env": env_id}
+    dead = train_until(150, tmp_path / "dead", monkeypatch, *options, algorithm=TransformerSAC, **kwargs)
     assert checkpoint_steps(dead / "checkpoints")[-1] == 120
     assert main(["train", "--resume", str(dead)]) == 0
     models = [TransformerSAC.load(run / f"{env_id}.zip") for run in (whole, dead)]
