@@ -289,7 +289,7 @@ LEARN_CHECKS: dict[str, Check] = {
     "total_timesteps": check_whole_number,
     "callback": check_callbacks,
     "log_interval": or_none(check_positive_int),
-    "tb_log_name": lambda name, value: check_instance(name, value, str, "a name"),
+    "tb_log_name": or_none(lambda name, value: check_instance(name, value, str, "a name")),
     "reset_num_timesteps": check_bool,
     "progress_bar": check_bool,
 }
@@ -335,6 +335,11 @@ def check_arguments(arguments: Mapping[str, Any], checks: Mapping[str, Check]) -
     for name, check in checks.items():
         if name in arguments:
             check(name, arguments[name])
+
+
+def own_arguments(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a constructor, whose first statement passes its ``locals()``."""
+    return {name: value for name, value in variables.items() if name not in ("self", "__class__")}
 
 
 def check_batch_size(batch_size: int, rollout_size: int = 2) -> None:

@@ -76,7 +76,7 @@ class ZipFiles(BaseAlgorithm):
         :raises TypeError: if ``path`` is not a path, or an argument has the wrong type or an unknown name
         :raises ValueError: if the file is damaged or does not contain a model, or an argument is out of range
         """
-        algorithm = next(each.__name__ for each in cls.__mro__ if ZipFiles in each.__bases__)
+        algorithm = next(each.__name__ for each in cls.__mro__ if "policy_aliases" in vars(each))  # not a subclass
         check_zip(path, algorithm, cls.newest_zip_format)
         check_arguments(locals(), LOAD_CHECKS)
         if env is not None:

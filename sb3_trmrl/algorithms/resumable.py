@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 from pkgutil import resolve_name
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -17,30 +17,11 @@ from sb3_trmrl.common.methods import IMPLEMENTATIONS
 SelfResumable = TypeVar("SelfResumable", bound="Resumable")
 
 
-class Resumption(Protocol):
-    """The point at which an interrupted run continues; made by :mod:`sb3_trmrl.resuming`."""
-
-    def begin_learning(self, model: Any, total_timesteps: int) -> int:
-        """
-        :param model: Model whose ``learn`` has been called
-        :param total_timesteps: Steps of the interrupted and the resumed call together
-        :return: Steps that are left
-        """
-
-    def begin_rollout(self, model: Any, callback: BaseCallback) -> None:
-        """
-        Restore everything that the model's zip does not contain.
-
-        :param model: Model at the beginning of its first rollout
-        :param callback: Callback that the model calls
-        """
-
-
 class Resumable(BaseAlgorithm):
     """``resume``, and what checkpoints need of an algorithm, which has it as its first base class."""
 
-    #: Point at which the next ``learn`` continues an interrupted run
-    start_from: Resumption | None = None
+    #: Point at which the next ``learn`` continues an interrupted run, an object of :mod:`sb3_trmrl.resuming`
+    start_from: Any = None
     # Callbacks that write checkpoints. Off-policy rollouts may have a single step: the tree is not searched in each
     _checkpoint_callbacks: Sequence[Any] = ()
 
@@ -81,7 +62,8 @@ class Resumable(BaseAlgorithm):
         """Return the arguments for SB3's ``learn``, which differ if it continues an interrupted run."""
         if self.start_from is None:
             return total_timesteps, reset_num_timesteps
-        return self.start_from.begin_learning(self, total_timesteps), False
+        steps: int = self.start_from.begin_learning(self, total_timesteps)
+        return steps, False
 
     def _restore_run(self, callback: BaseCallback) -> bool:
         """Restore an interrupted run at the beginning of its first rollout. Return whether there is one."""

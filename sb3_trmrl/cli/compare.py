@@ -119,7 +119,7 @@ def _check_same_tasks(sources: Sequence[_Source], options: argparse.Namespace) -
             options.unit = "tasks" if in_trials else "episodes"
         own_tasks = Trials(source.env_id, options.n_tasks, 1, options.split, options.seed, kwargs).tasks
         tasks = tasks or own_tasks
-        if own_tasks != tasks:
+        if repr(own_tasks) != repr(tasks):  # tasks may be arrays, which cannot be compared with !=
             raise ValueError(
                 f"all agents need the same tasks, those of {first.path} and {source.path} differ: compare their "
                 "env_kwargs"

@@ -158,6 +158,8 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         self._episode_returns: list[tuple[float, ...]] = []
         self._episode_successes: list[tuple[bool, ...]] = []
         self._tasks: list[int] = []
+        self._n_done = 0  # trials of this evaluation
+        self._says_success = False  # whether any trial so far had `is_success`
         self._task_indices: dict[str, int] = {}
         self._history: dict[str, list[Any]] = {"timesteps": [], "returns": [], "successes": [], "tasks": []}
         self._training, self._evaluating = _Stopwatch(), _Stopwatch()
@@ -181,14 +183,33 @@ class AdaptationEvalCallback(MaskedEvalCallback):
         # Called at every step of the evaluation; SB3 writes the values that are recorded last
         super()._log_success_callback(locals_, globals_)
         info = locals_["info"]
-        if not (locals_["done"] and info.get("episode_returns")):
+        if not locals_["done"]:
+            return
+        self._n_done += 1
+        self._count_failures(info)
+        if not info.get("episode_returns"):
             return
         self._tasks.append(self._task_indices.setdefault(repr(info["task"]), len(self._task_indices)))
         self._episode_returns.append(info["episode_returns"])
         self._record("mean_reward", np.array(self._episode_returns, dtype=np.float64))
-        if "episode_successes" in info:
-            self._episode_successes.append(info["episode_successes"])
+        self._episode_successes.append(info.get("episode_successes", (False,) * len(info["episode_returns"])))
+        if self._says_success:
             self._record("success_rate", np.array(self._episode_successes, dtype=np.float64))
+
+    def _count_failures(self, info: dict[str, Any]) -> None:
+        """Count trials without ``is_success`` as failures if others have it: some environments write it only then."""
+        says_success = info.get("is_success") is not None
+        self._says_success |= says_success
+        if not self._says_success:
+            return
+        failures = [False] * (self._n_done - len(self._is_success_buffer))
+        if says_success:  # the others came before
+            self._is_success_buffer[:0] = failures
+        else:
+            self._is_success_buffer += failures
+        # In earlier evaluations, no trial had it
+        n_without = len(self.evaluations_timesteps) - len(self.evaluations_successes)
+        self.evaluations_successes[:0] = [[False] * len(each) for each in self.evaluations_results[:n_without]]
 
     def _record(self, name: str, values: np.ndarray) -> None:
         for index, mean in enumerate(values.mean(axis=0)):
@@ -207,13 +228,16 @@ class AdaptationEvalCallback(MaskedEvalCallback):
             return super()._on_step()
         self._training.stop()
         self._evaluating.start()
-        self._episode_returns, self._episode_successes, self._tasks = [], [], []
+        self._episode_returns, self._episode_successes, self._tasks, self._n_done = [], [], [], 0
         continue_training = self._evaluate_by_success() if self.best_by == "success_rate" else super()._on_step()
         if self.log_path is not None:
             evaluation = (self.num_timesteps, self._episode_returns, self._episode_successes, self._tasks)
             for values, each in zip(self._history.values(), evaluation, strict=True):
                 values.append(each)
-            arrays: dict[str, Any] = {key: np.array(values) for key, values in self._history.items() if values[0] != []}
+            known = [key for key, values in self._history.items() if values[0] != []]
+            if not self._says_success and "successes" in known:
+                known.remove("successes")
+            arrays: dict[str, Any] = {key: np.array(self._history[key]) for key in known}
             arrays["task_names"] = np.array(list(self._task_indices), dtype=np.str_)
             self._seconds.append((self._training.seconds, self._evaluating.seconds))
             if len(self._seconds) == len(arrays["timesteps"]):  # not after resuming a checkpoint without times

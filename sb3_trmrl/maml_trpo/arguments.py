@@ -18,8 +18,8 @@ def _factor(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be between 0 and 1, both excluded, got {value}")
 
 
-#: Arguments of the constructor, which are also the names of the attributes
-CHECKS: dict[str, Check] = {
+#: Arguments of the constructor that SB3's classes do not have, which are also the names of the attributes
+OWN_CHECKS: dict[str, Check] = {
     "inner_learning_rate": check_positive,
     "n_tasks": check_positive_int,
     "n_inner_episodes": check_positive_int,
@@ -31,6 +31,11 @@ CHECKS: dict[str, Check] = {
     "line_search_max_iter": check_positive_int,
     "line_search_shrinking_factor": _factor,
     "normalize_advantage": check_bool,
+}
+
+#: All arguments of the constructor
+CHECKS: dict[str, Check] = {
+    **OWN_CHECKS,
     **{
         name: arguments.PPO_CHECKS[name]
         for name in ("gamma", "gae_lambda", "stats_window_size", "tensorboard_log", "policy_kwargs", "seed", "device")

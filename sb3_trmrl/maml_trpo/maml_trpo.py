@@ -4,44 +4,31 @@ from __future__ import annotations
 
 from collections import deque
 from importlib.util import find_spec
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.algorithms.arguments import (
-    LEARN_CHECKS,
-    check_arguments,
-    check_env,
-    check_env_of,
-    check_policy,
-    names_policy_kwargs,
-)
-from sb3_trmrl.algorithms.files import ZipFiles
-from sb3_trmrl.algorithms.resumable import Resumable
-from sb3_trmrl.common.checks import check_instance, check_keywords
+from sb3_trmrl.algorithms.algorithm import Algorithm
+from sb3_trmrl.algorithms.arguments import check_arguments, check_policy, names_policy_kwargs, own_arguments
+from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.maml_trpo.adaptation import Adaptation
 from sb3_trmrl.maml_trpo.advantages import estimate_advantages
-from sb3_trmrl.maml_trpo.arguments import CHECKS, check_vec_env
+from sb3_trmrl.maml_trpo.arguments import CHECKS, OWN_CHECKS, check_vec_env
 from sb3_trmrl.maml_trpo.collection import Stopped, TaskCollector
 from sb3_trmrl.maml_trpo.outer import TaskSamples, trpo_step
 from sb3_trmrl.maml_trpo.policies import MAMLPolicy
 
-#: Arguments that the algorithm passes to the policy
-_PASSED = ("observation_space", "action_space")
 
-SelfMAMLTRPO = TypeVar("SelfMAMLTRPO", bound="MAMLTRPO")
-
-
-class MAMLTRPO(Resumable, ZipFiles, OnPolicyAlgorithm):
+class MAMLTRPO(Algorithm, OnPolicyAlgorithm):
     """
     Model-Agnostic Meta-Learning (Finn et al. 2017, https://arxiv.org/abs/1703.03400) with TRPO as the outer optimiser.
 
@@ -80,6 +67,21 @@ class MAMLTRPO(Resumable, ZipFiles, OnPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MAMLPolicy, "MultiInputPolicy": MAMLPolicy}
 
+    argument_checks = CHECKS
+    passed_to_policy = ("observation_space", "action_space")
+
+    inner_learning_rate: float
+    n_tasks: int
+    n_inner_episodes: int
+    n_inner_steps: int
+    target_kl: float
+    cg_max_steps: int
+    cg_damping: float
+    line_search_max_iter: int
+    line_search_shrinking_factor: float
+    normalize_advantage: bool
+    n_adaptation_episodes: int | None
+
     policy: MAMLPolicy  # type: ignore[assignment]
     #: Returns of the newest training episodes, ``"before"`` and ``"after"`` adaptation
     episode_returns: dict[str, deque[float]]
@@ -111,64 +113,39 @@ class MAMLTRPO(Resumable, ZipFiles, OnPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        check_arguments(locals(), CHECKS)
-        env = maybe_make_env(env, verbose)
-        if env is not None:
-            check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
-        super().__init__(
-            check_policy(policy, self.policy_aliases),  # SB3 does not allow a Dict for "MlpPolicy"
-            env,
-            learning_rate=0.0,  # TRPO has none, and there is no critic
-            n_steps=1,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            ent_coef=0.0,
-            vf_coef=0.0,
-            max_grad_norm=0.0,
-            use_sde=False,
-            sde_sample_freq=-1,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-        )
-        self.inner_learning_rate = inner_learning_rate
-        self.n_tasks = n_tasks
-        self.n_inner_episodes = n_inner_episodes
-        self.n_inner_steps = n_inner_steps
-        self.target_kl = target_kl
-        self.cg_max_steps = cg_max_steps
-        self.cg_damping = cg_damping
-        self.line_search_max_iter = line_search_max_iter
-        self.line_search_shrinking_factor = line_search_shrinking_factor
-        self.normalize_advantage = normalize_advantage
-        self.n_adaptation_episodes = n_adaptation_episodes
+        arguments = own_arguments(locals())
+        check_arguments(arguments, CHECKS)
+        arguments["env"] = self._make_env(policy, env, verbose)
+        own = {name: arguments.pop(name) for name in OWN_CHECKS}
+        arguments |= {
+            "policy": check_policy(policy, self.policy_aliases),  # SB3 does not allow a Dict for "MlpPolicy"
+            "learning_rate": 0.0,  # TRPO has none, and there is no critic
+            "n_steps": 1,
+            "ent_coef": 0.0,
+            "vf_coef": 0.0,
+            "max_grad_norm": 0.0,
+            "use_sde": False,
+            "sde_sample_freq": -1,
+            "_init_setup_model": False,
+        }
+        super().__init__(**arguments)
+        vars(self).update(own)
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
-        check_env_of(self)
         if find_spec("sb3_contrib") is None:
             raise ModuleNotFoundError(
                 "MAMLTRPO needs sb3-contrib, which is part of the extra `zoo`: pip install 'sb3_trmrl[zoo]'"
             )
-        check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
-        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=_PASSED)
-        if self.env is not None:
-            check_vec_env(self.env)
-        self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers
+        self._check_attributes()
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.rollout_buffer = None  # type: ignore[assignment]
         self.episode_returns = {name: deque(maxlen=self._stats_window_size) for name in ("before", "after")}
         self.policy = self.policy_class(self.observation_space, self.action_space, **self.policy_kwargs).to(self.device)  # type: ignore[assignment]
 
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        check_env("env", env)
-        super().set_env(env, force_reset)
+    def _check_vec_env(self) -> None:
         assert self.env is not None
         check_vec_env(self.env)
 
@@ -203,8 +180,9 @@ class MAMLTRPO(Resumable, ZipFiles, OnPolicyAlgorithm):
         callback.on_rollout_start()
         collector = TaskCollector(self, env, callback)
         try:
-            while len(self._batches) * env.num_envs < self.n_tasks:
-                self._batches.append(collector.collect())
+            with one_thread_beside_workers(env):
+                while len(self._batches) * env.num_envs < self.n_tasks:
+                    self._batches.append(collector.collect())
         except Stopped:
             return False
         callback.update_locals(locals())
@@ -234,35 +212,6 @@ class MAMLTRPO(Resumable, ZipFiles, OnPolicyAlgorithm):
             if returns:
                 self.logger.record(f"rollout/ep_rew_mean_{name}_adaptation", safe_mean(returns))
         super().dump_logs(iteration)
-
-    def learn(
-        self: SelfMAMLTRPO,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "MAMLTRPO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfMAMLTRPO:
-        """
-        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
-
-        :param total_timesteps: Total number of steps over all environments. Updates are always completed
-        :param callback: Callback or list of callbacks, called at every step; or a function of local and global
-            variables, which ends training by returning False
-        :param log_interval: Number of updates between two entries of the log, None for no entries
-        :param tb_log_name: Name of the run in TensorBoard's folder
-        :param reset_num_timesteps: Whether to count steps from 0 again. If not, ``total_timesteps`` are added to the
-            steps that the model has already taken
-        :param progress_bar: Whether to show a progress bar, which needs tqdm and rich
-        :return: The model
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if a number is out of range, or an observation or a reward is not finite
-        :raises FloatingPointError: if a gradient is not finite
-        """
-        check_arguments(locals(), LEARN_CHECKS)
-        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def predict(
         self,

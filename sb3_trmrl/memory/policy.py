@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import is_vectorized_observation
 
 from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION
@@ -22,6 +23,21 @@ from sb3_trmrl.memory.interface import Batch, Memory, MemoryKind
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.memory.tokens import Tokens, first_array, inner_starts, map_tokens
 from sb3_trmrl.memory.working_memory import WorkingMemory
+
+#: Arguments of the policy that its transformers take
+_TRANSFORMER_KWARGS = (
+    "context_length",
+    "d_model",
+    "n_layers",
+    "n_heads",
+    "dim_feedforward",
+    "initialization",
+    "layer_norm",
+    "positional_encoding",
+    "embedding_arch",
+)
+#: Arguments of Adam that choose its implementation
+_ADAM_LOOPS = {"fused", "foreach", "differentiable"}
 
 #: What policies read: a live memory, a minibatch of memories, or plain observations
 PolicyInput = Memory | Batch | Tokens
@@ -47,25 +63,28 @@ class MemoryPolicy(BasePolicy):
     the constructor of SB3's class.
     """
 
-    def _set_memory(
-        self,
-        memory: str,
-        reset_memory_on: str,
-        context_length: int | None,
-        positional_encoding: str | None,
-        **transformer_kwargs: Any,
-    ) -> None:
-        """Set the kind of memory and the arguments of the transformers."""
-        self.memory = memory
-        self._kind = MEMORY_KINDS[memory]
-        self.context_length = self._kind.context_length if context_length is None else context_length
-        if positional_encoding is None:
-            positional_encoding = self._kind.positional_encoding
-        self.transformer_kwargs: dict[str, Any] = dict(
-            transformer_kwargs, context_length=self.context_length, positional_encoding=positional_encoding
-        )
-        self.reset_memory_on = check_option("reset_memory_on", reset_memory_on, ("episode", "trial"))
+    def _set_memory(self, arguments: dict[str, Any]) -> None:
+        """Set the kind of memory and the transformers' settings, and remove them from the policy's arguments."""
+        self.memory = arguments.pop("memory")
+        self._kind = MEMORY_KINDS[self.memory]
+        self.reset_memory_on = check_option("reset_memory_on", arguments.pop("reset_memory_on"), ("episode", "trial"))
+        self.transformer_kwargs: dict[str, Any] = {name: arguments.pop(name) for name in _TRANSFORMER_KWARGS}
+        for name in ("context_length", "positional_encoding"):
+            if self.transformer_kwargs[name] is None:
+                self.transformer_kwargs[name] = getattr(self._kind, name)
+        self.context_length: int = self.transformer_kwargs["context_length"]
         self._warned_without_memory = False
+        arguments["features_extractor_class"] = checked_token_extractor(
+            arguments["observation_space"],
+            arguments["features_extractor_class"],
+            arguments["features_extractor_kwargs"],
+            arguments["normalize_images"],
+        )
+        check_keywords(
+            "optimizer_kwargs", arguments["optimizer_kwargs"], arguments["optimizer_class"], ("params", "lr")
+        )
+        # With None, SB3 sets Adam's epsilon to 1e-5, which is more than the gradients of many parameters
+        arguments["optimizer_kwargs"] = arguments["optimizer_kwargs"] or {}
 
     # -- Building ----------------------------------------------------------------------------------------------------
 
@@ -78,6 +97,17 @@ class MemoryPolicy(BasePolicy):
             bounded_positions=self._kind.bounded_positions,
             normalize_images=self.normalize_images,
         )
+
+    def _make_optimizer(self, parameters: Any, lr_schedule: Schedule) -> th.optim.Optimizer:
+        """Return an optimizer of parameters or groups of them."""
+        kwargs = dict(self.optimizer_kwargs)
+        if self.optimizer_class in (th.optim.Adam, th.optim.AdamW) and not _ADAM_LOOPS & set(kwargs):
+            kwargs["fused"] = True  # a single pass over the parameters instead of one for each operation
+        return self.optimizer_class(parameters, lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own = {**self.transformer_kwargs, "memory": self.memory, "reset_memory_on": self.reset_memory_on}
+        return {**super()._get_constructor_parameters(), **own}
 
     def _make_token_extractor(self) -> BaseFeaturesExtractor:
         return super().make_features_extractor()

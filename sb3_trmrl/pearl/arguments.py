@@ -24,10 +24,8 @@ from sb3_trmrl.common.checks import (
     check_positive_int,
 )
 
-#: Arguments of the constructor, which are also the names of the attributes
-CHECKS: dict[str, Check] = {
-    **SAC_CHECKS,
-    "gradient_steps": check_gradient_steps,
+#: Arguments of the constructor that SAC does not have, which are also the names of the attributes
+OWN_CHECKS: dict[str, Check] = {
     "n_train_tasks": check_positive_int,
     "initial_steps": check_positive_int,
     "tasks_per_iteration": check_positive_int,
@@ -38,6 +36,9 @@ CHECKS: dict[str, Check] = {
     "kl_weight": check_non_negative,
     "reward_scale": check_positive,
 }
+
+#: All arguments of the constructor
+CHECKS: dict[str, Check] = {**SAC_CHECKS, "gradient_steps": check_gradient_steps, **OWN_CHECKS}
 
 #: Arguments of the policy; its reader checks the observation space
 POLICY_CHECKS: dict[str, Check] = {

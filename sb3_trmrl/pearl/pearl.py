@@ -6,12 +6,11 @@ import io
 import pathlib
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from stable_baselines3 import SAC
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import load_from_pkl
@@ -19,32 +18,20 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Rollout
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.algorithms.arguments import (
-    LEARN_CHECKS,
-    check_arguments,
-    check_env,
-    check_env_of,
-    check_policy,
-    names_policy_kwargs,
-)
-from sb3_trmrl.algorithms.files import ZipFiles
-from sb3_trmrl.algorithms.resumable import Resumable
+from sb3_trmrl.algorithms.algorithm import Algorithm
+from sb3_trmrl.algorithms.arguments import check_arguments, check_policy, names_policy_kwargs, own_arguments
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_keywords
-from sb3_trmrl.pearl.arguments import CHECKS, check_action_space, check_sizes_of_data, check_vec_env
+from sb3_trmrl.common.threads import one_thread_beside_workers
+from sb3_trmrl.pearl.arguments import CHECKS, OWN_CHECKS, check_action_space, check_sizes_of_data, check_vec_env
 from sb3_trmrl.pearl.buffers import TaskReplayBuffer
 from sb3_trmrl.pearl.collection import TaskCollector, draw_train_tasks
 from sb3_trmrl.pearl.encoder import ContextEncoder
 from sb3_trmrl.pearl.policies import PEARLPolicy
 from sb3_trmrl.pearl.update import update
 
-#: Arguments that the algorithm passes to the policy
-_PASSED = ("observation_space", "action_space", "lr_schedule")
 
-SelfPEARL = TypeVar("SelfPEARL", bound="PEARL")
-
-
-class PEARL(Resumable, ZipFiles, SAC):
+class PEARL(Algorithm, SAC):
     """
     Probabilistic Embeddings for Actor-critic RL (Rakelly et al. 2019, https://arxiv.org/abs/1903.08254): soft
     actor-critic whose networks also read a latent variable. An encoder infers it from a set of transitions of the task.
@@ -97,6 +84,18 @@ class PEARL(Resumable, ZipFiles, SAC):
         "MultiInputPolicy": PEARLPolicy,
     }
 
+    argument_checks = CHECKS
+
+    n_train_tasks: int
+    initial_steps: int
+    tasks_per_iteration: int
+    prior_steps: int
+    posterior_steps: int
+    meta_batch_size: int
+    context_batch_size: int
+    kl_weight: float
+    reward_scale: float
+
     policy: PEARLPolicy
     encoder: ContextEncoder
     replay_buffer: TaskReplayBuffer  # type: ignore[assignment]
@@ -136,56 +135,31 @@ class PEARL(Resumable, ZipFiles, SAC):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        check_arguments(locals(), CHECKS)
-        env = maybe_make_env(env, verbose)
+        arguments = own_arguments(locals())
+        check_arguments(arguments, CHECKS)
+        arguments["env"] = made = self._make_env(policy, env, verbose)
         policy_class = check_policy(policy, self.policy_aliases)
-        check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=_PASSED)
-        if env is not None:
-            check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
-            check_action_space(env.action_space, TokenReader(env.observation_space))  # before SB3, which asserts
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            buffer_size=int(buffer_size),
-            learning_starts=0,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            gradient_steps=gradient_steps,
-            replay_buffer_class=TaskReplayBuffer,  # type: ignore[arg-type]
-            ent_coef=ent_coef,
-            target_update_interval=target_update_interval,
-            target_entropy=target_entropy,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-        )
+        check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=self.passed_to_policy)
+        if made is not None:
+            check_action_space(made.action_space, TokenReader(made.observation_space))  # before SB3, which asserts
+        own = {name: arguments.pop(name) for name in OWN_CHECKS}
+        arguments |= {
+            "buffer_size": int(buffer_size),
+            "learning_starts": 0,
+            "replay_buffer_class": TaskReplayBuffer,
+            "policy_kwargs": dict(policy_kwargs or {}),
+            "_init_setup_model": False,
+        }
+        super().__init__(**arguments)
         self.policy_kwargs.pop("use_sde")  # SB3 adds it
-        self.n_train_tasks = n_train_tasks
-        self.initial_steps = initial_steps
-        self.tasks_per_iteration = tasks_per_iteration
-        self.prior_steps = prior_steps
-        self.posterior_steps = posterior_steps
-        self.meta_batch_size = meta_batch_size
-        self.context_batch_size = context_batch_size
-        self.kl_weight = kl_weight
-        self.reward_scale = reward_scale
+        vars(self).update(own)
         self._n_iterations = 0
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
-        check_env_of(self)
-        check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
+        self._check_attributes()
         check_sizes_of_data(self)
-        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=_PASSED)
-        if self.env is not None:
-            check_vec_env(self.env, self.n_train_tasks)
         reader = TokenReader(self.observation_space)
         if self.replay_buffer is None:
             sizes = (int(self.buffer_size), self.n_train_tasks, reader.state_dim, reader.action_dim)
@@ -197,11 +171,16 @@ class PEARL(Resumable, ZipFiles, SAC):
         super()._create_aliases()
         self.encoder = self.policy.encoder
 
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        check_env("env", env)
-        super().set_env(env, force_reset)
+    def _check_vec_env(self) -> None:
         assert self.env is not None
         check_vec_env(self.env, self.n_train_tasks)
+
+    def _setup_learn(
+        self, total_timesteps: int, callback: MaybeCallback = None, reset_num_timesteps: bool = True, *args: Any
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps:
+            self._n_iterations = 0
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args)
 
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, log_interval: int | None = None, **kwargs: Any
@@ -224,10 +203,11 @@ class PEARL(Resumable, ZipFiles, SAC):
         before = self.num_timesteps
         callback.on_rollout_start()
         try:
-            continue_training = all(
-                TaskCollector(self, env, tasks, prior_steps).collect(n_steps, callback)
-                for tasks, prior_steps, n_steps in self._plan(env.num_envs)
-            )
+            with one_thread_beside_workers(env):
+                continue_training = all(
+                    TaskCollector(self, env, tasks, prior_steps).collect(n_steps, callback)
+                    for tasks, prior_steps, n_steps in self._plan(env.num_envs)
+                )
         finally:
             env.env_method("set_wrapper_attr", "tasks", None)
         if continue_training:
@@ -282,38 +262,6 @@ class PEARL(Resumable, ZipFiles, SAC):
             if returns:
                 self.logger.record(f"rollout/{kind}_episode_rew_mean", safe_mean(returns))
         super().dump_logs()
-
-    def learn(
-        self: SelfPEARL,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "PEARL",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfPEARL:
-        """
-        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
-
-        :param total_timesteps: Total number of steps over all environments. Iterations are always completed; the first
-            one also takes ``initial_steps`` of each training task
-        :param callback: Callback or list of callbacks, called at every step; or a function of local and global
-            variables, which ends training by returning False
-        :param log_interval: Number of iterations between two entries of the log, None for no entries
-        :param tb_log_name: Name of the run in TensorBoard's folder
-        :param reset_num_timesteps: Whether to count steps from 0 again. If not, ``total_timesteps`` are added to the
-            steps that the model has already taken
-        :param progress_bar: Whether to show a progress bar, which needs tqdm and rich
-        :return: The model
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if a number is out of range, the environment has fewer tasks than ``n_train_tasks``, or an
-            observation or a reward is not finite
-        """
-        check_arguments(locals(), LEARN_CHECKS)
-        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
-        if reset_num_timesteps:
-            self._n_iterations = 0
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """

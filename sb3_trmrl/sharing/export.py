@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,32 +28,8 @@ from sb3_trmrl.sharing.space_records import space_record
 from sb3_trmrl.sharing.statistics import ObservationStatistics
 from sb3_trmrl.sharing.strict_json import InvalidAgentFile
 
-#: Attributes of a model for the summary, if they are plain data: schedules are not, except constants
-_HYPERPARAMETERS = (
-    "learning_rate",
-    "vf_learning_rate",
-    "n_envs",
-    "n_steps",
-    "buffer_size",
-    "learning_starts",
-    "tau",
-    "gradient_steps",
-    "target_update_interval",
-    "batch_size",
-    "n_epochs",
-    "gamma",
-    "gae_lambda",
-    "clip_range",
-    "clip_range_vf",
-    "normalize_advantage",
-    "ent_coef",
-    "vf_coef",
-    "max_grad_norm",
-    "target_kl",
-    "use_sde",
-    "sde_sample_freq",
-    "seed",
-)
+#: Arguments of constructors that are not part of the summary
+_NO_HYPERPARAMETERS = {"tensorboard_log", "stats_window_size", "verbose", "device"}
 _PACKAGES = ("gymnasium", "numpy", "sb3_trmrl", "stable_baselines3", "torch")
 
 
@@ -158,10 +135,12 @@ def _known_environment(env: VecEnv | None) -> tuple[str | None, dict[str, Any]]:
 
 
 def hyperparameters_of(model: BaseAlgorithm) -> dict[str, Any]:
-    """Return the hyperparameters of a model that are plain data, by name."""
+    """Return the hyperparameters of a model that are plain data, by name: schedules are not, except constants."""
     found = {}
-    for name in _HYPERPARAMETERS:
-        value = getattr(model, name, None)
+    for name in ("n_envs", *inspect.signature(type(model)).parameters):
+        if name in _NO_HYPERPARAMETERS or not hasattr(model, name):
+            continue
+        value = getattr(model, name)
         if isinstance(value, FloatSchedule):  # SB3 also keeps constants this way
             value = value.value_schedule
         if isinstance(value, ConstantSchedule):

@@ -4,7 +4,7 @@ from typing import Any
 
 from sb3_trmrl.algorithms import arguments
 from sb3_trmrl.algorithms.arguments import Check, check_schedule, or_none
-from sb3_trmrl.common.checks import check_bool, check_non_negative
+from sb3_trmrl.common.checks import check_non_negative
 
 #: Format of the zip of a model. It changes when an earlier version could not load the zip, or would load it with other
 #: defaults. A zip without a number has format 1
@@ -23,8 +23,6 @@ SCHEDULES = {
 
 #: Arguments of the policy that its transformer does not check
 POLICY_CHECKS: dict[str, Check] = {**arguments.POLICY_CHECKS, "action_head_gain": check_non_negative}
-
-LEARN_CHECKS: dict[str, Check] = {**arguments.LEARN_CHECKS, "use_masking": check_bool}
 
 
 def explicit_defaults(policy_kwargs: dict[str, Any], zip_format: int) -> dict[str, Any]:

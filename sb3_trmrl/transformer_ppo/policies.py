@@ -14,18 +14,15 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_trmrl.algorithms.arguments import check_arguments, check_spaces
-from sb3_trmrl.common.checks import check_keywords, check_option
+from sb3_trmrl.algorithms.arguments import check_arguments, check_spaces, own_arguments
+from sb3_trmrl.common.checks import check_option
 from sb3_trmrl.memory.buffers import MaskedBatch
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.interface import Batch, Memory
 from sb3_trmrl.memory.kinds import memory_name
-from sb3_trmrl.memory.policy import MemoryPolicy, PolicyInput, as_batch, checked_token_extractor
+from sb3_trmrl.memory.policy import MemoryPolicy, PolicyInput, as_batch
 from sb3_trmrl.transformer_ppo.action_masks import check_action_masks, mask_distribution
 from sb3_trmrl.transformer_ppo.arguments import POLICY_CHECKS
-
-#: Arguments of Adam that choose its implementation
-_ADAM_LOOPS = {"fused", "foreach", "differentiable"}
 
 
 class TrMRLPolicy(MemoryPolicy, ActorCriticPolicy):
@@ -123,51 +120,18 @@ class TrMRLPolicy(MemoryPolicy, ActorCriticPolicy):
         action_head_gain: float = 0.01,
         memory: str | None = None,
     ) -> None:
-        check_arguments(locals(), POLICY_CHECKS)
+        arguments = own_arguments(locals())
+        check_arguments(arguments, POLICY_CHECKS)
         check_spaces(observation_space, action_space)
-        self._set_memory(
-            memory_name(memory, context_length),
-            reset_memory_on,
-            context_length,
-            positional_encoding,
-            d_model=d_model,
-            n_layers=n_layers,
-            n_heads=n_heads,
-            dim_feedforward=dim_feedforward,
-            initialization=initialization,
-            layer_norm=layer_norm,
-            embedding_arch=embedding_arch,
-        )
-        self.critic_input = check_option("critic_input", critic_input, ("memory", "token"))
+        arguments["memory"] = memory_name(memory, context_length)
+        self._set_memory(arguments)
+        self.critic_input = check_option("critic_input", arguments.pop("critic_input"), ("memory", "token"))
         self.critic_shares_features = share_features_extractor
-        self.action_head_gain = action_head_gain
+        self.action_head_gain = arguments.pop("action_head_gain")
         self._unclaimed_state: Memory | None = None  # see `predict`
-        features_extractor_class = checked_token_extractor(
-            observation_space, features_extractor_class, features_extractor_kwargs, normalize_images
-        )
-        check_keywords("optimizer_kwargs", optimizer_kwargs, optimizer_class, ("params", "lr"))
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            net_arch=net_arch,
-            activation_fn=activation_fn,
-            ortho_init=ortho_init,
-            use_sde=use_sde,
-            log_std_init=log_std_init,
-            full_std=full_std,
-            use_expln=use_expln,
-            squash_output=squash_output,
-            features_extractor_class=features_extractor_class,
-            features_extractor_kwargs=features_extractor_kwargs,
-            # A critic on the token needs no transformer of its own
-            share_features_extractor=share_features_extractor or critic_input == "token",
-            normalize_images=normalize_images,
-            optimizer_class=optimizer_class,
-            # With None, SB3 sets Adam's epsilon to 1e-5. That is more than the gradient of an actor of this size, which
-            # is clipped together with the critic's
-            optimizer_kwargs=optimizer_kwargs or {},
-        )
+        # A critic on the token needs no transformer of its own
+        arguments["share_features_extractor"] = share_features_extractor or critic_input == "token"
+        super().__init__(**arguments)
 
     # -- Building ----------------------------------------------------------------------------------------------------
 
@@ -187,11 +151,7 @@ class TrMRLPolicy(MemoryPolicy, ActorCriticPolicy):
         # Always two groups, so that a zip loads whether or not the critic has a learning rate of its own
         critic = self._critic_parameters()
         others = [parameter for parameter in self.parameters() if all(parameter is not own for own in critic)]
-        kwargs = dict(self.optimizer_kwargs)
-        if self.optimizer_class in (th.optim.Adam, th.optim.AdamW) and not _ADAM_LOOPS & set(kwargs):
-            kwargs["fused"] = True  # a single pass over the parameters instead of one for each operation
-        groups = [{"params": others}, {"params": critic}]
-        self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
+        self.optimizer = self._make_optimizer([{"params": others}, {"params": critic}], lr_schedule)
 
     def _build_mlp_extractor(self) -> None:
         super()._build_mlp_extractor()
@@ -210,10 +170,7 @@ class TrMRLPolicy(MemoryPolicy, ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
             **super()._get_constructor_parameters(),
-            **self.transformer_kwargs,
-            "memory": self.memory,
             "share_features_extractor": self.critic_shares_features,
-            "reset_memory_on": self.reset_memory_on,
             "critic_input": self.critic_input,
             "action_head_gain": self.action_head_gain,
         }

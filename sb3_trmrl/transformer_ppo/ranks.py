@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_trmrl.common.callback_tree import callbacks_of
+from sb3_trmrl.algorithms.algorithm import given_callbacks
 from sb3_trmrl.distributed import start
 from sb3_trmrl.distributed.collectives import broadcast, is_main, join, share, world_size
 from sb3_trmrl.distributed.statistics import SharedStatistics
@@ -51,6 +50,4 @@ def join_ranks(model: TransformerPPO, callback: MaybeCallback, total_timesteps: 
         return callback
     model.verbose = 0
     model.set_logger(Logger(folder=None, output_formats=[]))
-    roots = callback if isinstance(callback, list) else [callback]
-    found = [each for root in roots if isinstance(root, BaseCallback) for each in callbacks_of(root).values()]
-    return [each for each in found if getattr(each, "on_every_rank", False)]
+    return [each for each in given_callbacks(callback) if getattr(each, "on_every_rank", False)]

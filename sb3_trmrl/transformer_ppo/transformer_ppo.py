@@ -8,7 +8,6 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -16,23 +15,13 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.algorithms.arguments import (
-    check_arguments,
-    check_batch_size,
-    check_env,
-    check_env_of,
-    check_policy,
-    names_policy_kwargs,
-)
+from sb3_trmrl.algorithms.algorithm import Algorithm
+from sb3_trmrl.algorithms.arguments import check_arguments, check_batch_size, names_policy_kwargs, own_arguments
 from sb3_trmrl.algorithms.exports import Exports
-from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.finite import check_finite_step
-from sb3_trmrl.algorithms.resumable import Resumable
 from sb3_trmrl.common.action_masks import is_masking_supported
-from sb3_trmrl.common.callback_tree import callbacks_of, environments_of
-from sb3_trmrl.common.checks import check_keywords, check_non_negative, check_number
+from sb3_trmrl.common.checks import check_bool, check_keywords, check_non_negative, check_number
 from sb3_trmrl.common.threads import one_thread_beside_workers
-from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.distributed.collectives import (
     all_gather,
     gather_from_others,
@@ -48,14 +37,14 @@ from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS, memory_name
 from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.transformer_ppo.action_masks import check_action_masks
-from sb3_trmrl.transformer_ppo.arguments import CHECKS, LEARN_CHECKS, SCHEDULES, ZIP_FORMAT, explicit_defaults
+from sb3_trmrl.transformer_ppo.arguments import CHECKS, SCHEDULES, ZIP_FORMAT, explicit_defaults
 from sb3_trmrl.transformer_ppo.policies import TrMRLPolicy
 from sb3_trmrl.transformer_ppo.ranks import join_ranks
 from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated
 from sb3_trmrl.transformer_ppo.update import update
 
 #: Attributes that are not saved in the zip
-_NOT_SAVED = ("_finished", "_has_own_numbers", "_last_memory", "_last_resets", "_shared_statistics")
+_NOT_SAVED = ("_finished", "_has_own_numbers", "_last_memory", "_last_resets", "_shared_statistics", "_use_masking")
 #: Entries of an info that SB3 averages over the last episodes
 _EPISODE_INFOS = ("episode", "is_success")
 
@@ -67,7 +56,7 @@ def _episode_infos(infos: list[dict[str, Any]], dones: np.ndarray) -> list[dict[
     return [{key: info.get(key) for key in _EPISODE_INFOS} for info, done in zip(infos, dones, strict=True) if done]
 
 
-class TransformerPPO(Resumable, Exports, ZipFiles, PPO):
+class TransformerPPO(Algorithm, Exports, PPO):
     """
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
@@ -119,6 +108,8 @@ class TransformerPPO(Resumable, Exports, ZipFiles, PPO):
         "MultiInputTransformerPolicy": TrMRLPolicy,
     }
 
+    argument_checks = CHECKS
+    passed_to_policy = (*Algorithm.passed_to_policy, "use_sde")
     newest_zip_format = ZIP_FORMAT
 
     policy: TrMRLPolicy
@@ -131,6 +122,8 @@ class TransformerPPO(Resumable, Exports, ZipFiles, PPO):
     zip_format: int = 1
     # Whether this rank has already been seeded differently from the others
     _has_own_numbers: bool = False
+    # Whether masks are used if the environment has them
+    _use_masking: bool = True
     _shared_statistics: SharedStatistics | None = None
     _finished: list[dict[str, Any]]  # statistics of the episodes that ended during this rollout
     # Infos of the newest reset of each environment at the last step. Every reset replaces them
@@ -167,61 +160,30 @@ class TransformerPPO(Resumable, Exports, ZipFiles, PPO):
         vf_learning_rate: float | Schedule | None = None,
         _init_setup_model: bool = True,
     ) -> None:
-        check_arguments(locals(), CHECKS)
-        env = maybe_make_env(env, verbose)
-        self._check_policy_and_env(policy, env)
+        arguments = own_arguments(locals())
+        check_arguments(arguments, CHECKS)
         if normalize_advantage:
             check_batch_size(batch_size)
-        # SB3 checks it against the size of this rank's rollout
-        own_batch_size = share("batch_size", batch_size) if _init_setup_model else batch_size
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            batch_size=own_batch_size,
-            n_epochs=n_epochs,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            clip_range=clip_range,
-            clip_range_vf=clip_range_vf,
-            normalize_advantage=normalize_advantage,
-            ent_coef=ent_coef,
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            target_kl=target_kl,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose if is_main() else 0,
-            seed=seed,
-            device=own_device(device),
-            _init_setup_model=False,
-        )
+        del arguments["vf_learning_rate"]
+        arguments |= {
+            "env": self._make_env(policy, env, verbose),
+            # SB3 checks it against the size of this rank's rollout
+            "batch_size": share("batch_size", batch_size) if _init_setup_model else batch_size,
+            "verbose": verbose if is_main() else 0,
+            "device": own_device(device),
+            "_init_setup_model": False,
+        }
+        super().__init__(**arguments)
         self.batch_size = batch_size
         self.vf_learning_rate = vf_learning_rate
         if _init_setup_model:
             self.zip_format = ZIP_FORMAT
             self._setup_model()
 
-    def _check_policy_and_env(self, policy: Any, env: Any) -> None:
-        """Check what the constructor or a zip gives as policy and environment, which is None while a zip is loaded."""
-        check_policy(policy, self.policy_aliases)
-        if env is not None:
-            check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
-
     def _setup_model(self) -> None:
-        check_env_of(self)
-        check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
-        self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers
+        self._check_attributes()
         if self.normalize_advantage:
             check_batch_size(self.batch_size, self.n_steps * self.n_envs)
-        passed = ("observation_space", "action_space", "lr_schedule", "use_sde")
-        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=passed)
         self.policy_kwargs = explicit_defaults(self.policy_kwargs, self.zip_format)
         memory = memory_name(self.policy_kwargs.get("memory"), self.policy_kwargs.get("context_length"))
         expected = MEMORY_KINDS[memory].buffer
@@ -423,47 +385,35 @@ class TransformerPPO(Resumable, Exports, ZipFiles, PPO):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 1,
-        tb_log_name: str = "TransformerPPO",
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
         use_masking: bool = True,
     ) -> SelfTransformerPPO:
         """
-        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
-        Processes started by ``torchrun`` train one model together. Callbacks run on rank 0 only, except
-        :class:`~sb3_trmrl.TrainingCheckpoint`.
+        Learn, see :meth:`Algorithm.learn`. Processes started by ``torchrun`` train one model together. Callbacks run on
+        rank 0 only, except :class:`~sb3_trmrl.TrainingCheckpoint`.
 
-        :param total_timesteps: Total number of steps over all environments and ranks. Rollouts are always completed,
-            which adds at most one rollout
-        :param callback: Callback or list of callbacks, called at every step; or a function of local and global
-            variables, which ends training by returning False
-        :param log_interval: Number of rollouts between two entries of the log, None for no entries
-        :param tb_log_name: Name of the run in TensorBoard's folder
-        :param reset_num_timesteps: Whether to count steps from 0 again. If not, ``total_timesteps`` are added to the
-            steps that the model has already taken
-        :param progress_bar: Whether to show a progress bar, which needs tqdm and rich
+        :param total_timesteps: Total number of steps over all environments and ranks
+        :param callback: As in :meth:`Algorithm.learn`
+        :param log_interval: As in :meth:`Algorithm.learn`
+        :param tb_log_name: As in :meth:`Algorithm.learn`
+        :param reset_num_timesteps: As in :meth:`Algorithm.learn`
+        :param progress_bar: As in :meth:`Algorithm.learn`
         :param use_masking: Whether to choose only among valid actions if the environment has the method
             ``action_masks()``
         :return: The model
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if a number is out of range, an observation or a reward is not finite, action masks do
-            not fit the action space or allow no action, or ranks have different arguments
-        :raises FloatingPointError: if a gradient is not finite
-        :raises RuntimeError: if a worker process of an environment, or another rank, has ended
+        :raises ValueError: also if action masks do not fit the action space or allow no action, or ranks have different
+            arguments
+        :raises RuntimeError: also if another rank has ended
         """
-        check_arguments(locals(), LEARN_CHECKS)
-        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
-        with watched_workers(self._environments(callback)):
-            self.uses_action_masks = use_masking and self.env is not None and is_masking_supported(self.env)
-            callback = join_ranks(self, callback, total_timesteps)
-            return super().learn(
-                total_timesteps=total_timesteps,
-                callback=callback,
-                log_interval=log_interval,
-                tb_log_name=tb_log_name,
-                reset_num_timesteps=reset_num_timesteps,
-                progress_bar=progress_bar and is_main(),
-            )
+        self._use_masking = check_bool("use_masking", use_masking)
+        progress_bar = check_bool("progress_bar", progress_bar) and is_main()
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _prepare_learning(self, callback: MaybeCallback, total_timesteps: int) -> MaybeCallback:
+        self.uses_action_masks = self._use_masking and self.env is not None and is_masking_supported(self.env)
+        return join_ranks(self, callback, total_timesteps)
 
     def predict(
         self,
@@ -485,13 +435,6 @@ class TransformerPPO(Resumable, Exports, ZipFiles, PPO):
         :raises ValueError: if an argument does not fit the policy or the number of observations
         """
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
-
-    def _environments(self, callback: MaybeCallback) -> list[VecEnv]:
-        """Return the training environment and the environments of callbacks."""
-        assert self.env is not None
-        roots = callback if isinstance(callback, list) else [callback]
-        found = [each for root in roots if isinstance(root, BaseCallback) for each in callbacks_of(root).values()]
-        return [self.env, *(env for each in found for env in environments_of(each).values())]
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *_NOT_SAVED]

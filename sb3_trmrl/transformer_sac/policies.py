@@ -13,16 +13,13 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import nn
 
-from sb3_trmrl.algorithms.arguments import check_arguments, check_spaces
+from sb3_trmrl.algorithms.arguments import check_arguments, check_spaces, own_arguments
 from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
-from sb3_trmrl.common.checks import check_keywords, check_option
+from sb3_trmrl.common.checks import check_option
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.interface import MemoryKind
-from sb3_trmrl.memory.policy import MemoryPolicy, PolicyInput, as_batch, checked_token_extractor
+from sb3_trmrl.memory.policy import MemoryPolicy, PolicyInput, as_batch
 from sb3_trmrl.transformer_sac.arguments import POLICY_CHECKS, check_memory
-
-#: Arguments of Adam that choose its implementation
-_ADAM_LOOPS = {"fused", "foreach", "differentiable"}
 
 
 class Encoded(NamedTuple):
@@ -184,48 +181,18 @@ class TransformerSACPolicy(MemoryPolicy, SACPolicy):
         reset_memory_on: str = "episode",
         memory: str | None = "window",
     ) -> None:
-        check_arguments(locals(), POLICY_CHECKS)
+        arguments = own_arguments(locals())
+        check_arguments(arguments, POLICY_CHECKS)
         check_memory(memory)
         check_spaces(observation_space, action_space)
-        box = check_bounded_box(action_space, "TransformerSAC")
-        self._set_memory(
-            "window",
-            reset_memory_on,
-            context_length,
-            positional_encoding,
-            d_model=d_model,
-            n_layers=n_layers,
-            n_heads=n_heads,
-            dim_feedforward=dim_feedforward,
-            initialization=initialization,
-            layer_norm=layer_norm,
-            embedding_arch=embedding_arch,
+        check_bounded_box(action_space, "TransformerSAC")
+        arguments["memory"] = "window"
+        self._set_memory(arguments)
+        self.shared_memory_loss = check_option(
+            "shared_memory_loss", arguments.pop("shared_memory_loss"), ("critic", "actor")
         )
-        self.shared_memory_loss = check_option("shared_memory_loss", shared_memory_loss, ("critic", "actor"))
-        self.critic_layer_norm = critic_layer_norm
-        features_extractor_class = checked_token_extractor(
-            observation_space, features_extractor_class, features_extractor_kwargs, normalize_images
-        )
-        check_keywords("optimizer_kwargs", optimizer_kwargs, optimizer_class, ("params", "lr"))
-        super().__init__(
-            observation_space,
-            box,
-            lr_schedule,
-            net_arch,
-            activation_fn,
-            use_sde,
-            log_std_init,
-            use_expln,
-            clip_mean,
-            features_extractor_class,
-            features_extractor_kwargs,
-            normalize_images,
-            optimizer_class,
-            # With None, SB3 sets Adam's epsilon to 1e-5, which is more than the gradient of many parameters
-            optimizer_kwargs or {},
-            n_critics,
-            share_features_extractor,
-        )
+        self.critic_layer_norm = arguments.pop("critic_layer_norm")
+        super().__init__(**arguments)
 
     def _build(self, lr_schedule: Schedule) -> None:
         self.actor = self.make_actor()
@@ -236,11 +203,8 @@ class TransformerSACPolicy(MemoryPolicy, SACPolicy):
         self.critic_target.set_training_mode(False)
         self.actor.trains_memory = not is_shared or self.shared_memory_loss == "actor"
         self.critic.trains_memory = not is_shared or self.shared_memory_loss == "critic"
-        kwargs = dict(self.optimizer_kwargs)
-        if self.optimizer_class in (th.optim.Adam, th.optim.AdamW) and not _ADAM_LOOPS & set(kwargs):
-            kwargs["fused"] = True  # a single pass over the parameters instead of one for each operation
         for part in (self.actor, self.critic):
-            part.optimizer = self.optimizer_class(part.trained_parameters(), lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
+            part.optimizer = self._make_optimizer(part.trained_parameters(), lr_schedule)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> MemoryActor:
         actor = MemoryActor(**self._update_features_extractor(self.actor_kwargs, features_extractor))
@@ -256,12 +220,9 @@ class TransformerSACPolicy(MemoryPolicy, SACPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
             **super()._get_constructor_parameters(),
-            **self.transformer_kwargs,
-            "memory": self.memory,
             "share_features_extractor": self.share_features_extractor,
             "shared_memory_loss": self.shared_memory_loss,
             "critic_layer_norm": self.critic_layer_norm,
-            "reset_memory_on": self.reset_memory_on,
         }
 
     @property

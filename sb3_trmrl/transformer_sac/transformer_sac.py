@@ -9,7 +9,6 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch as th
 from stable_baselines3 import SAC
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
@@ -19,23 +18,13 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Rollout
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.algorithms.arguments import (
-    LEARN_CHECKS,
-    check_arguments,
-    check_env,
-    check_env_of,
-    check_policy,
-    check_spaces,
-    names_policy_kwargs,
-)
+from sb3_trmrl.algorithms.algorithm import Algorithm
+from sb3_trmrl.algorithms.arguments import check_arguments, check_policy, names_policy_kwargs, own_arguments
 from sb3_trmrl.algorithms.exports import Exports
-from sb3_trmrl.algorithms.files import ZipFiles
 from sb3_trmrl.algorithms.finite import check_finite_step
-from sb3_trmrl.algorithms.resumable import Resumable
 from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
-from sb3_trmrl.common.workers import watched_workers
 from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.replay_buffer import WindowReplayBuffer
 from sb3_trmrl.memory.tokens import map_tokens
@@ -43,14 +32,13 @@ from sb3_trmrl.transformer_sac.arguments import CHECKS, check_memory, check_vec_
 from sb3_trmrl.transformer_sac.policies import MemoryActor, MemoryCritic, TransformerSACPolicy
 from sb3_trmrl.transformer_sac.update import update
 
-#: Arguments that the algorithm passes to the policy and to the replay buffer
-_PASSED = ("observation_space", "action_space", "lr_schedule")
+#: Arguments that the algorithm passes to the replay buffer
 _PASSED_TO_BUFFER = ("buffer_size", "observation_space", "action_space", "device", "n_envs", "optimize_memory_usage")
 
 SelfTransformerSAC = TypeVar("SelfTransformerSAC", bound="TransformerSAC")
 
 
-class TransformerSAC(Resumable, Exports, ZipFiles, SAC):
+class TransformerSAC(Algorithm, Exports, SAC):
     """
     Soft Actor-Critic with a transformer memory: off-policy learning with the memory of TrMRL (Haarnoja et al. 2018,
     https://arxiv.org/abs/1812.05905; Melo 2022, https://arxiv.org/abs/2206.06614).
@@ -102,6 +90,8 @@ class TransformerSAC(Resumable, Exports, ZipFiles, SAC):
         "MultiInputTransformerPolicy": TransformerSACPolicy,
     }
 
+    argument_checks = CHECKS
+
     policy: TransformerSACPolicy
     actor: MemoryActor
     critic: MemoryCritic
@@ -140,63 +130,35 @@ class TransformerSAC(Resumable, Exports, ZipFiles, SAC):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        check_arguments(locals(), CHECKS)
-        env = maybe_make_env(env, verbose)
+        arguments = own_arguments(locals())
+        check_arguments(arguments, CHECKS)
+        arguments["env"] = made = self._make_env(policy, env, verbose)
         policy_class = check_policy(policy, self.policy_aliases)
-        check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=(*_PASSED, "use_sde"))
-        if env is not None:
-            check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
-            check_spaces(env.observation_space, env.action_space)
-            check_bounded_box(env.action_space, type(self).__name__)  # before SB3, which asserts
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            buffer_size=int(buffer_size),
-            learning_starts=int(learning_starts),
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class or WindowReplayBuffer,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            ent_coef=ent_coef,
-            target_update_interval=target_update_interval,
-            target_entropy=target_entropy,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            use_sde_at_warmup=use_sde_at_warmup,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=dict(policy_kwargs or {}),  # SB3 adds `use_sde` to it
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-        )
+        check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=(*self.passed_to_policy, "use_sde"))
+        if made is not None:
+            check_bounded_box(made.action_space, type(self).__name__)  # before SB3, which asserts
+        arguments |= {
+            "buffer_size": int(buffer_size),
+            "learning_starts": int(learning_starts),
+            "replay_buffer_class": replay_buffer_class or WindowReplayBuffer,
+            "policy_kwargs": dict(policy_kwargs or {}),  # SB3 adds `use_sde` to it
+            "_init_setup_model": False,
+        }
+        super().__init__(**arguments)
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
-        check_env_of(self)
-        check_arguments(vars(self), CHECKS)  # again, as load() bypasses the constructor
-        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=_PASSED)
+        self._check_attributes()
         check_memory(self.policy_kwargs.get("memory"))
         check_keywords(
             "replay_buffer_kwargs", self.replay_buffer_kwargs, self.replay_buffer_class, passed=_PASSED_TO_BUFFER
         )
-        if self.env is not None:
-            check_vec_env(self.env, self._vec_normalize_env)
-        self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers
         super()._setup_model()
         self.replay_buffer.bind(self.policy.context_length, self.policy.reset_memory_on)
         self._last_memory = self.policy.empty_memory(self.n_envs)
 
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        check_env("env", env)
-        super().set_env(env, force_reset)
+    def _check_vec_env(self) -> None:
         assert self.env is not None
         check_vec_env(self.env, self._vec_normalize_env)
 
@@ -299,53 +261,22 @@ class TransformerSAC(Resumable, Exports, ZipFiles, SAC):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 4,
-        tb_log_name: str = "TransformerSAC",
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfTransformerSAC:
         """
-        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
+        Learn, see :meth:`Algorithm.learn`.
 
         :param total_timesteps: Total number of steps over all environments
-        :param callback: Callback or list of callbacks, called at every step; or a function of local and global
-            variables, which ends training by returning False
+        :param callback: As in :meth:`Algorithm.learn`
         :param log_interval: Number of episodes between two entries of the log, None for no entries
-        :param tb_log_name: Name of the run in TensorBoard's folder
-        :param reset_num_timesteps: Whether to count steps from 0 again. If not, ``total_timesteps`` are added to the
-            steps that the model has already taken
-        :param progress_bar: Whether to show a progress bar, which needs tqdm and rich
+        :param tb_log_name: As in :meth:`Algorithm.learn`
+        :param reset_num_timesteps: As in :meth:`Algorithm.learn`
+        :param progress_bar: As in :meth:`Algorithm.learn`
         :return: The model
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if a number is out of range, or an observation or a reward is not finite
-        :raises FloatingPointError: if a loss is not finite
         """
-        check_arguments(locals(), LEARN_CHECKS)
-        assert self.env is not None, "`set_env` comes first"
-        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
-        with watched_workers([self.env]):
-            return super().learn(
-                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-            )
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[Any, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]:
-        """
-        Get the policy action from an observation and the memory of those before it, see
-        :meth:`TransformerSACPolicy.predict`.
-
-        :param observation: the input observation, of one environment or of any number B of them
-        :param state: The memory returned by the last call, None for an empty one
-        :param episode_start: Mask of environments whose memory is emptied first, (B,), None for no environment
-        :param deterministic: Whether or not to return deterministic actions.
-        :return: the model's action and the memory that ends with this observation
-        :raises ValueError: if an argument does not fit the policy or the number of observations
-        """
-        return self.policy.predict(observation, state, episode_start, deterministic)
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """

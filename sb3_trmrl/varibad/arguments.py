@@ -32,12 +32,8 @@ def _decoder_inputs(name: str, value: Any) -> None:
         check_option(f"{name}[{index}]", each, DECODER_INPUTS)
 
 
-#: Arguments of the constructor, which are also the names of the attributes: those of PPO, and those of the autoencoder
-PPO_CHECKS: dict[str, Check] = {
-    **arguments.PPO_CHECKS,
-    "rollout_buffer_class": or_none(lambda name, value: check_subclass(name, value, DictRolloutBuffer)),
-}
-VAE_CHECKS: dict[str, Check] = {
+#: Arguments of the constructor that PPO does not have, which are also the names of the attributes
+OWN_CHECKS: dict[str, Check] = {
     "vae_learning_rate": check_schedule,
     "kl_weight": check_non_negative,
     "n_elbo_terms": or_none(check_positive_int),
@@ -54,6 +50,13 @@ VAE_CHECKS: dict[str, Check] = {
     "reward_decoder_arch": check_sizes,
     "state_decoder_arch": check_sizes,
     "standardize_targets": check_bool,
+}
+
+#: All arguments of the constructor
+CHECKS: dict[str, Check] = {
+    **arguments.PPO_CHECKS,
+    "rollout_buffer_class": or_none(lambda name, value: check_subclass(name, value, DictRolloutBuffer)),
+    **OWN_CHECKS,
 }
 
 #: Arguments of the policy

@@ -11,7 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments, check_spaces
+from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments, check_spaces, own_arguments
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, short_repr
 from sb3_trmrl.varibad.arguments import POLICY_CHECKS
@@ -21,6 +21,14 @@ from sb3_trmrl.varibad.networks import Encoder, Standardizer
 BELIEF = "belief"
 #: Number of steps in the statistics of the policy's inputs. Beliefs change with the encoder
 _WINDOW = 1e5
+#: Arguments that the encoder takes
+_ENCODER_KWARGS = (
+    "latent_dim",
+    "gru_hidden_size",
+    "action_embedding_dim",
+    "state_embedding_dim",
+    "reward_embedding_dim",
+)
 
 
 def token_reader(space: spaces.Space[Any]) -> TokenReader:
@@ -123,34 +131,18 @@ class VariBADPolicy(ActorCriticPolicy):
         reward_embedding_dim: int = 16,
         standardize_inputs: bool = True,
     ) -> None:
-        check_arguments(locals(), POLICY_CHECKS)
+        arguments = own_arguments(locals())
+        check_arguments(arguments, POLICY_CHECKS)
         check_spaces(observation_space, action_space)
         check_keywords("optimizer_kwargs", optimizer_kwargs, optimizer_class, ("params", "lr"))
-        self.encoder_kwargs: dict[str, Any] = dict(
-            latent_dim=latent_dim,
-            gru_hidden_size=gru_hidden_size,
-            action_embedding_dim=action_embedding_dim,
-            state_embedding_dim=state_embedding_dim,
-            reward_embedding_dim=reward_embedding_dim,
-        )
-        self.standardize_inputs = standardize_inputs
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            net_arch=dict(pi=[128, 128], vf=[128, 128]) if net_arch is None else net_arch,
-            activation_fn=activation_fn,
-            ortho_init=ortho_init,
-            use_sde=use_sde,
-            log_std_init=log_std_init,
-            full_std=full_std,
-            use_expln=use_expln,
-            squash_output=squash_output,
-            features_extractor_class=StateAndBelief,
-            features_extractor_kwargs=dict(latent_dim=latent_dim, standardize=standardize_inputs),
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-        )
+        self.encoder_kwargs: dict[str, Any] = {name: arguments.pop(name) for name in _ENCODER_KWARGS}
+        self.standardize_inputs = arguments.pop("standardize_inputs")
+        arguments |= {
+            "net_arch": dict(pi=[128, 128], vf=[128, 128]) if net_arch is None else net_arch,
+            "features_extractor_class": StateAndBelief,
+            "features_extractor_kwargs": dict(latent_dim=latent_dim, standardize=standardize_inputs),
+        }
+        super().__init__(**arguments)
         self.reader = self.features_extractor.reader
         # After SB3 has made the optimizer of all parameters, so that it does not contain the encoder's
         self.encoder = Encoder(

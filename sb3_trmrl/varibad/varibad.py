@@ -2,11 +2,10 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3 import PPO
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -14,31 +13,19 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.algorithms.arguments import (
-    LEARN_CHECKS,
-    check_arguments,
-    check_batch_size,
-    check_env,
-    check_env_of,
-    check_policy,
-    names_policy_kwargs,
-)
-from sb3_trmrl.algorithms.files import ZipFiles
-from sb3_trmrl.algorithms.resumable import Resumable
+from sb3_trmrl.algorithms.algorithm import Algorithm
+from sb3_trmrl.algorithms.arguments import check_arguments, check_batch_size, names_policy_kwargs, own_arguments
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
-from sb3_trmrl.common.workers import watched_workers
-from sb3_trmrl.varibad.arguments import PPO_CHECKS, VAE_CHECKS
+from sb3_trmrl.varibad.arguments import CHECKS, OWN_CHECKS
 from sb3_trmrl.varibad.belief_env import BeliefVecEnv, space_with_belief
 from sb3_trmrl.varibad.policies import VariBADPolicy, token_reader
 from sb3_trmrl.varibad.trials import BatchMaker, TrialBuffer
 from sb3_trmrl.varibad.vae import Decoders, update
 
-SelfVariBAD = TypeVar("SelfVariBAD", bound="VariBAD")
 
-
-class VariBAD(Resumable, ZipFiles, PPO):
+class VariBAD(Algorithm, PPO):
     """
     Variational Bayes-Adaptive Deep Reinforcement Learning (Zintgraf et al., "VariBAD: A Very Good Method for
     Bayes-Adaptive Deep RL via Meta-Learning", ICLR 2020, https://arxiv.org/abs/1910.08348), on PPO.
@@ -110,6 +97,9 @@ class VariBAD(Resumable, ZipFiles, PPO):
         "MultiInputPolicy": VariBADPolicy,
     }
 
+    argument_checks = CHECKS
+    passed_to_policy = (*Algorithm.passed_to_policy, "use_sde")
+
     vae_learning_rate: float | Schedule
     kl_weight: float
     n_elbo_terms: int | None
@@ -178,35 +168,25 @@ class VariBAD(Resumable, ZipFiles, PPO):
         standardize_targets: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        check_arguments(arguments, {**PPO_CHECKS, **VAE_CHECKS})
-        arguments["env"] = env = maybe_make_env(env, verbose)
-        self._check_policy_and_env(policy, env)
+        arguments = own_arguments(locals())
+        check_arguments(arguments, CHECKS)
+        arguments["env"] = made = self._make_env(policy, env, verbose)
+        if made is not None:
+            token_reader(made.observation_space)
         if normalize_advantage:
             check_batch_size(batch_size)
-        own = {name: arguments.pop(name) for name in VAE_CHECKS}
+        own = {name: arguments.pop(name) for name in OWN_CHECKS}
         super().__init__(**{**arguments, "_init_setup_model": False})
         vars(self).update(own)
         if _init_setup_model:
             self._setup_model()
 
-    def _check_policy_and_env(self, policy: Any, env: Any) -> None:
-        """Check what the constructor or a zip gives as policy and environment, which is None while a zip is loaded."""
-        check_policy(policy, self.policy_aliases)
-        if env is not None:
-            check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
-            token_reader(env.observation_space)
-
     def _setup_model(self) -> None:
-        check_env_of(self)
-        check_arguments(vars(self), {**PPO_CHECKS, **VAE_CHECKS})  # again, as load() bypasses the constructor
+        self._check_attributes()
         if not (self.decode_rewards or self.decode_states):
             raise ValueError("`decode_rewards` must be True if `decode_states` is False, got False")
-        self.seed = None if self.seed is None else int(self.seed)  # Python's generator does not accept NumPy integers
         if self.normalize_advantage:
             check_batch_size(self.batch_size, self.n_steps * self.n_envs)
-        passed = ("observation_space", "action_space", "lr_schedule", "use_sde")
-        check_keywords("policy_kwargs", self.policy_kwargs, self.policy_class, passed=passed)
         buffer_class = self.rollout_buffer_class or DictRolloutBuffer
         own = inspect.signature(RolloutBuffer).parameters
         check_keywords("rollout_buffer_kwargs", self.rollout_buffer_kwargs, buffer_class, passed=own)
@@ -305,40 +285,11 @@ class VariBAD(Resumable, ZipFiles, PPO):
         """:return: What makes batches of trials, with the current statistics of VecNormalize"""
         return BatchMaker(self.policy.reader, self.action_space, self._vec_normalize_env, self.device)
 
-    def learn(
-        self: SelfVariBAD,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "VariBAD",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfVariBAD:
-        """
-        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
-
-        :param total_timesteps: Total number of steps over all environments. Rollouts are always completed
-        :param callback: Callback or list of callbacks, called at every step
-        :param log_interval: Number of rollouts between two entries of the log
-        :param tb_log_name: Name of the run in TensorBoard's folder
-        :param reset_num_timesteps: Whether to count steps from 0 again
-        :param progress_bar: Whether to show a progress bar, which needs tqdm and rich
-        :return: The model
-        :raises TypeError: if an argument has the wrong type
-        :raises ValueError: if a number is out of range, an observation or a reward is not finite, or the environment
-            has action masks, which VariBAD does not support
-        :raises FloatingPointError: if a gradient of the autoencoder is not finite
-        :raises RuntimeError: if a worker process of the environment has ended
-        """
-        check_arguments(locals(), LEARN_CHECKS)
+    def _prepare_learning(self, callback: MaybeCallback, total_timesteps: int) -> MaybeCallback:
         assert self.env is not None
         if is_masking_supported(self.env):
             raise ValueError("`env` must have no method action_masks(): VariBAD does not support action masks")
-        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
-        with watched_workers([self.env]):
-            return super().learn(
-                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-            )
+        return callback
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()

@@ -82,10 +82,12 @@ def write_report(
         to call with the number of finished ones
     :return: The content of ``report.md``
     :raises FileNotFoundError: if no run is finished
+    :raises ValueError: if an earlier report in the folder has results of runs that are missing now
     """
     trained = [_trained(each, experiment.report) for each in experiment.trainings if is_finished(each)]
     if not trained:
         raise FileNotFoundError(f"no run of {experiment.file} is finished: train with `trmrl experiment run`")
+    _check_earlier_report(experiment, trained, folder)
     _evaluate([each for one in trained for each in one.evaluations.values()], jobs, progress)
     folder.mkdir(parents=True, exist_ok=True)
     header = _header(experiment, trained)
@@ -102,6 +104,22 @@ def write_report(
     text = "\n\n".join(parts) + "\n"
     (folder / "report.md").write_text(text, encoding="utf-8")
     return text
+
+
+def _check_earlier_report(experiment: Experiment, trained: Sequence[_Trained], folder: Path) -> None:
+    """Refuse to overwrite results whose runs have been deleted or are on another machine."""
+    file = folder / "tests.csv"
+    if not file.is_file():
+        return
+    rows = pd.read_csv(file, comment="#", usecols=["environment", "agent", "seed"]).drop_duplicates()
+    earlier = {"/".join(map(str, row)) for row in rows.itertuples(index=False)}
+    missing = [each.name for each in experiment.trainings if each.name in earlier]
+    missing = [name for name in missing if name not in {one.training.name for one in trained}]
+    if missing:
+        raise ValueError(
+            f"the report in {folder} has results of runs that are not in the folder of the runs: {', '.join(missing)}. "
+            "Write to another folder, or delete the earlier report"
+        )
 
 
 # -- Evaluation -------------------------------------------------------------------------------------------------------

@@ -84,6 +84,10 @@ class Settings:
                 raise ValueError(f"`vary[{name!r}]` must hold at least one value, got []")
 
 
+#: Names that other columns and results of a report have
+RESERVED_NAMES = ("selected", "selected, sampled", "last", "last, sampled", "success")
+
+
 @dataclass(frozen=True)
 class ReportSettings:
     """
@@ -111,6 +115,8 @@ class ReportSettings:
         if (self.lower is None) != (self.oracle is None):
             raise ValueError(f"`lower` and `oracle` must be given together, got {self.lower!r} and {self.oracle!r}")
         for name, env_kwargs in check_keywords("other_tasks", self.other_tasks).items():
+            if name in RESERVED_NAMES:
+                raise ValueError(f"`other_tasks` must have other names than {', '.join(RESERVED_NAMES)}, got {name!r}")
             check_keywords(f"other_tasks[{name!r}]", env_kwargs)
 
     def check_agents(self, names: Sequence[str]) -> None:

@@ -2,9 +2,11 @@
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from rliable import library, metrics
@@ -14,11 +16,13 @@ from sb3_trmrl.analysis import comparison
 from sb3_trmrl.analysis.adaptation import plot_adaptation
 from sb3_trmrl.analysis.comparison import (
     Group,
+    cell_text,
     common_steps,
     interquartile_mean,
     plot_comparison,
     share_above,
     share_of_gap,
+    table_of,
 )
 from sb3_trmrl.analysis.figures import line_styles, scale_budgets
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
@@ -146,3 +150,15 @@ def test_budgets_that_differ_a_lot_share_a_logarithmic_axis(budgets: tuple[float
     axes = Figure().add_subplot()
     scale_budgets(axes, budgets)
     assert axes.get_xscale() == scale
+
+
+def test_only_success_rates_are_percentages() -> None:
+    """Evaluations on other tasks may have names that begin with "success"."""
+    names = ("success, episode 2", "success zone, episode 2")
+    row = pd.Series({f"{name}{end}": 12.5 for name in names for end in ("", ", low", ", high")})
+    assert cell_text(names[0], row) == "1250 % (1250 to 1250)"
+    assert cell_text(names[1], row) == "12.5 (12.5 to 12.5)"
+    without: Any = SimpleNamespace(success_rates=None)
+    groups = {"agent": Group(np.zeros(0), np.zeros((1, 0)), {"selected": [without]})}
+    frame = table_of(groups, dict.fromkeys(names, lambda _: np.ones(1)))
+    assert list(frame)[:2] == ["seeds", names[1]]

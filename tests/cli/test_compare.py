@@ -40,6 +40,22 @@ def test_compare(logs: Path, tmp_path: Path, capsys: Any) -> None:
     assert "interval over seeds" in " ".join(printed.split()) and "from step 40 to step 80" in printed
 
 
+def test_compare_tasks_that_are_arrays(logs: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    own_tasks = BernoulliBanditEnv.draw_tasks
+    monkeypatch.setattr(BernoulliBanditEnv, "draw_tasks", lambda *args: list(map(np.array, own_tasks(*args))))
+    agents = [f"a={logs}/trmrl/{ENV}_1", f"b={logs}/trmrl/{ENV}_2"]
+    options = ["--n-tasks", "3", "--n-episodes", "1", "--output", str(tmp_path)]
+    assert main(["compare", *agents, *options]) == 0
+    # From the second agent on, the tasks are others
+    n_calls = iter(range(99))
+    monkeypatch.setattr(
+        BernoulliBanditEnv,
+        "draw_tasks",
+        lambda env, n, rng: [np.full(env.n_arms, 0.1 * (1 + next(n_calls)))] * n,
+    )
+    assert "all agents need the same tasks" in error_of(["compare", *agents, *options], capsys)
+
+
 def test_three_agents_fit_into_80_characters(logs: Path, tmp_path: Path, capsys: Any) -> None:
     agents = [f"{name}={logs}/{algo}/{ENV}_*" for name, algo in (("a", "trmrl"), ("b", "ppo_lstm"), ("c", "trmrl"))]
     assert main(["compare", *agents, "--n-tasks", "3", "--n-episodes", "1", "--output", str(tmp_path)]) == 0

@@ -1,7 +1,5 @@
 """A worker process that dies ends training soon, names itself, and leaves no process behind."""
 
-import os
-import signal
 from typing import Any
 
 import pytest
@@ -10,6 +8,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
 from sb3_trmrl.common.workers import watched_workers
 from tests.helpers.agents import SampledEnv, tiny_model
+from tests.helpers.resuming import kill_worker
 
 
 class KillOne(BaseCallback):
@@ -17,7 +16,7 @@ class KillOne(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.n_calls == 3:
-            os.kill(self.training_env.unwrapped.processes[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+            kill_worker(self.training_env, 1)
         return True
 
 

@@ -1,5 +1,7 @@
 """Runs to be interrupted and resumed, and what is compared of them."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,10 @@ def new_model(env: VecEnv | None = None, **kwargs: Any) -> TransformerPPO:
 
 def normalised(env_id: str = ENV, n_envs: int = 2, kind: type[VecEnv] = DummyVecEnv) -> VecEnv:
     return VecNormalize(make_env(env_id, n_envs, kind), gamma=0.9, norm_obs_keys=["observation"])
+
+
+def kill_worker(env: VecEnv, index: int) -> None:
+    os.kill(env.unwrapped.processes[index].pid, signal.SIGKILL)  # type: ignore[attr-defined]
 
 
 def checkpoint_steps(folder: Path) -> list[int]:

@@ -1,23 +1,16 @@
 """Runs that fail name the cause and leave their last checkpoint intact."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stable_baselines3.common.callbacks import EvalCallback
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_trmrl import TrainingCheckpoint, TransformerPPO
-from tests.helpers.resuming import Hooks, assert_same, make_env, new_model
+from tests.helpers.resuming import Hooks, assert_same, kill_worker, make_env, new_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def kill_worker(env: VecEnv, index: int) -> None:
-    os.kill(env.processes[index].pid, signal.SIGKILL)  # type: ignore[attr-defined]
 
 
 def test_a_killed_worker_is_named_and_the_checkpoint_intact(tmp_path: Path) -> None:
@@ -28,15 +21,6 @@ def test_a_killed_worker_is_named_and_the_checkpoint_intact(tmp_path: Path) -> N
     resumed = TransformerPPO.resume(tmp_path, make_env())
     assert resumed.num_timesteps == 128
     assert resumed.learn(192, callback=Hooks()).num_timesteps == 192
-
-
-@pytest.mark.filterwarnings("ignore:Training and eval env are not of the same type")
-def test_a_killed_worker_of_an_evaluation_is_named() -> None:
-    env = make_env(kind=SubprocVecEnv)
-    evaluation = EvalCallback(env, eval_freq=16, verbose=0)
-    kill_worker(env, 1)
-    with pytest.raises(RuntimeError, match=r"worker process .* environment 1 \(exit code -9\)"):
-        new_model().learn(64, callback=evaluation)
 
 
 def test_a_gradient_that_is_not_finite_leaves_weights_and_checkpoint(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch as th
 from sb3_trmrl import MAMLTRPO, PEARL, TrainingCheckpoint, VariBAD
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
+from tests.helpers.algorithms import tiny
 from tests.helpers.resuming import (
     assert_same,
     assert_same_files,
@@ -26,35 +27,13 @@ from tests.helpers.zoo import train
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-#: Algorithm, environment, arguments, steps of the run and of the checkpoint
-CASES: dict[str, tuple[Any, Any, dict[str, Any], int, int]] = {
+#: Environment, steps of the run and of the checkpoint
+CASES: dict[str, tuple[Any, int, int]] = {
     # Trials have 60 steps in each environment, so the checkpoint is in the middle of one
-    "VariBAD": (
-        VariBAD,
-        lambda: normalised("SparsePointRobot-v0"),
-        dict(n_steps=32, batch_size=32, n_epochs=1, vae_batch_trials=2, standardize_targets=True, learning_rate=1e-3)
-        | dict(policy_kwargs=dict(gru_hidden_size=8, net_arch=[8])),
-        330,
-        192,
-    ),
-    "PEARL": (
-        PEARL,
-        lambda: make_env("SparsePointRobot-v0"),
-        dict(n_train_tasks=4, initial_steps=20, prior_steps=20, posterior_steps=20, tasks_per_iteration=2)
-        | dict(gradient_steps=3, meta_batch_size=2, batch_size=4, context_batch_size=4)
-        | dict(policy_kwargs=dict(net_arch=[8], encoder_net_arch=[8])),
-        400,
-        240,
-    ),
-    "MAML-TRPO": (
-        MAMLTRPO,
-        lambda: normalised("SparsePointRobot-v0"),
-        dict(n_tasks=2, n_inner_episodes=1, policy_kwargs=dict(net_arch=[8])),
-        400,
-        240,
-    ),
+    "VariBAD": (lambda: normalised("SparsePointRobot-v0"), 330, 192),
+    "PEARL": (lambda: make_env("SparsePointRobot-v0"), 400, 240),
+    "MAMLTRPO": (lambda: normalised("SparsePointRobot-v0"), 400, 240),
 }
-POLICIES = {"VariBAD": "VariBADPolicy", "PEARL": "PEARLPolicy", "MAML-TRPO": "MultiInputPolicy"}
 
 
 def learn(model: Any, steps: int, folder: Path) -> tuple[dict[str, Any], Any]:
@@ -65,10 +44,10 @@ def learn(model: Any, steps: int, folder: Path) -> tuple[dict[str, Any], Any]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_run_is_the_uninterrupted_one(case: str, tmp_path: Path) -> None:
-    algorithm, make, arguments, steps, resumed_at = CASES[case]
-    whole, logs = learn(algorithm(POLICIES[case], make(), seed=0, **arguments), steps, tmp_path / "whole")
+    make, steps, resumed_at = CASES[case]
+    whole, logs = learn(tiny(case, make()), steps, tmp_path / "whole")
     (checkpoint,) = (path for path in checkpoints_in(tmp_path / "whole") if steps_of(path) == resumed_at)
-    model = algorithm.resume(checkpoint, make())
+    model = type(tiny(case, make())).resume(checkpoint, make())
     # As in another process
     random.seed(5), np.random.seed(6), th.manual_seed(7)
     resumed, its_logs = learn(model, steps, tmp_path / "resumed")
@@ -81,9 +60,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(case: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("case", CASES)
 def test_checkpoints_change_nothing(case: str, tmp_path: Path) -> None:
-    algorithm, make, arguments, steps, _ = CASES[case]
-    whole, _ = learn(algorithm(POLICIES[case], make(), seed=0, **arguments), steps, tmp_path)
-    assert_same(whole, everything_learned(algorithm(POLICIES[case], make(), seed=0, **arguments).learn(steps)))
+    make, steps, _ = CASES[case]
+    whole, _ = learn(tiny(case, make()), steps, tmp_path)
+    assert_same(whole, everything_learned(tiny(case, make()).learn(steps)))
 
 
 SETTINGS = {

@@ -1,5 +1,6 @@
 """Exported agents act exactly like the model, and loading them runs nothing."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -241,6 +242,9 @@ def test_environment_and_summary(tmp_path: Path) -> None:
     hyperparameters = agent.summary["hyperparameters"]
     assert (hyperparameters["n_steps"], hyperparameters["clip_range"], hyperparameters["seed"]) == (16, 0.3, 5)
     assert "learning_rate" not in hyperparameters  # a function is not plain data
+    # None of other algorithms, no paths and no messages
+    others = {"n_envs"} | {*hyperparameters} - {*inspect.signature(TransformerPPO).parameters}
+    assert others == {"n_envs"} and not {"tensorboard_log", "verbose", "device"} & {*hyperparameters}
     assert (agent.summary["author"], agent.summary["score"], agent.summary["seeds"]) == ("me", 1.5, [1, 2])
     other = exported(model, tmp_path, env_id="Other-v0", env_kwargs={"size": 3})
     assert (other.env_id, other.env_kwargs) == ("Other-v0", {"size": 3})

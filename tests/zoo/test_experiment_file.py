@@ -15,7 +15,7 @@ from sb3_trmrl.zoo.experiment_settings import ReportSettings, Settings
 from sb3_trmrl.zoo.hyperparams_files import hyperparams_folder
 from sb3_trmrl.zoo.registration import register
 from tests.helpers.doc_blocks import ROOT
-from tests.helpers.wrong_use import assert_covered, assert_says, refused, rows
+from tests.helpers.wrong_use import Wrong, assert_covered, assert_says, refused, rows
 from tests.helpers.zoo import ENV
 
 FOLDER = Path("logs")
@@ -226,6 +226,8 @@ REPORT = [
     *rows("lower", ("A",), ValueError, "together"),
     *rows("oracle", ("A",), ValueError, "together"),
     *rows("other_tasks", (5,), TypeError, "dictionary"),
+    Wrong("other_tasks", {"last": {}}, ValueError, "other names than selected", "'last'"),
+    Wrong("other_tasks", {"success": {}}, ValueError, "other names than selected", "'success'"),
 ]
 
 

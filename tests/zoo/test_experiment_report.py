@@ -18,7 +18,7 @@ from sb3_trmrl.zoo.experiment_file import Experiment, read_experiment
 from sb3_trmrl.zoo.experiment_runs import RECORD, run_folder
 from sb3_trmrl.zoo.learning_curves import environment_note, learning_curves
 from sb3_trmrl.zoo.runs import Run
-from tests.helpers.zoo import ENV, assert_picture
+from tests.helpers.zoo import ENV, assert_picture, error_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -181,6 +181,21 @@ def test_evaluations_are_kept_until_a_model_is_newer(
     again = [file for file, time in zip(files, times, strict=True) if file.stat().st_mtime_ns != time]
     assert [file.parent for file in again] == [model.parents[2]] * 5
     pd.testing.assert_frame_equal(before, read(report / "tests.csv"))
+
+
+def test_results_of_missing_runs_are_not_overwritten(
+    experiment: Experiment, report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (training,) = (each for each in experiment.trainings if (each.agent, each.seed) == ("RL^2 | LSTM", 1))
+    before = {path.name: path.read_bytes() for path in report.iterdir()}
+    options = ["--folder", str(experiment.file.parent / "runs"), "--jobs", "1", "--output", str(report)]
+    elsewhere = training.folder.rename(experiment.file.parent / "elsewhere")
+    try:
+        error = error_of(["experiment", "report", experiment.file, *options], capsys)
+    finally:
+        elsewhere.rename(training.folder)
+    assert f"{training.name}. Write to another folder" in error and "TrMRL" not in error
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == before
 
 
 def test_arguments_of_the_environment_that_differ_are_named() -> None:
