@@ -38,9 +38,17 @@ FOLDER = Path(__file__).resolve().parent
 DOCS = FOLDER.parent / "docs"
 #: Levels of the learning curves, as shares of the way from a lower reference to an upper one
 SHARES = (0.5, 0.75, 0.9)
-#: References of experiments without reference agents. Random pulls have half of them rewarded; the upper ones are the
-#: optimum, and the Gittins index (docs/reference/references.md)
-BOUNDS = {"bandits": (5.0, 6.66), "bandits_100": (50.0, 78.6)}
+#: Ends of the levels where no reference agents have been trained, and what they are. The optimum, the Gittins index and
+#: posterior sampling are those of docs/reference/references.md; PEARL's authors published its logs on AntDir
+_BANDIT, _SUCCESS = "from random actions to the best scripted agent", "from no success to success in every task"
+BOUNDS = {
+    "bandits": (5.0, 6.66, _BANDIT),
+    "bandits_100": (50.0, 78.6, _BANDIT),
+    "tabular_mdp": (10.0, 16.1, "from random actions to posterior sampling"),
+    "ant_dir": (200.0, 1000.0, "from standing still to what the logs of PEARL's authors have after 1,560,000 steps"),
+    "ml1_push": (0.0, 1.0, _SUCCESS),
+    "ml1_reach": (0.0, 1.0, _SUCCESS),
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,8 @@ class Results:
 
     @property
     def agents(self) -> list[str]:
-        """Names of the agents with finished runs, in the order of the experiment's file."""
-        return [agent for agent in self.settings["agents"] if agent in set(self.tests["agent"])]
+        """Names of the agents with finished runs, in the order of the experiment's file, variants after each other."""
+        return by_kind(agent for agent in self.settings["agents"] if agent in set(self.tests["agent"]))
 
     @property
     def other_tasks(self) -> list[str]:
@@ -105,7 +113,7 @@ class Results:
             if high > low:
                 return low, high, f"from {ends[0]!r} to {ends[1]!r}"
         if self.name in BOUNDS:
-            return *BOUNDS[self.name], "from random actions to the best scripted agent"
+            return BOUNDS[self.name]
         means = np.concatenate([common_curve(self.runs(agent))[1].mean(axis=0) for agent in self.agents])
         between = "from the lowest to the highest point of the agents' mean learning curves"
         return (
@@ -144,7 +152,14 @@ def read(folder: Path = FOLDER) -> dict[str, Results]:
 
 def names_of(found: dict[str, Results]) -> list[str]:
     """Return the names of all agents."""
-    return list(dict.fromkeys(agent for results in found.values() for agent in results.agents))
+    return by_kind(agent for results in found.values() for agent in results.agents)
+
+
+def by_kind(names: Iterable[str]) -> list[str]:
+    """Return the different names, with variants such as "PPO, oracle" after the first name that begins alike."""
+    names = list(dict.fromkeys(names))
+    kinds = list(dict.fromkeys(name.partition(",")[0] for name in names))
+    return sorted(names, key=lambda name: kinds.index(name.partition(",")[0]))
 
 
 # -- Numbers ----------------------------------------------------------------------------------------------------------
