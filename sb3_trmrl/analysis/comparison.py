@@ -277,10 +277,13 @@ def plot_comparison(groups: Mapping[str, Group], path: str | Path, title: str, s
 
 #: Numbers of runs: the heading, and a function that returns one for each run, None if unknown
 Columns = Mapping[str, Callable[[Group], np.ndarray | None]]
-#: How the headings of success rates begin. Tasks of an experiment may have names such as "success zone"
-_SUCCESS = "success, "
 #: Heading for the share of the gap between both references
 SHARE = "share of gap"
+
+
+def _is_success(heading: str) -> bool:
+    """Return whether a column has success rates. Tasks of an experiment may have names such as "success zone"."""
+    return heading.partition(",")[0] == "success"
 
 
 def headings(estimate: str) -> tuple[str, str, str]:
@@ -305,7 +308,7 @@ def table_of(
     rows = {}
     for name, group in groups.items():
         row: dict[str, float] = {"seeds": len(group.curves)}
-        shown = [heading for heading in columns if reports_success or not heading.startswith(_SUCCESS)]
+        shown = [heading for heading in columns if reports_success or not _is_success(heading)]
         scores = [columns[heading](group) for heading in shown]
         unknown = np.full(len(group.curves), np.nan)
         # All at once, because a bootstrap takes half a second
@@ -325,7 +328,7 @@ def table_of(
 def cell_text(estimate: str, row: pd.Series, between: str = " ") -> str:
     """Return an estimate of one agent and, after this text, its interval; "-" if it is unknown."""
     is_small = estimate == SHARE or abs(row[estimate]) < 10
-    factor, digits = (100, 0) if estimate.startswith(_SUCCESS) else (1, 2 if is_small else 1)
+    factor, digits = (100, 0) if _is_success(estimate) else (1, 2 if is_small else 1)
     middle, low, high = (f"{factor * row[name]:.{digits}f}" for name in headings(estimate))
     if middle == "nan":
         return "-"

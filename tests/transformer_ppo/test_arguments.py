@@ -160,7 +160,7 @@ LEARN = [
     *rows("callback", (5, "best", BaseCallback, (BaseCallback,)), TypeError, "an SB3 callback, a list of them"),
     Wrong("callback", [CheckpointCallback(5, "models"), 5], TypeError, "an SB3 callback", quoted="5"),
     *wrong_integer("log_interval", or_none=True),
-    *rows("tb_log_name", (5, None, ["run"]), TypeError, "a name"),
+    *rows("tb_log_name", (5, ["run"]), TypeError, "a name"),
     *wrong_bool("reset_num_timesteps"),
     *wrong_bool("progress_bar"),
     *wrong_bool("use_masking"),
