@@ -35,13 +35,13 @@ class Algorithm(Resumable, ZipFiles):
     #: Arguments of the policy that the algorithm passes, so that they cannot be in ``policy_kwargs``
     passed_to_policy: ClassVar[tuple[str, ...]] = ("observation_space", "action_space", "lr_schedule")
 
-    def _make_env(self, policy: Any, env: Any, verbose: int) -> Any:
-        """Check the constructor's ``policy`` and ``env``, and return the environment, None while a zip is loaded."""
+    def _policy_and_env(self, policy: Any, env: Any, verbose: int) -> tuple[type[Any], Any]:
+        """Check the constructor's ``policy`` and ``env``. Return class and environment, None while a zip is loaded."""
         env = maybe_make_env(env, verbose)
-        check_policy(policy, self.policy_aliases)
+        policy_class = check_policy(policy, self.policy_aliases)
         if env is not None:
             check_env("env", env, "a Gymnasium environment, a VecEnv or a registered id")
-        return env
+        return policy_class, env
 
     def _check_attributes(self) -> None:
         """Check the arguments again at the beginning of ``_setup_model``, as ``load`` bypasses the constructor."""

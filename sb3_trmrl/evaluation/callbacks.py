@@ -234,10 +234,11 @@ class AdaptationEvalCallback(MaskedEvalCallback):
             evaluation = (self.num_timesteps, self._episode_returns, self._episode_successes, self._tasks)
             for values, each in zip(self._history.values(), evaluation, strict=True):
                 values.append(each)
-            known = [key for key, values in self._history.items() if values[0] != []]
-            if not self._says_success and "successes" in known:
-                known.remove("successes")
-            arrays: dict[str, Any] = {key: np.array(self._history[key]) for key in known}
+            arrays: dict[str, Any] = {
+                key: np.array(values)
+                for key, values in self._history.items()
+                if values[0] != [] and (key != "successes" or self._says_success)
+            }
             arrays["task_names"] = np.array(list(self._task_indices), dtype=np.str_)
             self._seconds.append((self._training.seconds, self._evaluating.seconds))
             if len(self._seconds) == len(arrays["timesteps"]):  # not after resuming a checkpoint without times

@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.algorithm import Algorithm
-from sb3_trmrl.algorithms.arguments import check_arguments, check_policy, names_policy_kwargs, own_arguments
+from sb3_trmrl.algorithms.arguments import check_arguments, names_policy_kwargs, own_arguments
 from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.maml_trpo.adaptation import Adaptation
@@ -115,10 +115,11 @@ class MAMLTRPO(Algorithm, OnPolicyAlgorithm):
     ) -> None:
         arguments = own_arguments(locals())
         check_arguments(arguments, CHECKS)
-        arguments["env"] = self._make_env(policy, env, verbose)
+        policy_class, made = self._policy_and_env(policy, env, verbose)
         own = {name: arguments.pop(name) for name in OWN_CHECKS}
         arguments |= {
-            "policy": check_policy(policy, self.policy_aliases),  # SB3 does not allow a Dict for "MlpPolicy"
+            "policy": policy_class,  # SB3 does not allow a Dict for "MlpPolicy"
+            "env": made,
             "learning_rate": 0.0,  # TRPO has none, and there is no critic
             "n_steps": 1,
             "ent_coef": 0.0,

@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.algorithm import Algorithm
-from sb3_trmrl.algorithms.arguments import check_arguments, check_policy, names_policy_kwargs, own_arguments
+from sb3_trmrl.algorithms.arguments import check_arguments, names_policy_kwargs, own_arguments
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
@@ -137,13 +137,13 @@ class PEARL(Algorithm, SAC):
     ) -> None:
         arguments = own_arguments(locals())
         check_arguments(arguments, CHECKS)
-        arguments["env"] = made = self._make_env(policy, env, verbose)
-        policy_class = check_policy(policy, self.policy_aliases)
+        policy_class, made = self._policy_and_env(policy, env, verbose)
         check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=self.passed_to_policy)
         if made is not None:
             check_action_space(made.action_space, TokenReader(made.observation_space))  # before SB3, which asserts
         own = {name: arguments.pop(name) for name in OWN_CHECKS}
         arguments |= {
+            "env": made,
             "buffer_size": int(buffer_size),
             "learning_starts": 0,
             "replay_buffer_class": TaskReplayBuffer,

@@ -164,9 +164,10 @@ class TransformerPPO(Algorithm, Exports, PPO):
         check_arguments(arguments, CHECKS)
         if normalize_advantage:
             check_batch_size(batch_size)
+        _, made = self._policy_and_env(policy, env, verbose)
         del arguments["vf_learning_rate"]
         arguments |= {
-            "env": self._make_env(policy, env, verbose),
+            "env": made,
             # SB3 checks it against the size of this rank's rollout
             "batch_size": share("batch_size", batch_size) if _init_setup_model else batch_size,
             "verbose": verbose if is_main() else 0,

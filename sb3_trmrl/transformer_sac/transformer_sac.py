@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.algorithm import Algorithm
-from sb3_trmrl.algorithms.arguments import check_arguments, check_policy, names_policy_kwargs, own_arguments
+from sb3_trmrl.algorithms.arguments import check_arguments, names_policy_kwargs, own_arguments
 from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.finite import check_finite_step
 from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
@@ -132,12 +132,12 @@ class TransformerSAC(Algorithm, Exports, SAC):
     ) -> None:
         arguments = own_arguments(locals())
         check_arguments(arguments, CHECKS)
-        arguments["env"] = made = self._make_env(policy, env, verbose)
-        policy_class = check_policy(policy, self.policy_aliases)
+        policy_class, made = self._policy_and_env(policy, env, verbose)
         check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=(*self.passed_to_policy, "use_sde"))
         if made is not None:
             check_bounded_box(made.action_space, type(self).__name__)  # before SB3, which asserts
         arguments |= {
+            "env": made,
             "buffer_size": int(buffer_size),
             "learning_starts": int(learning_starts),
             "replay_buffer_class": replay_buffer_class or WindowReplayBuffer,

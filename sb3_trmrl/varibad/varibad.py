@@ -170,13 +170,13 @@ class VariBAD(Algorithm, PPO):
     ) -> None:
         arguments = own_arguments(locals())
         check_arguments(arguments, CHECKS)
-        arguments["env"] = made = self._make_env(policy, env, verbose)
+        _, made = self._policy_and_env(policy, env, verbose)
         if made is not None:
             token_reader(made.observation_space)
         if normalize_advantage:
             check_batch_size(batch_size)
         own = {name: arguments.pop(name) for name in OWN_CHECKS}
-        super().__init__(**{**arguments, "_init_setup_model": False})
+        super().__init__(**{**arguments, "env": made, "_init_setup_model": False})
         vars(self).update(own)
         if _init_setup_model:
             self._setup_model()

@@ -26,19 +26,11 @@ from sb3_trmrl.evaluation.trials import episodes_per_trial
 from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.experiment_file import Experiment, Training
 from sb3_trmrl.zoo.experiment_runs import about_this_machine, is_finished, other_settings, record_of, run_folder
-from sb3_trmrl.zoo.experiment_settings import ReportSettings
+from sb3_trmrl.zoo.experiment_settings import EVALUATIONS, ReportSettings
 from sb3_trmrl.zoo.learning_curves import environment_note, learning_curves
 from sb3_trmrl.zoo.runs import Run
 
-#: Evaluations on the test tasks: their names, as in ``Group.results``, whether actions are deterministic, and whether
-#: the model is the last one instead of the selected one
-_EVALUATIONS = {
-    "selected": (True, False),
-    "selected, sampled": (False, False),
-    "last": (True, True),
-    "last, sampled": (False, True),
-}
-#: The last three in headings
+#: The last three evaluations in headings
 _IN_WORDS = {
     "selected, sampled": "stochastic",
     "last": "last model",
@@ -113,8 +105,8 @@ def _check_earlier_report(experiment: Experiment, trained: Sequence[_Trained], f
         return
     rows = pd.read_csv(file, comment="#", usecols=["environment", "agent", "seed"]).drop_duplicates()
     earlier = {"/".join(map(str, row)) for row in rows.itertuples(index=False)}
-    missing = [each.name for each in experiment.trainings if each.name in earlier]
-    missing = [name for name in missing if name not in {one.training.name for one in trained}]
+    lost = earlier - {one.training.name for one in trained}
+    missing = [each.name for each in experiment.trainings if each.name in lost]
     if missing:
         raise ValueError(
             f"the report in {folder} has results of runs that are not in the folder of the runs: {', '.join(missing)}. "
@@ -129,7 +121,7 @@ def _trained(training: Training, settings: ReportSettings) -> _Trained:
     folder = run_folder(training)
     assert folder is not None
     run = Run(folder)
-    planned: dict[str, tuple[bool, bool, dict[str, Any]]] = {key: (*each, {}) for key, each in _EVALUATIONS.items()}
+    planned: dict[str, tuple[bool, bool, dict[str, Any]]] = {key: (*each, {}) for key, each in EVALUATIONS.items()}
     planned |= {name: (True, False, env_kwargs) for name, env_kwargs in settings.other_tasks.items()}
     evaluations = {}
     for name, (deterministic, last, env_kwargs) in planned.items():
@@ -330,7 +322,7 @@ def _tests_of(one: _Trained) -> pd.DataFrame:
     for name, evaluation in one.evaluations.items():
         result = AdaptationResult.load(evaluation.file)
         columns = _about(one.training)
-        columns["tasks"] = result.split if name in _EVALUATIONS else name
+        columns["tasks"] = result.split if name in EVALUATIONS else name
         columns["model"] = "last" if evaluation.last else "selected"
         columns["actions"] = "deterministic" if result.deterministic else "stochastic"
         columns |= {"episode": np.arange(1, len(result.mean_returns) + 1), "return": np.round(result.mean_returns, 4)}

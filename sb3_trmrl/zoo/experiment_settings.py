@@ -84,8 +84,16 @@ class Settings:
                 raise ValueError(f"`vary[{name!r}]` must hold at least one value, got []")
 
 
-#: Names that other columns and results of a report have
-RESERVED_NAMES = ("selected", "selected, sampled", "last", "last, sampled", "success")
+#: Evaluations on the test tasks: their names, as in ``Group.results``, whether actions are deterministic, and whether
+#: the model is the last one instead of the selected one
+EVALUATIONS = {
+    "selected": (True, False),
+    "selected, sampled": (False, False),
+    "last": (True, True),
+    "last, sampled": (False, True),
+}
+#: Names that other results and columns of a report have
+_RESERVED_NAMES = (*EVALUATIONS, "success")
 
 
 @dataclass(frozen=True)
@@ -115,8 +123,8 @@ class ReportSettings:
         if (self.lower is None) != (self.oracle is None):
             raise ValueError(f"`lower` and `oracle` must be given together, got {self.lower!r} and {self.oracle!r}")
         for name, env_kwargs in check_keywords("other_tasks", self.other_tasks).items():
-            if name in RESERVED_NAMES:
-                raise ValueError(f"`other_tasks` must have other names than {', '.join(RESERVED_NAMES)}, got {name!r}")
+            if name in _RESERVED_NAMES:
+                raise ValueError(f"`other_tasks` must have other names than {', '.join(_RESERVED_NAMES)}, got {name!r}")
             check_keywords(f"other_tasks[{name!r}]", env_kwargs)
 
     def check_agents(self, names: Sequence[str]) -> None:

@@ -13,9 +13,8 @@ from stable_baselines3.common.callbacks import EvalCallback, ProgressBarCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_trmrl.common import threads
-from tests.common.test_workers import KillOne
 from tests.helpers.algorithms import ALGORITHMS, tiny
-from tests.helpers.resuming import ENV, Hooks, kill_worker, make_env
+from tests.helpers.resuming import ENV, Hooks, kills_worker, make_env
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.parametrize("name", ALGORITHMS)]
 
@@ -35,7 +34,7 @@ def test_numpy_seeds(name: str) -> None:
 def test_a_killed_worker_ends_training(name: str) -> None:
     """With "fork", the other workers hold the pipe of the dead one open, and SB3 would wait for ever."""
     env: Any = make_env(kind=lambda makers: SubprocVecEnv(makers, start_method="fork"))  # type: ignore[arg-type]
-    kill = KillOne()
+    kill = kills_worker(env, 1)
     with pytest.raises(RuntimeError, match=r"worker process .* environment 1 \(exit code -9\)"):
         tiny(name, env).learn(1_000, callback=kill)
     assert kill.n_calls == 3
@@ -44,7 +43,7 @@ def test_a_killed_worker_ends_training(name: str) -> None:
 
 def test_a_killed_worker_of_an_evaluation_ends_training(name: str) -> None:
     env, eval_env = make_env(), make_env(n_envs=3, kind=lambda makers: SubprocVecEnv(makers, start_method="fork"))  # type: ignore[arg-type]
-    kill = Hooks(step=lambda callback: kill_worker(eval_env, 2) if callback.n_calls == 3 else None)
+    kill = kills_worker(eval_env, 2)
     evaluation = EvalCallback(eval_env, n_eval_episodes=3, eval_freq=5, warn=False)
     with (
         pytest.warns(UserWarning, match="not of the same type"),

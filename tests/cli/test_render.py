@@ -21,6 +21,7 @@ from sb3_trmrl.cli.rendering import check_render_mode
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.zoo.agents import open_agent
 from tests.helpers.agents import SampledEnv, tiny_model
+from tests.helpers.environments import ToyFamily
 from tests.helpers.zoo import DEMO, ENV, error_of, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -147,17 +148,8 @@ class Corridor(gym.Env):
         return np.full((40, 40, 3), 100 * self.position, dtype=np.uint8)
 
 
-class CorridorOfTasks(Corridor):
+class CorridorOfTasks(Corridor, ToyFamily):
     """The same with tasks"""
-
-    def sample_tasks(self, n: int) -> list[int]:
-        return [0] * n
-
-    def set_task(self, task: int) -> None:
-        pass
-
-    def get_task(self) -> int:
-        return 0
 
 
 def corridor_trials(render_mode: str | None = None) -> gym.Env:

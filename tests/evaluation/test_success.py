@@ -11,12 +11,13 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_trmrl import AdaptationEvalCallback, MultiEpisodeTrial
 from tests.helpers.agents import tiny_model
+from tests.helpers.environments import ToyFamily
 from tests.helpers.resuming import record_logs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class SaysOnlySuccess(gym.Env):
+class SaysOnlySuccess(ToyFamily):
     """Episodes of two steps. Each copy has a list of which of its episodes succeed, and is silent in the others."""
 
     observation_space = spaces.Box(-1, 1, (1,))
@@ -26,16 +27,8 @@ class SaysOnlySuccess(gym.Env):
         self.succeeds = list(succeeds)
         self.steps = 0
 
-    def sample_tasks(self, n: int) -> list[int]:
-        return [0] * n
-
-    def set_task(self, task: int) -> None:
-        pass
-
-    def get_task(self) -> int:
-        return 0
-
-    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
         self.steps = 0
         return np.zeros(1, np.float32), {}
 

@@ -98,6 +98,11 @@ def train_until(
     return run
 
 
+def kills_worker(env: VecEnv, index: int) -> Hooks:
+    """Return a callback that kills a worker at its third call."""
+    return Hooks(step=lambda callback: kill_worker(env, index) if callback.n_calls == 3 else None)
+
+
 class LogRecorder(KVWriter):
     """Keeps what is logged, by step."""
 
