@@ -13,18 +13,122 @@ from torch import nn, optim
 from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.memory.kinds import memory_name
 
-#: Algorithms that have a search space here. All are variants of PPO
-SEARCHED = ("trmrl", "varibad", "ppo", "ppo_lstm")
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 #: Modules whose classes yml files can name
 _NAMED_MODULES = {"nn": nn, "th.optim": optim}
+#: Sampled values that are learning rates, other rounded numbers, and choices. All others belong to the policy
+_RATES = ("learning_rate", "vf_learning_rate", "vae_learning_rate", "inner_learning_rate")
+_NUMBERS = ("ent_coef", "kl_weight", "tau", "target_kl", "reward_scale")
+_CHOICES = ("clip_range", "n_epochs", "batch_size", "context_batch_size", "n_inner_steps")
+
+# -- Values that a trial draws ----------------------------------------------------------------------------------------
+
+
+def _draw_networks(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+    """Draw what all algorithms have."""
+    # The horizon of the meta-RL robots is short (discount 0.9), that of the grids is long
+    trial.suggest_float("one_minus_gamma", 0.003, 0.1, log=True)
+    trial.suggest_categorical("width", [64, 128, 256])
+    trial.suggest_categorical("activation_fn", list(_ACTIVATIONS))
+
+
+def _draw_ppo(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+    _draw_networks(trial, entry, is_continuous)
+    trial.suggest_float("one_minus_gae_lambda", 0.02, 0.3, log=True)
+    trial.suggest_float("learning_rate", 3e-5, 3e-3, log=True)
+    trial.suggest_categorical("clip_range", [0.1, 0.2, 0.3])
+    trial.suggest_categorical("n_epochs", [4, 10, 20])
+    if "n_steps" in entry:
+        trial.suggest_categorical("n_minibatches", [5, 10, 20, 40])
+    if is_continuous:
+        trial.suggest_float("log_std_init", -2.0, 0.0)
+    else:
+        trial.suggest_float("ent_coef", 1e-4, 0.03, log=True)
+
+
+def _draw_trmrl(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+    _draw_ppo(trial, entry, is_continuous)
+    if trial.suggest_categorical("memory", ["window", "full"]) == "window":
+        _draw_window(trial)
+    _draw_transformer(trial)
+    if "vf_learning_rate" in entry:
+        trial.suggest_float("vf_learning_rate", 1e-4, 3e-3, log=True)
+
+
+def _draw_window(trial: optuna.Trial) -> None:
+    trial.suggest_categorical("context_length", [3, 5, 10, 20])
+
+
+def _draw_transformer(trial: optuna.Trial) -> None:
+    trial.suggest_categorical("d_model", [32, 64, 128])
+    trial.suggest_categorical("n_layers", [1, 2, 4])
+
+
+def _draw_varibad(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+    _draw_ppo(trial, entry, is_continuous)
+    trial.suggest_float("vae_learning_rate", 3e-4, 3e-3, log=True)
+    trial.suggest_float("kl_weight", 0.01, 1.0, log=True)
+    trial.suggest_categorical("gru_hidden_size", [64, 128])
+
+
+def _draw_ppo_lstm(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+    _draw_ppo(trial, entry, is_continuous)
+    trial.suggest_categorical("lstm_hidden_size", [64, 128, 256])
+
+
+def _draw_sac(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+    # Not the number of gradient steps: more of them are nearly always better, and take longer
+    _draw_networks(trial, entry, is_continuous)
+    trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True)
+    trial.suggest_categorical("tau", [0.005, 0.01, 0.02])
+
+
+def _draw_trmrl_sac(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+    _draw_sac(trial, entry, is_continuous)
+    trial.suggest_categorical("batch_size", [64, 128, 256])
+    _draw_window(trial)
+    _draw_transformer(trial)
+
+
+def _draw_pearl(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+    _draw_sac(trial, entry, is_continuous)
+    trial.suggest_categorical("batch_size", [32, 64, 128])
+    trial.suggest_categorical("context_batch_size", [32, 64, 128])
+    trial.suggest_float("kl_weight", 0.01, 1.0, log=True)
+    trial.suggest_float("reward_scale", 1.0, 10.0, log=True)
+    trial.suggest_categorical("latent_dim", [3, 5, 8])
+
+
+def _draw_maml_trpo(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+    _draw_networks(trial, entry, is_continuous)
+    trial.suggest_float("one_minus_gae_lambda", 0.02, 0.3, log=True)
+    trial.suggest_float("inner_learning_rate", 0.03, 3.0, log=True)
+    trial.suggest_categorical("n_inner_steps", [1, 2, 3])
+    trial.suggest_float("target_kl", 0.005, 0.05, log=True)
+    if is_continuous:
+        trial.suggest_float("log_std_init", -2.0, 0.0)
+
+
+_DRAWS = {
+    "trmrl": _draw_trmrl,
+    "varibad": _draw_varibad,
+    "ppo": _draw_ppo,
+    "ppo_lstm": _draw_ppo_lstm,
+    "trmrl_sac": _draw_trmrl_sac,
+    "pearl": _draw_pearl,
+    "maml_trpo": _draw_maml_trpo,
+}
+#: Algorithms that have a search space here
+SEARCHED = tuple(_DRAWS)
+#: Those whose actor and critic have separate hidden layers in ``net_arch``
+_WITH_HEADS = ("trmrl", "varibad", "ppo", "ppo_lstm")
 
 
 class SearchSpace:
     """
     Hyperparameters that a search varies, for one entry of a yml file. All others stay as in the entry: the number of
-    environments and steps, which make whole trials, the form of the schedules, and entries of ``policy_kwargs`` that
-    are not searched.
+    environments and steps, which make whole trials, the number of gradient steps, the form of the schedules, and
+    entries of ``policy_kwargs`` that are not searched.
 
     :param algo: One of ``SEARCHED``
     :param entry: Hyperparameters as in the yml file
@@ -42,33 +146,7 @@ class SearchSpace:
         :param is_continuous: Whether actions are continuous: these have an initial noise, others an entropy bonus
         :return: Changed hyperparameters, see :meth:`convert`
         """
-        # The horizon of the meta-RL robots is short (discount 0.9), that of the grids is long
-        trial.suggest_float("one_minus_gamma", 0.003, 0.1, log=True)
-        trial.suggest_float("one_minus_gae_lambda", 0.02, 0.3, log=True)
-        trial.suggest_float("learning_rate", 3e-5, 3e-3, log=True)
-        trial.suggest_categorical("clip_range", [0.1, 0.2, 0.3])
-        trial.suggest_categorical("n_epochs", [4, 10, 20])
-        if "n_steps" in self.entry:
-            trial.suggest_categorical("n_minibatches", [5, 10, 20, 40])
-        trial.suggest_categorical("width", [64, 128, 256])
-        trial.suggest_categorical("activation_fn", list(_ACTIVATIONS))
-        if is_continuous:
-            trial.suggest_float("log_std_init", -2.0, 0.0)
-        else:
-            trial.suggest_float("ent_coef", 1e-4, 0.03, log=True)
-        if self.algo == "trmrl":
-            if trial.suggest_categorical("memory", ["window", "full"]) == "window":
-                trial.suggest_categorical("context_length", [3, 5, 10, 20])
-            trial.suggest_categorical("d_model", [32, 64, 128])
-            trial.suggest_categorical("n_layers", [1, 2, 4])
-            if "vf_learning_rate" in self.entry:
-                trial.suggest_float("vf_learning_rate", 1e-4, 3e-3, log=True)
-        elif self.algo == "varibad":
-            trial.suggest_float("vae_learning_rate", 3e-4, 3e-3, log=True)
-            trial.suggest_float("kl_weight", 0.01, 1.0, log=True)
-            trial.suggest_categorical("gru_hidden_size", [64, 128])
-        elif self.algo == "ppo_lstm":
-            trial.suggest_categorical("lstm_hidden_size", [64, 128, 256])
+        _DRAWS[self.algo](trial, self.entry, is_continuous)
         return self.convert(trial.params)
 
     def convert(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,19 +155,19 @@ class SearchSpace:
         :return: Hyperparameters that replace those of the entry, ``policy_kwargs`` as a whole
         """
         values = dict(params)
-        found: dict[str, Any] = {
-            name: _rounded(1 - values.pop(f"one_minus_{name}"), 4) for name in ("gamma", "gae_lambda")
-        }
-        for name in ("learning_rate", "vf_learning_rate", "vae_learning_rate"):
-            if name in values:
-                found[name] = _with_value(self.entry.get(name), _rounded(values.pop(name), 3))
-        found |= {name: _rounded(values.pop(name), 3) for name in ("ent_coef", "kl_weight") if name in values}
-        found |= {name: values.pop(name) for name in ("clip_range", "n_epochs")}
+        found: dict[str, Any] = {}
+        for name in ("gamma", "gae_lambda"):
+            if f"one_minus_{name}" in values:
+                found[name] = _rounded(1 - values.pop(f"one_minus_{name}"), 4)
+        for name in set(_RATES) & set(values):
+            found[name] = _with_value(self.entry.get(name), _rounded(values.pop(name), 3))
+        found |= {name: _rounded(values.pop(name), 3) for name in set(_NUMBERS) & set(values)}
+        found |= {name: values.pop(name) for name in set(_CHOICES) & set(values)}
         if "n_minibatches" in values:
             n_steps = self.entry["n_steps"] * self.entry.get("n_envs", 1)
             found["batch_size"] = max(2, n_steps // values.pop("n_minibatches"))
-        width = values.pop("width")
-        values["net_arch"] = {"pi": [width, width], "vf": [width, width]}
+        layers = [values.pop("width")] * 2
+        values["net_arch"] = {"pi": layers, "vf": list(layers)} if self.algo in _WITH_HEADS else layers
         values["activation_fn"] = _ACTIVATIONS[values["activation_fn"]]
         if "log_std_init" in values:
             values["log_std_init"] = _rounded(values["log_std_init"], 3)
@@ -99,10 +177,10 @@ class SearchSpace:
     def _kept_policy_kwargs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the entry that suit the sampled values: width, heads and positions belong to a memory."""
         kept = dict(self.policy_kwargs)
-        if "memory" in values:
+        if "d_model" in values:
             before = memory_name(kept.get("memory"), kept.get("context_length"))
             dropped = {"context_length", "dim_feedforward"}
-            if before != values["memory"]:
+            if before != values.get("memory", before):
                 dropped.add("positional_encoding")
             if values["d_model"] % kept.get("n_heads", 1):
                 dropped.add("n_heads")

@@ -78,7 +78,6 @@ def test_enjoy_and_continued_training(run: Path) -> None:
     [
         (["export", "RUN", "agent.safetensors"], "must hold a TransformerPPO or TransformerSAC, got MAMLTRPO"),
         (["analyze", "attention", "RUN"], "attention needs a TransformerPPO or TransformerSAC, got a MAMLTRPO"),
-        (["train", *ALGO, "--env", ENV, "-optimize"], "there is no search space for maml_trpo"),
         (["train", *ALGO, "--env", "CartPole-v1"], "Hyperparameters not found for maml_trpo-CartPole-v1"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -96,6 +97,22 @@ def test_latents_change_where_episodes_begin_and_only_there() -> None:
     changed = [(before[1] != after[1]).any(dim=1).tolist() for before, after in pairs]
     assert changed == [before[2] for before, _ in pairs]
     assert sum(map(sum, changed)) > 5
+
+
+def test_actions_are_the_actors_for_the_current_state_and_latent() -> None:
+    steps: list[Step] = []
+    used: list[th.Tensor] = []
+    model = tiny_pearl(recorded(steps), learning_rate=1e-12)
+    th.nn.init.zeros_(model.actor.log_std.weight)
+    th.nn.init.constant_(model.actor.log_std.bias, -20.0)  # almost deterministic
+    model.learn(1, lambda variables, _: used.append(variables["self"]._latents[0].clone()) is None)
+    assert len(steps) > model.n_train_tasks * model.initial_steps, "also with latents from the posterior"
+    assert len({tuple(latent.tolist()) for latent in used}) > 4
+    for step, latent in zip(steps, used, strict=True):
+        with th.no_grad():
+            mean = model.actor(th.cat((th.as_tensor(step.state), latent))[None], deterministic=True)[0]
+        low, high = model.action_space.low, model.action_space.high  # type: ignore[attr-defined]
+        np.testing.assert_allclose(step.action, low + (high - low) * (mean.numpy() + 1) / 2, atol=1e-5)
 
 
 def test_the_training_tasks_are_different_and_kept() -> None:

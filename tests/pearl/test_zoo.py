@@ -82,7 +82,6 @@ def test_enjoy_and_continued_training(run: Path, capsys: Any) -> None:
     [
         (["export", "RUN", "agent.safetensors"], "must hold a TransformerPPO or TransformerSAC, got PEARL"),
         (["analyze", "attention", "RUN"], "attention needs a TransformerPPO or TransformerSAC, got a PEARL"),
-        (["train", "--algo", "pearl", "--env", ENV, "-optimize"], "there is no search space for pearl"),
         (["train", "--algo", "pearl", "--env", "GridNavi-v0"], "Hyperparameters not found for pearl-GridNavi-v0"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,

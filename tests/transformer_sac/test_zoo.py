@@ -79,7 +79,6 @@ def test_enjoy_and_continued_training(run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--algo", "trmrl_sac", "--env", ENV, "-optimize"], "there is no search space for trmrl_sac"),
         (["train", "--algo", "trmrl_sac", "--env", "GridNavi-v0"], "`env` must have a Box action space"),
     ],
     ids=["optimize", "discrete"],

@@ -12,10 +12,11 @@ from torch import nn, optim
 
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.hyperparams_files import evaluated_policy_kwargs, hyperparams_folder
 from sb3_trmrl.zoo.hyperparams_opt import SEARCHED, SearchSpace, with_names
 from sb3_trmrl.zoo.registration import register
-from tests.helpers.zoo import ENV
+from tests.helpers.zoo import ENV, error_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = ["n_envs:2", "n_steps:40", "n_epochs:1"]
@@ -24,9 +25,9 @@ SEARCH = ["--optimize-hyperparameters", "--n-trials", "2", "--n-evaluations", "2
 register()
 
 
-def _entry(algo: str, env_id: str) -> dict[str, Any]:
-    entry: dict[str, Any] = yaml.safe_load((hyperparams_folder() / f"{algo}.yml").read_text())[env_id]
-    return entry
+def _entries(algo: str) -> dict[str, Any]:
+    entries: dict[str, Any] = yaml.safe_load((hyperparams_folder() / f"{algo}.yml").read_text())
+    return entries
 
 
 def _trials(space: SearchSpace, n: int, is_continuous: bool) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -37,34 +38,52 @@ def _trials(space: SearchSpace, n: int, is_continuous: bool) -> list[tuple[dict[
     return [(trial.params, hyperparams) for trial, hyperparams in zip(trials, sampled, strict=True)]
 
 
-@pytest.mark.parametrize("algo", SEARCHED)
-@pytest.mark.parametrize("env_id", ["HalfCheetahVel-v0", "GridNavi-v0"])
+#: What only one algorithm has, or two
+OWN = {
+    "memory": {"trmrl"},
+    "kl_weight": {"varibad", "pearl"},
+    "lstm_hidden_size": {"ppo_lstm"},
+    "d_model": {"trmrl", "trmrl_sac"},
+    "context_batch_size": {"pearl"},
+    "inner_learning_rate": {"maml_trpo"},
+    "clip_range": {"trmrl", "varibad", "ppo", "ppo_lstm"},
+}
+CASES = [(algo, env_id) for algo in SEARCHED for env_id in ("HalfCheetahVel-v0", "GridNavi-v0")]
+CASES = [(algo, env_id) for algo, env_id in CASES if env_id in _entries(algo)]
+
+
+@pytest.mark.parametrize(("algo", "env_id"), CASES)
 def test_sampled_hyperparameters(algo: str, env_id: str) -> None:
-    entry = _entry(algo, env_id)
+    entry = _entries(algo)[env_id]
     is_continuous = env_id == "HalfCheetahVel-v0"
     space = SearchSpace(algo, entry, entry.get("policy_kwargs", {}))
     arguments = inspect.signature(ALGOS[algo]).parameters
-    trials = _trials(space, 30, is_continuous)
-    for params, found in trials:
+    for params, found in _trials(space, 30, is_continuous):
         assert found == space.convert(params)
         assert set(found) <= set(arguments)
         assert found["gamma"] == pytest.approx(1 - params["one_minus_gamma"], abs=1e-4) and found["gamma"] < 1
-        assert entry["n_envs"] * entry["n_steps"] == found["batch_size"] * params["n_minibatches"]
-        kind, value = found["learning_rate"].split("_")
-        assert kind == "lin" and float(value) == pytest.approx(params["learning_rate"], rel=1e-2)
-        assert ("ent_coef" in found) == (not is_continuous)
         kwargs = found["policy_kwargs"]
-        assert ("log_std_init" in kwargs) == is_continuous
-        assert kwargs["net_arch"]["pi"] == [params["width"]] * 2
+        assert {name for name in OWN if algo in OWN[name]} == set(OWN) & set(params)
+        for name in set(OWN) & set(params):
+            value = {**found, **kwargs}[name]
+            assert value == (pytest.approx(params[name], rel=1e-2) if isinstance(value, float) else params[name])
+        if "clip_range" in params:  # trained by PPO
+            assert entry["n_envs"] * entry["n_steps"] == found["batch_size"] * params["n_minibatches"]
+            kind, value = found["learning_rate"].split("_")
+            assert kind == "lin" and float(value) == pytest.approx(params["learning_rate"], rel=1e-2)
+            assert ("ent_coef" in found) == (not is_continuous)
+            assert kwargs["net_arch"] == {"pi": [params["width"]] * 2, "vf": [params["width"]] * 2}
+        else:
+            assert kwargs["net_arch"] == [params["width"]] * 2
+        if algo not in {"pearl", "trmrl_sac"}:
+            assert ("log_std_init" in kwargs) == is_continuous
+        if "d_model" in params:
+            assert kwargs["d_model"] % kwargs.get("n_heads", 4) == 0
+            assert kwargs.get("reset_memory_on") == entry["policy_kwargs"].get("reset_memory_on")
         if algo == "trmrl":
             assert ("context_length" in kwargs) == (kwargs["memory"] == "window")
-            assert kwargs["d_model"] % kwargs.get("n_heads", 4) == 0
             same_memory = kwargs["memory"] == ("window" if is_continuous else "full")
             assert ("positional_encoding" in kwargs) == (same_memory and not is_continuous)
-            assert kwargs.get("reset_memory_on") == entry["policy_kwargs"].get("reset_memory_on")
-    own = {"trmrl": "memory", "varibad": "kl_weight", "ppo_lstm": "lstm_hidden_size"}.get(algo)
-    for name in ("memory", "kl_weight", "lstm_hidden_size"):
-        assert all((name in params) == (name == own) for params, _ in trials)
 
 
 def test_sampled_hyperparameters_build_a_model() -> None:
@@ -127,10 +146,40 @@ def test_baselines_are_searched_around_our_entries(algo: str, tmp_path: Path) ->
     (path,) = (tmp_path / algo).glob("best_*.yml")
     entry = yaml.safe_load(path.read_text())[ENV]
     assert entry["n_steps"] == 40 and entry["batch_size"] in {2 * 40 // n for n in (5, 10, 20, 40)}
-    assert entry["policy"] == _entry(algo, ENV if algo != "varibad" else "default")["policy"] and entry[
-        "learning_rate"
-    ].startswith("lin_")
+    written = _entries(algo)[ENV if algo != "varibad" else "default"]
+    assert entry["policy"] == written["policy"] and entry["learning_rate"].startswith("lin_")
     assert entry["policy_kwargs"]["activation_fn"] in ("nn.Tanh", "nn.ReLU")
+
+
+PEARL = (
+    "n_envs:2 n_train_tasks:4 initial_steps:4 tasks_per_iteration:2 prior_steps:5 posterior_steps:5 meta_batch_size:2"
+)
+OTHERS = {
+    "trmrl_sac": "n_envs:2 learning_starts:20 gradient_steps:1",
+    "pearl": f"{PEARL} gradient_steps:1",
+    "maml_trpo": "n_envs:2 n_tasks:2 n_inner_episodes:1",
+}
+
+
+@pytest.mark.parametrize("algo", OTHERS)
+def test_a_search_of_the_other_algorithms(algo: str, tmp_path: Path) -> None:
+    env_id = "GridNavi-v0" if algo == "maml_trpo" else "SparsePointRobot-v0"
+    common = ["--algo", algo, "--env", env_id, "-f", str(tmp_path), "-n", "240", "--eval-episodes", "2"]
+    assert main(["train", *common, *SEARCH, "--no-optim-plots", "-params", *OTHERS[algo].split()]) == 0
+    (path,) = (tmp_path / algo).glob("best_*.yml")
+    assert "Trials: 2 complete, 0 pruned" in path.read_text()
+    best = yaml.safe_load(path.read_text())[env_id]
+    assert main(["train", *common, "--eval-freq", "-1", "--conf-file", str(path)]) == 0
+    (run,) = (tmp_path / algo).glob(f"{env_id}_*")
+    model: Any = open_agent(run).model
+    for name in {"gamma", "tau", "target_kl", "inner_learning_rate", "reward_scale", "context_batch_size"} & set(best):
+        assert getattr(model, name) == best[name]
+    assert model.policy.net_arch == best["policy_kwargs"]["net_arch"]
+
+
+def test_an_algorithm_without_a_search_space(capsys: Any) -> None:
+    arguments = ["train", "--algo", "crossq", "--env", "Pendulum-v1", "-optimize"]
+    assert "there is no search space for crossq" in error_of(arguments, capsys)
 
 
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
