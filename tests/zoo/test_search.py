@@ -164,7 +164,7 @@ OTHERS = {
 @pytest.mark.parametrize("algo", OTHERS)
 def test_a_search_of_the_other_algorithms(algo: str, tmp_path: Path) -> None:
     env_id = "GridNavi-v0" if algo == "maml_trpo" else "SparsePointRobot-v0"
-    common = ["--algo", algo, "--env", env_id, "-f", str(tmp_path), "-n", "240", "--eval-episodes", "2"]
+    common = ["--algo", algo, "--env", env_id, "-f", str(tmp_path), "-n", "60", "--eval-episodes", "2"]
     assert main(["train", *common, *SEARCH, "--no-optim-plots", "-params", *OTHERS[algo].split()]) == 0
     (path,) = (tmp_path / algo).glob("best_*.yml")
     assert "Trials: 2 complete, 0 pruned" in path.read_text()
