@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -33,6 +34,8 @@ from sb3_trmrl.analysis.figures import (
     line_styles,
     scale_budgets,
 )
+
+DrawPanel = Callable[[Axes, "Results", dict[str, dict[str, Any]]], None]
 
 FOLDER = Path(__file__).resolve().parent
 DOCS = FOLDER.parent / "docs"
@@ -296,41 +299,57 @@ def draw_training(axes: Axes, results: Results, styles: dict[str, dict[str, Any]
         draw_band(axes, steps, *interquartile_mean(scores), **styles[agent])
 
 
-def draw_adaptation(axes: Axes, results: Results, styles: dict[str, dict[str, Any]]) -> None:
-    """Draw the test result of each episode: the paper's figure 5."""
-    for index, agent in enumerate(results.agents):
-        middle, (low, high) = interquartile_mean(results.tested(agent))
-        shift = 0.04 * (index - (len(results.agents) - 1) / 2)  # agents with the same result stand side by side
+def draw_adaptation(axes: Axes, results: Results, styles: dict[str, dict[str, Any]], other: str | None = None) -> None:
+    """Draw the test result of each episode: the paper's figure 5, with other tasks its figure 6."""
+    agents = [agent for agent in results.agents if len(results.tested(agent, other))]
+    for index, agent in enumerate(agents):
+        middle, (low, high) = interquartile_mean(results.tested(agent, other))
+        shift = 0.04 * (index - (len(agents) - 1) / 2)  # agents with the same result stand side by side
         episodes = np.arange(1, len(middle) + 1) + shift
         draw_means(axes, episodes, middle, low, high, marker="o", markersize=3, **styles[agent])
     count_episodes(axes)
 
 
-def draw(found: dict[str, Results], draw_panel: Callable[..., None], name: str, title: str) -> None:
-    """Write a picture with a panel for each environment."""
-    names = names_of(found)
+def draw(panels: dict[str, tuple[Results, DrawPanel]], name: str, title: str) -> None:
+    """Write a picture of these panels, given by their titles."""
+    names = by_kind(agent for results, _ in panels.values() for agent in results.agents)
     styles = line_styles(names)
-    n_rows, n_columns = -(-len(found) // 3), min(3, len(found))
-    figure = Figure(figsize=(4 * n_columns, 3 * n_rows + 1), layout="constrained")
-    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for axes, (environment, results) in zip(panels, found.items(), strict=False):
+    n_rows, n_columns = -(-len(panels) // 3), min(3, len(panels))
+    n_lines = -(-len(names) // (max(2, n_columns) + 1))  # of the legend
+    figure = Figure(figsize=(4 * max(2, n_columns), 3 * n_rows + 0.3 * n_lines), layout="constrained")
+    all_axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes, (about, (results, draw_panel)) in zip(all_axes, panels.items(), strict=False):
         draw_panel(axes, results, styles)
-        axes.set(title=environment, ylabel="success rate" if results.measure == "success" else "return of the episode")
+        axes.set(title=about, ylabel="success rate" if results.measure == "success" else "return of the episode")
         axes.axhline(0, color="0.5", linewidth=0.8)  # small differences look small
         axes.grid(alpha=0.3)
-    for axes in panels[len(found) :]:
+    for axes in all_axes[len(panels) :]:
         axes.remove()
     lines = [Line2D([], [], **styles[agent]) for agent in names]
-    figure.legend(lines, names, loc="outside lower center", ncols=4)
+    figure.legend(lines, names, loc="outside lower center", ncols=max(2, n_columns) + 1)
     about = "interquartile mean and 95 % bootstrap interval over seeds; single seeds have no interval"
     finish(figure, DOCS / "images" / name, f"{title}\n{about}", fontsize="medium")
+
+
+def draw_all(found: dict[str, Results]) -> None:
+    """Write the pictures of the page."""
+    for draw_panel, name, title in (
+        (draw_training, "training", "Training: last episode of a trial, validation tasks"),
+        (draw_adaptation, "adaptation", "Adaptation: episodes of a trial, test tasks"),
+    ):
+        draw({about: (results, draw_panel) for about, results in found.items()}, f"agents_{name}.png", title)
+    others = {
+        f"{environment}, {other}": (results, partial(draw_adaptation, other=other))
+        for environment, results in found.items()
+        for other in results.other_tasks
+    }
+    draw(others, "agents_out_of_distribution.png", "Out of distribution: episodes of a trial")
 
 
 def main() -> None:
     found = read()
     (DOCS / "reference" / "agents.md").write_text(page(found), encoding="utf-8")
-    draw(found, draw_training, "agents_training.png", "Training: last episode of a trial, validation tasks")
-    draw(found, draw_adaptation, "agents_adaptation.png", "Adaptation: episodes of a trial, test tasks")
+    draw_all(found)
 
 
 if __name__ == "__main__":

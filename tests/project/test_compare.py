@@ -132,6 +132,6 @@ def test_pictures_of_many_agents(compare: ModuleType, tmp_path: Path, monkeypatc
     write_experiment(tmp_path, "two", "success", 0, 1)
     found = compare.read(tmp_path)
     assert list(found) == ["Env-v0 (one)", "Env-v0 (two)"]
-    for draw_panel in (compare.draw_training, compare.draw_adaptation):
-        compare.draw(found, draw_panel, "picture.png", "title")
-        assert_picture(tmp_path / "images" / "picture.png")
+    compare.draw_all(found)
+    for name in ("training", "adaptation", "out_of_distribution"):
+        assert_picture(tmp_path / "images" / f"agents_{name}.png")
