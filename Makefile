@@ -77,7 +77,7 @@ doc: $(STAMP)
 	@echo "The documentation is in site/index.html"
 
 # Takes about an hour on two cores without other load. Each script can also be run alone.
-BENCHMARKS := learn update collect acting batched metaworld_steps storage stock ranks tables
+BENCHMARKS := learn update collect acting batched metaworld_steps replay storage stock ranks tables
 bench: $(STAMP)
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 

@@ -21,6 +21,7 @@ SECTIONS = (
     ("acting", "Acting of each algorithm", "python benchmarks/acting.py", None),
     ("batched", "Many copies of a small problem", "OMP_NUM_THREADS=1 python benchmarks/batched.py", None),
     ("metaworld_steps", "MetaWorld's environments", "OMP_NUM_THREADS=1 python benchmarks/metaworld_steps.py", None),
+    ("replay", "Gradient steps of TransformerSAC", "python benchmarks/replay.py", None),
     ("storage", "Rollout storage", "python benchmarks/storage.py", None),
     ("stock", "Standard environments with default settings", "python benchmarks/stock.py", None),
     ("ranks", "Ranks and threads", "OMP_NUM_THREADS=2 python benchmarks/ranks.py", None),

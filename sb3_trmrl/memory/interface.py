@@ -1,11 +1,12 @@
 """
 Interface of a kind of memory.
 
-The policy and the algorithm only use what is declared here. Each kind is a family of three classes:
+The policy and the algorithm only use what is declared here. Each kind is a family of four classes:
 
 * a live :class:`Memory` of the environments, written while acting; it is also the ``state`` of ``predict``
 * a :class:`Batch` of memories, which a transformer encodes
 * a :class:`~sb3_trmrl.memory.buffers.MemoryRolloutBuffer`, which stores each token once and makes the minibatches
+* a :class:`~sb3_trmrl.memory.replay_buffer.MemoryReplayBuffer`, which does the same off-policy
 
 The families are registered in :data:`sb3_trmrl.memory.kinds.MEMORY_KINDS`.
 
@@ -25,6 +26,7 @@ from sb3_trmrl.memory.tokens import Tokens
 if TYPE_CHECKING:
     from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
     from sb3_trmrl.memory.extractor import TransformerExtractor
+    from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer
 
 
 class Batch(Protocol):
@@ -110,6 +112,7 @@ class MemoryKind(NamedTuple):
     :param of_single_tokens: Function that builds a batch of memories with one token each, as at the first step of an
         episode, from observation tensors (B, \\*observation), or a dictionary of tensors
     :param buffer: Class of the rollout buffer
+    :param replay_buffer: Class of the replay buffer
     :param context_length: Default ``context_length`` of the policy
     :param positional_encoding: Default ``positional_encoding`` of the policy
     :param bounded_positions: Whether all positions are below ``context_length``
@@ -118,6 +121,7 @@ class MemoryKind(NamedTuple):
     memory: type[Memory]
     of_single_tokens: Callable[[Tokens], Batch]
     buffer: type[MemoryRolloutBuffer]
+    replay_buffer: type[MemoryReplayBuffer]
     context_length: int
     positional_encoding: str
     bounded_positions: bool

@@ -4,15 +4,21 @@ from sb3_trmrl.common.checks import check_option
 from sb3_trmrl.memory.full_memory import FullMemory
 from sb3_trmrl.memory.interface import MemoryKind
 from sb3_trmrl.memory.sequence_buffer import SequenceRolloutBuffer
+from sb3_trmrl.memory.sequence_replay_buffer import SequenceReplayBuffer
 from sb3_trmrl.memory.sequences import Sequences
 from sb3_trmrl.memory.window_buffer import WindowRolloutBuffer
+from sb3_trmrl.memory.window_replay_buffer import WindowReplayBuffer
 from sb3_trmrl.memory.windows import Windows
 from sb3_trmrl.memory.working_memory import WorkingMemory
 
 #: Kinds by the value of the policy's argument ``memory``
 MEMORY_KINDS: dict[str, MemoryKind] = {
-    "window": MemoryKind(WorkingMemory, Windows.of_single_tokens, WindowRolloutBuffer, 16, "sinusoidal", True),
-    "full": MemoryKind(FullMemory, Sequences.of_single_tokens, SequenceRolloutBuffer, 1024, "relative", False),
+    "window": MemoryKind(
+        WorkingMemory, Windows.of_single_tokens, WindowRolloutBuffer, WindowReplayBuffer, 16, "sinusoidal", True
+    ),
+    "full": MemoryKind(
+        FullMemory, Sequences.of_single_tokens, SequenceRolloutBuffer, SequenceReplayBuffer, 1024, "relative", False
+    ),
 }
 
 

@@ -126,6 +126,11 @@ class MemoryPolicy(BasePolicy):
         """
         return self._kind.memory.empty(self.observation_space, n_envs, self.transformers)
 
+    @property
+    def history_length(self) -> int:
+        """Number of tokens that a memory depends on, the newest included"""
+        return self.context_length if self.memory == "window" else self.transformers[0].receptive_field + 1
+
     def _empty_state(self, n_envs: int) -> Memory:
         """Return a memory without tokens for ``predict``, which needs the actor's transformer only."""
         return self._kind.memory.empty(self.observation_space, n_envs, self.transformers[:1])

@@ -1,15 +1,16 @@
 """
-The replay buffer of ``memory="window"``.
+Base class of the replay buffers.
 
-Shapes: E environments, R rows of the ring of one environment, B minibatch, N slots of a window.
+Shapes: E environments, R rows of the ring of one environment, B minibatch.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -18,13 +19,16 @@ from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.checks import check_instance, check_positive_int
+from sb3_trmrl.memory.interface import Batch, Memory
 from sb3_trmrl.memory.tokens import Tokens, inner_starts, map_tokens, widened, zero_tokens
-from sb3_trmrl.memory.windows import Windows
+
+if TYPE_CHECKING:
+    from sb3_trmrl.memory.extractor import TransformerExtractor
 
 #: Arrays with one entry for each row of each ring, and their types
 _ROW_ARRAYS: dict[str, type] = {
     "rewards": np.float32,
-    "lengths": np.int32,  # number of tokens in the window that ends with the row's token
+    "lengths": np.int32,  # number of tokens in the memory that ends with the row's token
     "is_transition": bool,  # False for the last token of an episode
     "terminated": bool,
 }
@@ -32,24 +36,24 @@ _ROW_ARRAYS: dict[str, type] = {
 _STORED = ("actions", *_ROW_ARRAYS)
 
 
-class WindowReplaySamples(NamedTuple):
-    """SB3's ``ReplayBufferSamples`` with windows in place of observations, which share their tokens."""
+class MemoryReplaySamples(NamedTuple):
+    """SB3's ``ReplayBufferSamples`` with memories in place of observations, which share their tokens."""
 
-    observations: Windows
+    observations: Batch
     actions: th.Tensor
-    next_observations: Windows
+    next_observations: Batch
     dones: th.Tensor
     rewards: th.Tensor
 
 
-class WindowReplayBuffer(ReplayBuffer):
+class MemoryReplayBuffer(ReplayBuffer):
     """
-    Replay buffer that stores each observation once, as a token. Windows are gathered by index when a minibatch is
-    drawn. They are those that the live memory had: they begin where it was emptied.
+    Replay buffer that stores each observation once, as a token. The memories of a minibatch are put together by index.
+    They are those that the live memory had: they begin where it was emptied.
 
     Each environment has a ring of its own, in which the tokens of its episodes follow each other. The last observation
     of an episode is a token too, which no transition begins with. So the next observation is always the next token,
-    also after a truncation. Transitions whose window has been overwritten in part are not drawn.
+    also after a truncation. Transitions whose memory has been overwritten in part are not drawn.
 
     :param buffer_size: Number of tokens of all environments together
     :param observation_space: Observation space
@@ -69,8 +73,11 @@ class WindowReplayBuffer(ReplayBuffer):
     lengths: np.ndarray
     is_transition: np.ndarray
     terminated: np.ndarray
-    context_length: int | None = None
+    #: Number of tokens that a memory depends on, the newest included
+    history_length: int | None = None
     reset_memory_on: str = "episode"
+    #: Whether lengths are counted beyond ``history_length``
+    counts_on: bool = False
 
     def __init__(
         self,
@@ -90,28 +97,28 @@ class WindowReplayBuffer(ReplayBuffer):
         self._n_files = 0
         self._allocate()
 
-    def bind(self, context_length: int, reset_memory_on: str) -> None:
+    def bind(self, history_length: int, reset_memory_on: str) -> None:
         """
-        Set what determines the windows.
+        Set what determines the memories.
 
-        :param context_length: Number of slots N of a window
+        :param history_length: Number of tokens that a memory depends on, the newest included: the slots N of a window
         :param reset_memory_on: Where the memory is emptied, ``"trial"`` or ``"episode"``, as the policy's argument
-        :raises ValueError: if the buffer is too small, or holds the windows of another policy
+        :raises ValueError: if the buffer is too small, or holds the tokens of another policy
         """
-        if self.context_length is not None and (self.context_length, self.reset_memory_on) != (
-            context_length,
+        if self.history_length is not None and (self.history_length, self.reset_memory_on) != (
+            history_length,
             reset_memory_on,
         ):
             raise ValueError(
-                f"the replay buffer must hold windows of {context_length} tokens with reset_memory_on="
-                f"{reset_memory_on!r}, got {self.context_length} and {self.reset_memory_on!r}"
+                f"the replay buffer must hold memories of {history_length} tokens with reset_memory_on="
+                f"{reset_memory_on!r}, got {self.history_length} and {self.reset_memory_on!r}"
             )
-        if self.buffer_size < context_length + 2:
+        if self.buffer_size < history_length + 2:
             raise ValueError(
-                f"`buffer_size` must be at least {(context_length + 2) * self.n_envs}, a window and two tokens for "
-                f"each of {self.n_envs} environments, got {self.buffer_size * self.n_envs}"
+                f"`buffer_size` must be at least {(history_length + 2) * self.n_envs}, a memory of {history_length} "
+                f"and two tokens for each of {self.n_envs} environments, got {self.buffer_size * self.n_envs}"
             )
-        self.context_length = context_length
+        self.history_length = history_length
         self.reset_memory_on = reset_memory_on
 
     def _allocate(self) -> None:
@@ -166,7 +173,7 @@ class WindowReplayBuffer(ReplayBuffer):
         :param done: Whether the episode has ended, (E,)
         :param infos: Infos, which tell whether it was truncated
         """
-        assert self.context_length is not None, "`bind` comes first"
+        assert self.history_length is not None, "`bind` comes first"
         envs, done = np.arange(self.n_envs), np.array(done, dtype=bool)
         begins = self._begins.copy()
         if not self._is_empty:
@@ -185,7 +192,9 @@ class WindowReplayBuffer(ReplayBuffer):
         self.newest += 1
         next_rows = self.newest % self.buffer_size
         self._write(envs, next_rows, next_obs)
-        next_lengths = np.minimum(self.lengths[envs, rows] + 1, self.context_length)
+        next_lengths = self.lengths[envs, rows] + 1
+        if not self.counts_on:
+            next_lengths = np.minimum(next_lengths, self.history_length)
         if self.reset_memory_on == "episode" and (inner := inner_starts(next_obs, self.n_envs)) is not None:
             # Not at the end: the value of a truncated trial is that of going on
             next_lengths[inner & ~done] = 1
@@ -219,9 +228,11 @@ class WindowReplayBuffer(ReplayBuffer):
         return np.stack((self._oldest(), self.newest), axis=1)
 
     def _valid(self, envs: Any, numbers: np.ndarray) -> np.ndarray:
-        """Return the indices of tokens that begin a transition and whose window is stored."""
+        """Return the indices of tokens that begin a transition and whose memory is stored."""
+        assert self.history_length is not None
         rows = numbers % self.buffer_size
-        is_complete = numbers - self.lengths[envs, rows] + 1 >= self._oldest()[envs]
+        n_tokens = np.minimum(self.lengths[envs, rows], self.history_length)
+        is_complete = numbers - n_tokens + 1 >= self._oldest()[envs]
         return np.flatnonzero(self.is_transition[envs, rows] & is_complete)
 
     def _draw(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -241,39 +252,52 @@ class WindowReplayBuffer(ReplayBuffer):
             missing = np.delete(missing, self._valid(chosen, numbers[missing]))
         return envs, numbers
 
-    def sample(self, batch_size: int, env: VecNormalize | None = None) -> WindowReplaySamples:  # type: ignore[override]
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> MemoryReplaySamples:  # type: ignore[override]
         """
         Draw transitions with NumPy's global generator, as SB3's buffers do.
 
         :param batch_size: Number of transitions B
         :param env: VecNormalize, which standardises observations and rewards with its current statistics
-        :return: Transitions, whose observations are windows
+        :return: Transitions, whose observations are memories
         :raises ValueError: if the buffer is empty
         """
-        return self._gather(*self._draw(batch_size), env)
+        raise NotImplementedError
 
-    def _gather(self, envs: np.ndarray, numbers: np.ndarray, env: VecNormalize | None = None) -> WindowReplaySamples:
-        """Return the transitions that begin with these tokens."""
-        assert self.context_length is not None
-        n_slots, n_rows = self.context_length, self.context_length + 1
-        # A transition's N tokens and the next one. Those before the window's first are not used
-        rows = (numbers[:, None] + np.arange(1 - n_slots, 2)) % self.buffer_size  # (B, N + 1)
-        tokens = map_tokens(lambda stored: stored[envs[:, None], rows].reshape(-1, *stored.shape[2:]), self.tokens)
-        tokens = map_tokens(self.to_torch, self._normalize_obs(tokens, env))
-        first, slots = np.arange(len(envs))[:, None] * n_rows, np.arange(n_slots)
-
-        def windows(newest: int) -> Windows:  # place of the newest token among the N + 1
-            lengths = self.lengths[envs, rows[:, newest]].astype(np.int64)
-            index = first + np.minimum(newest + 1 - lengths[:, None] + slots, newest)
-            return Windows(tokens, index, lengths)
-
-        own = envs, rows[:, -2]
+    def _samples(
+        self,
+        observations: Batch,
+        next_observations: Batch,
+        envs: np.ndarray,
+        rows: np.ndarray,
+        env: VecNormalize | None,
+    ) -> MemoryReplaySamples:
+        """Return the transitions that begin with the tokens in these rows, (B,), with their memories."""
+        own = envs, rows
         reward = self._normalize_reward(self.rewards[own], env)
         columns = (self.actions[own], self.terminated[own][:, None], reward[:, None])
         actions, dones, rewards = (self.to_torch(column.astype(np.float32)) for column in columns)
-        return WindowReplaySamples(windows(n_slots - 1), actions, windows(n_slots), dones, rewards)
+        return MemoryReplaySamples(observations, actions, next_observations, dones, rewards)
 
-    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> WindowReplaySamples:  # type: ignore[override]
+    def _tokens(self, envs: np.ndarray, rows: np.ndarray, env: VecNormalize | None) -> Tokens:
+        """Return the tokens in these rows, standardised by VecNormalize, as tensors (T, \\*observation)."""
+        tokens = map_tokens(lambda stored: stored[envs, rows], self.tokens)
+        return map_tokens(self.to_torch, self._normalize_obs(tokens, env))
+
+    def refreshed(
+        self, memory: Memory, transformers: Sequence[TransformerExtractor], env: VecNormalize | None = None
+    ) -> Memory:
+        """
+        Recompute what the live memory of the training environments keeps of earlier tokens, after the weights have
+        changed.
+
+        :param memory: Memory before the newest observations, those that :meth:`add` has got last
+        :param transformers: The policy's transformers
+        :param env: VecNormalize, which standardises observations with its current statistics
+        :return: The same memory for the current weights
+        """
+        return memory  # which has raw tokens only
+
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> MemoryReplaySamples:  # type: ignore[override]
         raise NotImplementedError("transitions are drawn by `sample`")
 
     def move_to(self, folder: str | os.PathLike[str] | None) -> None:

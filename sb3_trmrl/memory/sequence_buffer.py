@@ -12,7 +12,7 @@ from sb3_trmrl.distributed.collectives import all_reduce_min
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.full_memory import FullMemory, KeyValueCache
-from sb3_trmrl.memory.sequences import Sequences
+from sb3_trmrl.memory.sequences import Sequences, ranges
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens, zero_tokens
 
 
@@ -64,8 +64,8 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         """
         envs = np.flatnonzero(self._carried_lengths)
         lengths = self._carried_lengths[envs]
-        rows = _ranges(np.full(len(lengths), self.n_carried), lengths)
-        positions = _ranges(self._steps_before[envs], lengths)
+        rows = ranges(np.full(len(lengths), self.n_carried), lengths)
+        positions = ranges(self._steps_before[envs], lengths)
         token_envs = np.repeat(envs, lengths)
         tokens = self._gather(rows, token_envs)
         nothing = self.to_torch(rows[:0])
@@ -101,7 +101,7 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         batches = batches * n_batches // n_drawn
         for batch in range(n_batches):
             drawn = batches == batch
-            yield _ranges(ends[order][drawn], sizes[drawn])
+            yield ranges(ends[order][drawn], sizes[drawn])
 
     def _observations(self, batch_inds: np.ndarray) -> Sequences:
         envs, steps = np.divmod(batch_inds, self.buffer_size)
@@ -113,18 +113,11 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         sizes = np.diff(np.append(firsts, len(batch_inds)))
         contexts = np.minimum(lengths[firsts] - 1, self.receptive_field)
         sequences = contexts + sizes
-        rows = _ranges(self.n_carried + steps[firsts] + sizes, sequences)
-        positions = _ranges(lengths[firsts] - 1 + sizes, sequences)
-        outputs = _ranges(np.cumsum(sequences), sizes)
+        rows = ranges(self.n_carried + steps[firsts] + sizes, sequences)
+        positions = ranges(lengths[firsts] - 1 + sizes, sequences)
+        outputs = ranges(np.cumsum(sequences), sizes)
         tokens = self._gather(rows, np.repeat(envs[firsts], sequences))
         return Sequences(tokens, tuple(sequences.tolist()), self.to_torch(positions), self.to_torch(outputs))
 
     def _gather(self, rows: np.ndarray, envs: np.ndarray) -> Tokens:
         return map_tokens(lambda tokens: self.to_torch(tokens[rows, envs], copy=False), self.tokens)
-
-
-def _ranges(ends: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Concatenate ranges of integers, given their exclusive ends and their sizes."""
-    before = np.cumsum(sizes) - sizes
-    integers: np.ndarray = np.arange(sizes.sum()) + np.repeat(ends - sizes - before, sizes)
-    return integers

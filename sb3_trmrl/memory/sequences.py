@@ -59,6 +59,13 @@ class Sequences(NamedTuple):
         return episodic
 
 
+def ranges(ends: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Concatenate ranges of integers, given their exclusive ends and their sizes."""
+    before = np.cumsum(sizes) - sizes
+    integers: np.ndarray = np.arange(sizes.sum()) + np.repeat(ends - sizes - before, sizes)
+    return integers
+
+
 def attend_within_sequences(lengths: tuple[int, ...], transformer: TransformerExtractor) -> Attend:
     """
     Banded causal attention: a token attends to the newest ``context_length`` tokens of its sequence, including itself.

@@ -132,7 +132,7 @@ class SACPolicyRecord(Record):
     layer_norm: str
     positional_encoding: str
     embedding_arch: _HiddenLayers
-    memory: Literal["window"]
+    memory: Literal["window", "full"]
     reset_memory_on: str
 
     def __post_init__(self) -> None:

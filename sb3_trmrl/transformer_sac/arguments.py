@@ -17,11 +17,13 @@ from sb3_trmrl.common.checks import (
     check_int,
     check_keywords,
     check_number,
+    check_option,
     check_positive_int,
     check_subclass,
     check_whole_number,
 )
-from sb3_trmrl.memory.replay_buffer import WindowReplayBuffer
+from sb3_trmrl.memory.kinds import MEMORY_KINDS
+from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer
 
 
 def _train_freq(name: str, value: Any) -> None:
@@ -44,7 +46,7 @@ CHECKS: dict[str, Check] = {
     "train_freq": _train_freq,
     "gradient_steps": _gradient_steps,
     "action_noise": or_none(lambda name, value: check_instance(name, value, ActionNoise, "an ActionNoise or None")),
-    "replay_buffer_class": or_none(lambda name, value: check_subclass(name, value, WindowReplayBuffer)),
+    "replay_buffer_class": or_none(lambda name, value: check_subclass(name, value, MemoryReplayBuffer)),
     "replay_buffer_kwargs": check_keywords,
     "use_sde": check_bool,
     "sde_sample_freq": arguments.PPO_CHECKS["sde_sample_freq"],
@@ -62,17 +64,23 @@ POLICY_CHECKS: dict[str, Check] = {
     "use_expln": check_bool,
     "clip_mean": check_number,
     "n_critics": check_positive_int,
-    "context_length": check_positive_int,
+    "context_length": or_none(check_positive_int),
     "critic_layer_norm": check_bool,
 }
 
 
-def check_memory(memory: Any) -> None:
-    """Require the window. The full memory would have to be trained on whole sequences."""
-    if memory not in (None, "window"):
-        raise ValueError(
-            f"`memory` must be 'window' or None, got {memory!r}: TransformerSAC replays windows, not whole episodes. "
-            "Use a larger `context_length`, or TransformerPPO"
+def kind_of_memory(memory: Any) -> str:
+    """Return the value of ``memory``. None stands for the window."""
+    return "window" if memory is None else check_option("memory", memory, MEMORY_KINDS)
+
+
+def check_replay_buffer_class(value: Any, memory: Any) -> None:
+    """Require the class of the kind of memory, or a subclass."""
+    kind = kind_of_memory(memory)
+    needed = MEMORY_KINDS[kind].replay_buffer
+    if not issubclass(value, needed):
+        raise TypeError(
+            f"`replay_buffer_class` must be a subclass of {needed.__name__} with memory={kind!r}, got {value}"
         )
 
 

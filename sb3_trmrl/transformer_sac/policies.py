@@ -19,7 +19,7 @@ from sb3_trmrl.common.checks import check_option
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.interface import MemoryKind
 from sb3_trmrl.memory.policy import MemoryPolicy, PolicyInput, as_batch
-from sb3_trmrl.transformer_sac.arguments import POLICY_CHECKS, check_memory
+from sb3_trmrl.transformer_sac.arguments import POLICY_CHECKS, kind_of_memory
 
 
 class Encoded(NamedTuple):
@@ -104,7 +104,7 @@ class MemoryCritic(_Reader, ContinuousCritic):
 
 class TransformerSACPolicy(MemoryPolicy, SACPolicy):
     """
-    Actor and critics of SAC over a causal transformer, which reads a window of the newest observations. The action
+    Actor and critics of SAC over a causal transformer, which reads the newest observations, or all of them. The action
     joins the critics after the memory.
 
     :param observation_space: Observation space
@@ -129,18 +129,21 @@ class TransformerSACPolicy(MemoryPolicy, SACPolicy):
     :param shared_memory_loss: With a shared transformer, the loss that trains it: ``"critic"`` (the actor reads the
         memory without training it) or ``"actor"`` (as SB3's SAC does with a shared features extractor)
     :param critic_layer_norm: Whether the hidden layers of the critics' heads are normalised
-    :param context_length: Number of tokens N in the window
+    :param context_length: Number of tokens N in the window, 16 if None; with ``memory="full"`` the number of tokens
+        that a token attends to, 1,024 if None
     :param d_model: Width of the working memories
     :param n_layers: Number of transformer layers
     :param n_heads: Number of attention heads, divides ``d_model``
     :param dim_feedforward: Hidden units of the position-wise networks
     :param initialization: ``"tfixup"`` (the paper), ``"xavier"`` or ``"default"`` (PyTorch's)
     :param layer_norm: LayerNorm in the transformer: ``"none"`` (the paper), ``"pre"`` or ``"post"``
-    :param positional_encoding: ``"sinusoidal"`` (the paper), ``"learned"``, ``"relative"`` or ``"none"``
+    :param positional_encoding: ``"sinusoidal"`` (the paper, and the default with a window), ``"learned"``,
+        ``"relative"`` (the default with ``memory="full"``) or ``"none"``
     :param embedding_arch: Hidden ReLU layers of the embedding phi before its linear layer
     :param reset_memory_on: ``"trial"``: the memory is emptied only at the start of SB3's episodes. ``"episode"``: also
         where ``prev_done`` of a Dict observation is positive
-    :param memory: ``"window"``, the only kind of memory that can be replayed; None is the same
+    :param memory: ``"window"``: the newest N observations; None is the same. ``"full"``: all observations since the
+        memory was emptied
     :raises TypeError: if an argument has the wrong type, or the action space is not a Box
     :raises ValueError: if an argument is out of range, or the actions are not bounded
     """
@@ -169,7 +172,7 @@ class TransformerSACPolicy(MemoryPolicy, SACPolicy):
         share_features_extractor: bool = False,
         shared_memory_loss: str = "critic",
         critic_layer_norm: bool = False,
-        context_length: int = 16,
+        context_length: int | None = None,
         d_model: int = 64,
         n_layers: int = 2,
         n_heads: int = 4,
@@ -183,10 +186,9 @@ class TransformerSACPolicy(MemoryPolicy, SACPolicy):
     ) -> None:
         arguments = own_arguments(locals())
         check_arguments(arguments, POLICY_CHECKS)
-        check_memory(memory)
         check_spaces(observation_space, action_space)
         check_bounded_box(action_space, "TransformerSAC")
-        arguments["memory"] = "window"
+        arguments["memory"] = kind_of_memory(memory)
         self._set_memory(arguments)
         self.shared_memory_loss = check_option(
             "shared_memory_loss", arguments.pop("shared_memory_loss"), ("critic", "actor")

@@ -1,4 +1,4 @@
-"""TransformerSAC: SAC over windows of tokens."""
+"""TransformerSAC: SAC over memories of tokens."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.memory.interface import Memory
-from sb3_trmrl.memory.replay_buffer import WindowReplayBuffer
+from sb3_trmrl.memory.kinds import MEMORY_KINDS
+from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer
 from sb3_trmrl.memory.tokens import map_tokens
-from sb3_trmrl.transformer_sac.arguments import CHECKS, check_memory, check_vec_env
+from sb3_trmrl.transformer_sac.arguments import CHECKS, check_replay_buffer_class, check_vec_env, kind_of_memory
 from sb3_trmrl.transformer_sac.policies import MemoryActor, MemoryCritic, TransformerSACPolicy
 from sb3_trmrl.transformer_sac.update import update
 
@@ -43,10 +44,10 @@ class TransformerSAC(Algorithm, Exports, SAC):
     Soft Actor-Critic with a transformer memory: off-policy learning with the memory of TrMRL (Haarnoja et al. 2018,
     https://arxiv.org/abs/1812.05905; Melo 2022, https://arxiv.org/abs/2206.06614).
 
-    Actor and critics read a window of the newest observations of the episode. The replay buffer stores each observation
-    once, and gathers windows when it is sampled. The losses are those of SB3's SAC. Every observation is a token: no
-    wrapper is needed for memory. For meta-RL, where tokens are (state, previous action, reward, done flag), wrap the
-    environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
+    Actor and critics read a window of the newest observations of the episode, or all of them. The replay buffer stores
+    each observation once, and gathers windows or sequences when it is sampled. The losses are those of SB3's SAC. Every
+    observation is a token: no wrapper is needed for memory. For meta-RL, where tokens are (state, previous action,
+    reward, done flag), wrap the environment in :class:`~sb3_trmrl.PreviousTransitionObservation`.
 
     :param policy: ``"TrMRLPolicy"``, or one of the aliases with SB3's names
     :param env: The environment to learn from (if registered in Gym, can be str)
@@ -61,8 +62,10 @@ class TransformerSAC(Algorithm, Exports, SAC):
     :param train_freq: Update the model every ``train_freq`` steps of each environment, or ``(n, "episode")``
     :param gradient_steps: Gradient steps after each rollout, -1 for as many as steps were taken by all environments
     :param action_noise: The action noise type, None by default
-    :param replay_buffer_class: Subclass of :class:`~sb3_trmrl.memory.replay_buffer.WindowReplayBuffer`
-    :param replay_buffer_kwargs: Keyword arguments to pass to the replay buffer: ``folder`` for memory-mapped files
+    :param replay_buffer_class: Subclass of :class:`~sb3_trmrl.memory.window_replay_buffer.WindowReplayBuffer`, with
+        ``memory="full"`` of :class:`~sb3_trmrl.memory.sequence_replay_buffer.SequenceReplayBuffer`
+    :param replay_buffer_kwargs: Keyword arguments to pass to the replay buffer: ``folder`` for memory-mapped files;
+        with ``memory="full"`` also ``sequence_length`` and ``burn_in``
     :param ent_coef: Entropy regularization coefficient, ``"auto"`` to learn it, ``"auto_0.1"`` to start with 0.1
     :param target_update_interval: Update the target network every ``target_update_interval`` gradient steps
     :param target_entropy: Target entropy when learning ``ent_coef``, ``"auto"`` for minus the number of actions
@@ -79,7 +82,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
     :param device: Device (cpu, cuda, ...) on which the code should be run.
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
     :raises TypeError: if an argument has the wrong type, or the actions are not a Box
-    :raises ValueError: if an argument is out of range, or ``policy_kwargs`` ask for ``memory="full"``
+    :raises ValueError: if an argument is out of range
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -96,7 +99,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
     actor: MemoryActor
     critic: MemoryCritic
     critic_target: MemoryCritic
-    replay_buffer: WindowReplayBuffer
+    replay_buffer: MemoryReplayBuffer
     # Memory of the training environments before `_last_obs` is written to it
     _last_memory: Memory
 
@@ -114,7 +117,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 1,
         action_noise: ActionNoise | None = None,
-        replay_buffer_class: type[WindowReplayBuffer] | None = None,
+        replay_buffer_class: type[MemoryReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         ent_coef: str | float = "auto",
         target_update_interval: int = 1,
@@ -136,11 +139,12 @@ class TransformerSAC(Algorithm, Exports, SAC):
         check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=(*self.passed_to_policy, "use_sde"))
         if made is not None:
             check_bounded_box(made.action_space, type(self).__name__)  # before SB3, which asserts
+        kind = kind_of_memory((policy_kwargs or {}).get("memory"))
         arguments |= {
             "env": made,
             "buffer_size": int(buffer_size),
             "learning_starts": int(learning_starts),
-            "replay_buffer_class": replay_buffer_class or WindowReplayBuffer,
+            "replay_buffer_class": replay_buffer_class or MEMORY_KINDS[kind].replay_buffer,
             "policy_kwargs": dict(policy_kwargs or {}),  # SB3 adds `use_sde` to it
             "_init_setup_model": False,
         }
@@ -150,12 +154,12 @@ class TransformerSAC(Algorithm, Exports, SAC):
 
     def _setup_model(self) -> None:
         self._check_attributes()
-        check_memory(self.policy_kwargs.get("memory"))
+        check_replay_buffer_class(self.replay_buffer_class, self.policy_kwargs.get("memory"))
         check_keywords(
             "replay_buffer_kwargs", self.replay_buffer_kwargs, self.replay_buffer_class, passed=_PASSED_TO_BUFFER
         )
         super()._setup_model()
-        self.replay_buffer.bind(self.policy.context_length, self.policy.reset_memory_on)
+        self.replay_buffer.bind(self.policy.history_length, self.policy.reset_memory_on)
         self._last_memory = self.policy.empty_memory(self.n_envs)
 
     def _check_vec_env(self) -> None:
@@ -184,6 +188,10 @@ class TransformerSAC(Algorithm, Exports, SAC):
         """
         self._restore_run(callback)
         self._at_rollout_boundary()
+        if self._n_updates:
+            self._last_memory = self.replay_buffer.refreshed(
+                self._last_memory, self.policy.transformers, self._vec_normalize_env
+            )
         with one_thread_beside_workers(env):
             return super().collect_rollouts(env, callback, *args, **kwargs)
 
@@ -296,7 +304,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
                 raise ValueError(
                     f"`path` must hold transitions with {name}={getattr(own, name)}, got {getattr(buffer, name)}"
                 )
-        buffer.bind(self.policy.context_length, self.policy.reset_memory_on)
+        buffer.bind(self.policy.history_length, self.policy.reset_memory_on)
         buffer.move_to(own.folder)
         buffer.device = self.device
         buffer.begin_episodes()

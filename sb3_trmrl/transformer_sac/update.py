@@ -1,5 +1,5 @@
 """
-The update of TransformerSAC: that of SB3's SAC, on windows.
+The update of TransformerSAC: that of SB3's SAC, on memories.
 
 SB3's method encodes what does not change again, and computes gradients that it then discards, which transformers make
 costly. The losses and gradients are the same.
@@ -14,7 +14,7 @@ import torch as th
 from stable_baselines3.common.utils import polyak_update
 from torch.nn import functional as F
 
-from sb3_trmrl.memory.replay_buffer import WindowReplaySamples
+from sb3_trmrl.memory.replay_buffer import MemoryReplaySamples
 from sb3_trmrl.transformer_sac.policies import Encoded
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def update(model: TransformerSAC, gradient_steps: int, batch_size: int) -> dict[
     return {key: value / gradient_steps for key, value in sums.items()}
 
 
-def gradient_step(model: TransformerSAC, batch: WindowReplaySamples) -> dict[str, float]:
+def gradient_step(model: TransformerSAC, batch: MemoryReplaySamples) -> dict[str, float]:
     """
     Update entropy coefficient, critics and actor.
 
@@ -98,7 +98,7 @@ def _update_ent_coef(model: TransformerSAC, log_prob: th.Tensor) -> tuple[dict[s
     return {"ent_coef": ent_coef.item(), "ent_coef_loss": loss.item()}, ent_coef
 
 
-def _targets(model: TransformerSAC, batch: WindowReplaySamples, ent_coef: th.Tensor) -> th.Tensor:
+def _targets(model: TransformerSAC, batch: MemoryReplaySamples, ent_coef: th.Tensor) -> th.Tensor:
     """Return the targets of the critics, (B, 1)."""
     with th.no_grad():
         actions, log_prob = model.actor.action_log_prob(batch.next_observations)  # type: ignore[arg-type]

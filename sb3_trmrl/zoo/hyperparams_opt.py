@@ -48,18 +48,14 @@ def _draw_ppo(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool
 
 def _draw_trmrl(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
     _draw_ppo(trial, entry, is_continuous)
-    if trial.suggest_categorical("memory", ["window", "full"]) == "window":
-        _draw_window(trial)
-    _draw_transformer(trial)
+    _draw_memory(trial)
     if "vf_learning_rate" in entry:
         trial.suggest_float("vf_learning_rate", 1e-4, 3e-3, log=True)
 
 
-def _draw_window(trial: optuna.Trial) -> None:
-    trial.suggest_categorical("context_length", [3, 5, 10, 20])
-
-
-def _draw_transformer(trial: optuna.Trial) -> None:
+def _draw_memory(trial: optuna.Trial) -> None:
+    if trial.suggest_categorical("memory", ["window", "full"]) == "window":
+        trial.suggest_categorical("context_length", [3, 5, 10, 20])
     trial.suggest_categorical("d_model", [32, 64, 128])
     trial.suggest_categorical("n_layers", [1, 2, 4])
 
@@ -86,8 +82,7 @@ def _draw_sac(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool
 def _draw_trmrl_sac(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
     _draw_sac(trial, entry, is_continuous)
     trial.suggest_categorical("batch_size", [64, 128, 256])
-    _draw_window(trial)
-    _draw_transformer(trial)
+    _draw_memory(trial)
 
 
 def _draw_pearl(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
@@ -177,10 +172,12 @@ class SearchSpace:
     def _kept_policy_kwargs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the entry that suit the sampled values: width, heads and positions belong to a memory."""
         kept = dict(self.policy_kwargs)
-        if "d_model" in values:
+        if "memory" in values:
             before = memory_name(kept.get("memory"), kept.get("context_length"))
+            if self.algo == "trmrl_sac" and kept.get("memory") is None:  # which has another default
+                before = "window"
             dropped = {"context_length", "dim_feedforward"}
-            if before != values.get("memory", before):
+            if before != values["memory"]:
                 dropped.add("positional_encoding")
             if values["d_model"] % kept.get("n_heads", 1):
                 dropped.add("n_heads")

@@ -1,8 +1,6 @@
 """The replay buffer of windows, against deques of tokens."""
 
 import pickle
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,63 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_trmrl.memory.replay_buffer import WindowReplayBuffer, WindowReplaySamples
+from sb3_trmrl.memory.replay_buffer import MemoryReplaySamples
 from sb3_trmrl.memory.tokens import map_tokens
+from sb3_trmrl.memory.window_replay_buffer import WindowReplayBuffer
 from tests.helpers.agents import BOX_ACTION, OBSERVATION_SPACES, SampledEnv
+from tests.helpers.replay import played
 from tests.helpers.wrong_use import refused
 
-#: Observations whose first number is different for each token
-NUMBERED = spaces.Dict(
-    number=spaces.Box(-np.inf, np.inf, (2,), np.float32), prev_done=spaces.Box(0.0, 1.0, (1,), np.float32)
-)
-#: What happens at a step of an environment: whether an inner episode begins, and how the episode ends
-EVENTS = st.tuples(st.booleans(), st.sampled_from(["", "", "", "terminated", "truncated"]))
 
-
-class NaiveEnv:
-    """Transitions of one environment with their windows, each a list of numbered tokens."""
-
-    def __init__(self, context_length: int, resets_on_episode: bool, tokens: Iterator[int]) -> None:
-        self.window: deque[int] = deque(maxlen=context_length)
-        self.resets_on_episode, self.tokens = resets_on_episode, tokens
-        self.stored: list[int] = []
-        self.transitions: list[tuple[list[int], list[int], float, bool]] = []
-        self.begin()
-
-    def begin(self) -> None:
-        self.window.clear()
-        self.see(False)
-
-    def see(self, is_inner_start: bool) -> None:
-        if is_inner_start and self.resets_on_episode:
-            self.window.clear()
-        self.token = next(self.tokens)
-        self.window.append(self.token)
-        self.stored.append(self.token)
-
-    def step(self, is_inner_start: bool, end: str) -> tuple[int, int, int]:
-        """Return the tokens before and after the step, and that of the next step."""
-        before, window = self.token, list(self.window)
-        self.see(is_inner_start and not end)
-        after = self.token
-        self.transitions.append((window, list(self.window), float(before), end == "terminated"))
-        if end:
-            self.begin()
-        return before, after, self.token
-
-    def within(self, n_tokens: int) -> list[Any]:
-        """Return the transitions whose windows consist of the newest tokens; the buffer has not seen a new episode."""
-        stored = [token for token in self.stored if self.transitions and token <= self.transitions[-1][1][-1]]
-        oldest = stored[-n_tokens:][0] if stored else 0
-        return [each for each in self.transitions if each[0][0] >= oldest]
-
-
-def observation(tokens: list[int], flags: list[bool]) -> dict[str, np.ndarray]:
-    numbers = np.array(tokens, np.float32)[:, None] * np.array([1.0, -1.0], np.float32)
-    return {"number": numbers, "prev_done": np.array(flags, np.float32)[:, None]}
-
-
-def as_lists(samples: WindowReplaySamples) -> list[tuple[list[int], list[int], float, bool]]:
+def as_lists(samples: MemoryReplaySamples) -> list[tuple[list[int], list[int], float, bool]]:
     windows = []
     for batch in (samples.observations, samples.next_observations):
         numbers = batch.tokens["number"].numpy()
@@ -86,39 +36,15 @@ def as_lists(samples: WindowReplaySamples) -> list[tuple[list[int], list[int], f
 @given(st.data())
 def test_windows_equal_those_of_a_deque(data: st.DataObject) -> None:
     """Also where episodes end early, at the seam of the ring, and when environments are reset in between."""
-    n_envs, context_length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
+    context_length = data.draw(st.integers(1, 5))
     capacity = context_length + data.draw(st.integers(2, 12))
-    reset_memory_on = data.draw(st.sampled_from(["episode", "trial"]))
-    buffer = WindowReplayBuffer(n_envs * capacity, NUMBERED, BOX_ACTION, "cpu", n_envs)
-    buffer.bind(context_length, reset_memory_on)
-    # Numbers are different in all environments
-    envs = [
-        NaiveEnv(context_length, reset_memory_on == "episode", iter(range(1 + 1000 * index, 10**6)))
-        for index in range(n_envs)
-    ]
-    steps = data.draw(st.lists(st.tuples(st.booleans(), *[EVENTS] * n_envs), min_size=1, max_size=40))
-    for is_reset, *events in steps:
-        if is_reset and data.draw(st.integers(0, 5)) == 0:
-            buffer.begin_episodes()
-            for env in envs:
-                if env.transitions and env.token == env.transitions[-1][1][-1]:  # not already at a beginning
-                    env.begin()
-        before, after, _ = zip(*(env.step(*event) for env, event in zip(envs, events, strict=True)), strict=True)
-        ends = [end for _, end in events]
-        buffer.add(
-            observation(list(before), [False] * n_envs),
-            observation(list(after), [inner for inner, _ in events]),
-            np.array(before, np.float32)[:, None] * np.ones(2, np.float32),
-            np.array(before, np.float32),
-            np.array([end != "" for end in ends]),
-            [{"TimeLimit.truncated": end == "truncated"} for end in ends],
-        )
+    buffer, envs = played(data, WindowReplayBuffer, context_length, capacity)
     expected = sorted(each for env in envs for each in env.within(capacity))
     found = []
     for env, (first, last) in enumerate(buffer._ends()):
         numbers = np.arange(first, last)
         numbers = numbers[buffer._valid(env, numbers)]
-        found += as_lists(buffer._gather(np.full(len(numbers), env), numbers))
+        found += as_lists(buffer._gather(np.full(len(numbers), env), numbers))  # type: ignore[attr-defined]
     assert sorted(found) == expected and buffer.size() == len(expected)
     np.random.seed(0)
     drawn = as_lists(buffer.sample(60 * len(expected)))
@@ -242,7 +168,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         make(11).bind(4, "episode")
     buffer = make(20)
     buffer.bind(4, "episode")
-    with refused(ValueError, "windows of 5 tokens", "got 4 and 'episode'"):
+    with refused(ValueError, "memories of 5 tokens", "got 4 and 'episode'"):
         buffer.bind(5, "episode")
     with refused(ValueError, "the replay buffer is empty"):
         buffer.sample(3)

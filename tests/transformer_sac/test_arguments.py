@@ -11,6 +11,8 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 
 from sb3_trmrl import TransformerPPO, TransformerSAC, TransformerSACPolicy
+from sb3_trmrl.memory.sequence_replay_buffer import SequenceReplayBuffer
+from sb3_trmrl.memory.window_replay_buffer import WindowReplayBuffer
 from tests.helpers.agents import BOX_ACTION, VECTOR, SampledEnv
 from tests.helpers.sac import POLICY, TINY, tiny_sac
 from tests.helpers.wrong_use import (
@@ -58,7 +60,7 @@ MODEL = Table(
         *wrong_integer("gradient_steps", low=-1)[:-2],
         Wrong("gradient_steps", -2, ValueError, "at least -1"),
         Wrong("action_noise", 0.1, TypeError, "an ActionNoise"),
-        Wrong("replay_buffer_class", list, TypeError, "WindowReplayBuffer"),
+        Wrong("replay_buffer_class", list, TypeError, "MemoryReplayBuffer"),
         *wrong_keywords("replay_buffer_kwargs"),
         Wrong("replay_buffer_kwargs", dict(size=5), TypeError, "folder", quoted="'size'"),
         Wrong("replay_buffer_kwargs", dict(n_envs=5), TypeError, "folder", quoted="'n_envs'"),
@@ -104,7 +106,7 @@ POLICY_TABLE = Table(
         *wrong_bool("share_features_extractor"),
         *wrong_option("shared_memory_loss", "critic"),
         *wrong_bool("critic_layer_norm"),
-        *wrong_integer("context_length"),
+        *wrong_integer("context_length", or_none=True),
         *wrong_integer("d_model"),
         *wrong_integer("n_layers"),
         *wrong_integer("n_heads"),
@@ -144,9 +146,17 @@ def test_action_spaces(space: spaces.Space[Any], error: type[Exception], message
         TransformerSACPolicy(VECTOR, space, lambda _: 1e-3)
 
 
-def test_the_full_memory_is_refused() -> None:
-    with pytest.raises(ValueError, match="`memory` must be 'window' or None, got 'full'"):
-        tiny_sac(policy_kwargs=dict(memory="full"))
+def test_kinds_of_memory_and_their_replay_buffers() -> None:
+    with pytest.raises(ValueError, match=r"`memory` must be .*, got 'infinite'"):
+        tiny_sac(policy_kwargs=dict(memory="infinite"))
+    for memory, wrong in (("full", WindowReplayBuffer), ("window", SequenceReplayBuffer)):
+        message = f"`replay_buffer_class` must be .* with memory='{memory}', got .*{wrong.__name__}"
+        with pytest.raises(TypeError, match=message):
+            tiny_sac(policy_kwargs=dict(memory=memory), replay_buffer_class=wrong)
+    with pytest.raises(TypeError, match=r"`replay_buffer_kwargs` .*burn_in"):
+        tiny_sac(replay_buffer_kwargs=dict(burn_in=3))
+    with pytest.raises(ValueError, match="`buffer_size` must be at least 1026, a memory of 1024"):
+        tiny_sac(policy_kwargs=dict(memory="full", context_length=None))
 
 
 def test_the_zip_of_another_algorithm(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ CASES: dict[str, dict[str, Any]] = {
     ),
     "schedule and fixed entropy": dict(learning_rate=lambda left: 1e-3 * left, ent_coef=0.1),
     "action noise": dict(action_noise=OrnsteinUhlenbeckActionNoise(np.zeros(2), np.ones(2)), train_freq=5),
+    "full memory": dict(
+        policy_kwargs=dict(memory="full", context_length=30), replay_buffer_kwargs=dict(sequence_length=4)
+    ),
     "memory-mapped": dict(replay_buffer_kwargs=dict(folder="")),
 }
 

@@ -33,6 +33,8 @@ CASES: list[dict[str, Any]] = [
     dict(space=TRANSITION, share_features_extractor=True, critic_layer_norm=True, layer_norm="pre"),
     dict(space=TRANSITION, share_features_extractor=True, shared_memory_loss="actor", reset_memory_on="trial"),
     dict(space=IMAGE_FIRST, positional_encoding="learned", embedding_arch=[4]),
+    dict(space=TRANSITION, memory="full", context_length=4, share_features_extractor=True),
+    dict(space=VECTOR, memory="full", positional_encoding="sinusoidal", use_sde=True),
 ]
 
 
@@ -111,15 +113,15 @@ class Graph:
         else:
             inputs = {"observation": observations}
         if state is None:
-            shapes = {each.name: each for each in self.session.get_inputs()}
-            window = shapes["memory.window"].shape[1:]
-            state = {"memory.window": np.zeros((2, *window), np.float32), "memory.length": np.zeros(2, np.int64)}
+            arrays = [each for each in self.session.get_inputs() if each.name.startswith("memory.")]
+            state = {each.name: np.zeros((2, *each.shape[1:]), np.float32) for each in arrays}
+            state["memory.length"] = np.zeros(2, np.int64)
         found = dict(zip(self.outputs, self.session.run(None, {**inputs, **state, "reset": starts}), strict=True))
         action = found.pop("action")
         return action, {name.removeprefix("next_"): value for name, value in found.items()}
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[3]])
+@pytest.mark.parametrize("case", [CASES[1], CASES[3], CASES[6], CASES[7]])
 def test_onnx_graphs_act_like_the_model(case: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     model = trained(**case)
@@ -129,11 +131,14 @@ def test_onnx_graphs_act_like_the_model(case: dict[str, Any], tmp_path: Path) ->
     assert len({ours.tobytes() for ours, _ in actions[::2]}) > 4
 
 
-def test_analyses_read_the_transformer_of_the_actor() -> None:
-    model = tiny_sac(noisy_reach(), learning_starts=1000, policy_kwargs=dict(context_length=4)).learn(2)
+@pytest.mark.parametrize("memory", ["window", "full"])
+def test_analyses_read_the_transformer_of_the_actor(memory: str) -> None:
+    settings = dict(context_length=4, memory=memory)
+    model = tiny_sac(noisy_reach(), learning_starts=1000, policy_kwargs=settings).learn(2)
     steps = list(traced_steps(model, Trials(noisy_reach, 2, 2)))
     assert sum(len(step.rows) for step in steps) > 4
-    assert {step.attention().shape[1:] for step in steps} == {(1, 2, 4)}
+    widths = {step.attention().shape[1:] for step in steps}
+    assert widths == {(1, 2, 4)} if memory == "window" else {(1, 2, 1), (1, 2, 6)} <= widths
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_analyses_read_the_transformer_of_the_actor() -> None:
         ("n_critics", 0, "policy.n_critics: Expected `int` >= 1, got 0"),
         ("n_critics", 3, "must be F32 of shape .*, got absent"),
         ("use_sde", True, "must be .*as the description says"),
-        ("memory", "full", "policy.memory"),
+        ("memory", "infinite", "policy.memory"),
         ("activation_fn", "os.system", "policy: activation_fn must be one of Tanh"),
         ("context_length", 5000, "context_length must be at most 4096 with a window, got 5000"),
         ("net_arch", {"pi": [8], "vf": [8]}, "policy.net_arch"),

@@ -72,6 +72,29 @@ def test_it_is_trained_on_the_windows_that_it_acted_on(space: Space, reset_memor
             np.testing.assert_array_equal(action, taken)
 
 
+@pytest.mark.parametrize("reset_memory_on", ["episode", "trial"])
+@pytest.mark.parametrize("context_length", [3, 50])
+def test_the_full_memory_is_recomputed_with_new_weights(reset_memory_on: str, context_length: int) -> None:
+    """While acting, it is what the current weights make of all tokens."""
+    settings = dict(memory="full", context_length=context_length, n_layers=2, reset_memory_on=reset_memory_on)
+    model = tiny_sac(copies(2, TRANSITION), learning_rate=0.05, policy_kwargs=settings)
+    seen: list[tuple[Any, np.ndarray]] = []
+
+    def check(variables: dict[str, Any], _: Any) -> bool:
+        self = variables["self"]
+        seen.append((map_tokens(np.array, self._last_obs), np.array(self._last_episode_starts)))
+        memory = self.policy.empty_memory(2)
+        with th.no_grad():
+            for obs, starts in seen:
+                memory = self.policy.remember(memory, map_tokens(th.as_tensor, obs), starts)
+        th.testing.assert_close(self._last_memory.episodic, memory.episodic, rtol=1e-4, atol=1e-5)
+        th.testing.assert_close(self._last_memory.lengths, memory.lengths)
+        return True
+
+    model.learn(60, check, log_interval=None)
+    assert model._n_updates == 25 and len(seen) == 30
+
+
 def test_truncated_episodes_end_with_their_own_last_observation() -> None:
     """Every second episode of the environment is truncated, and the others terminate."""
 
@@ -105,10 +128,13 @@ def test_it_learns_with_all_spaces(name: str, action_name: str, share: bool) -> 
 
 
 class Recall(gym.Env):
-    """The first of two observations is the action that is rewarded at the second step."""
+    """The first observation is the action that is rewarded at the last step."""
 
     observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, n_steps: int) -> None:
+        self.n_steps = n_steps
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -117,28 +143,30 @@ class Recall(gym.Env):
 
     def step(self, action: Any) -> Any:
         self.time += 1
-        reward = -abs(float(action[0]) - self.cue) if self.time == 2 else 0.0
-        return np.zeros(1, np.float32), reward, self.time == 2, False, {}
+        is_last = self.time == self.n_steps
+        reward = -abs(float(action[0]) - self.cue) if is_last else 0.0
+        return np.zeros(1, np.float32), reward, is_last, False, {}
 
 
-def test_it_learns_to_remember() -> None:
-    """Without memory, the mean reward is -0.8 at best."""
-    env = DummyVecEnv([Recall] * 4)
+@pytest.mark.parametrize(("memory", "context_length", "n_steps"), [("window", 2, 2), ("full", 64, 6)])
+def test_it_learns_to_remember(memory: str, context_length: int, n_steps: int) -> None:
+    """Without memory, the mean return is -0.8 at best."""
+    env = DummyVecEnv([partial(Recall, n_steps)] * 4)
     model = tiny_sac(
         env,
         learning_rate=3e-3,
         learning_starts=200,
         buffer_size=10_000,
         batch_size=64,
-        gamma=0.9,
+        gamma=0.95,
         gradient_steps=2,
         ent_coef="auto_0.1",
-        policy_kwargs=dict(context_length=2, net_arch=[32], d_model=16),
+        policy_kwargs=dict(memory=memory, context_length=context_length, net_arch=[32], d_model=16),
     )
-    model.learn(1000, log_interval=None)
+    model.learn(1_000 if n_steps == 2 else 1_800, log_interval=None)
     rewards = []
     obs, state, starts = env.reset(), None, np.ones(4, dtype=bool)
-    for _ in range(40):
+    for _ in range(20 * n_steps):
         actions, state = model.predict(obs, state, starts, deterministic=True)  # type: ignore[arg-type]
         obs, reward, starts, _ = env.step(actions)
         rewards += reward[starts].tolist()
@@ -214,7 +242,7 @@ def test_save_and_load(share: bool, folder: bool, tmp_path: Path) -> None:
         runs.append(weights(each.learn(20, reset_num_timesteps=False, log_interval=None)))
         assert each.num_timesteps == 80 and each.replay_buffer.size() == 80
     assert same(*runs)
-    with pytest.raises(ValueError, match="must hold windows of 5 tokens"):
+    with pytest.raises(ValueError, match="must hold memories of 5 tokens"):
         tiny_sac(copies(2, TRANSITION), policy_kwargs=dict(context_length=5)).load_replay_buffer(tmp_path / "buffer")
     with pytest.raises(ValueError, match="`path` must hold transitions with n_envs=1, got 2"):
         tiny_sac(copies(1, TRANSITION)).load_replay_buffer(tmp_path / "buffer")

@@ -14,7 +14,8 @@ from torch import nn
 
 from sb3_trmrl import TransformerSAC
 from sb3_trmrl.memory.extractor import TransformerExtractor
-from sb3_trmrl.memory.replay_buffer import WindowReplaySamples
+from sb3_trmrl.memory.replay_buffer import MemoryReplaySamples
+from sb3_trmrl.memory.sequences import Sequences
 from sb3_trmrl.memory.windows import Windows
 from sb3_trmrl.transformer_sac.update import gradient_step
 from tests.helpers.agents import BOX_ACTION, TRANSITION, VECTOR, SampledEnv
@@ -103,10 +104,14 @@ def naive_action(actor: Any, memory: th.Tensor, noise: th.Tensor) -> tuple[th.Te
     return action, densities.sum()
 
 
-def naive_memory(part: Any, batch: Windows, index: int) -> th.Tensor:
-    """Return the episodic memory of one window, which is encoded alone."""
+def naive_memory(part: Any, batch: Windows | Sequences, index: int) -> th.Tensor:
+    """Return the episodic memory of one window or sequence, which is encoded alone."""
     transformer = part.features_extractor
-    rows = batch.index[index, : batch.lengths[index]]
+    if isinstance(batch, Windows):
+        rows = batch.index[index, : batch.lengths[index]]
+    else:
+        begins, row = np.cumsum((0, *batch.lengths)), int(batch.outputs[index])
+        rows = np.arange(begins[begins <= row].max(), row + 1)
     memories = transformer.working_memories(batch.tokens, rows, np.arange(len(rows)))
     memory: th.Tensor = transformer.encoder(memories[None], th.tensor([len(rows)]))[0]
     return memory
@@ -122,14 +127,22 @@ def lowest(critic: Any, memory: th.Tensor, action: th.Tensor) -> th.Tensor:
 
 @pytest.mark.parametrize("batch_size", [24, 70])  # the encoder for short windows is used from 64 on
 @pytest.mark.parametrize("sharing", SHARING)
-def test_gradients_equal_those_of_a_naive_implementation(sharing: str, batch_size: int) -> None:
+@pytest.mark.parametrize("memory", ["window", "full"])
+def test_gradients_equal_those_of_a_naive_implementation(memory: str, sharing: str, batch_size: int) -> None:
     model = tiny_sac(
         space=TRANSITION,
         learning_starts=1000,
         learning_rate=1.0,
         gamma=0.9,
         ent_coef=0.3,
-        policy_kwargs=dict(SHARING[sharing], optimizer_class=th.optim.SGD, context_length=4),
+        policy_kwargs=dict(
+            SHARING[sharing],
+            optimizer_class=th.optim.SGD,
+            memory=memory,
+            context_length=4 if memory == "window" else 50,
+            positional_encoding="sinusoidal",
+        ),
+        replay_buffer_kwargs=dict(sequence_length=3) if memory == "full" else None,
     )
     model.learn(60, log_interval=None)
     np.random.seed(0)
@@ -216,7 +229,7 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     model = tiny_sac().learn(11, log_interval=None)
     batch = model.replay_buffer.sample(8)
     before = weights(model)
-    wrong: WindowReplaySamples = batch._replace(rewards=batch.rewards * th.inf)
+    wrong: MemoryReplaySamples = batch._replace(rewards=batch.rewards * th.inf)
     with pytest.raises(FloatingPointError, match=r"loss of the critic is (inf|nan): .*learning_rate"):
         gradient_step(model, wrong)
     assert same(before, weights(model))

@@ -76,12 +76,6 @@ def test_enjoy_and_continued_training(run: Path) -> None:
     assert model.num_timesteps == 48
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["train", "--algo", "trmrl_sac", "--env", "GridNavi-v0"], "`env` must have a Box action space"),
-    ],
-    ids=["optimize", "discrete"],
-)
-def test_what_it_cannot_do(arguments: list[str], message: str, capsys: Any) -> None:
-    assert message in error_of(arguments, capsys)
+def test_discrete_actions_are_refused(capsys: Any) -> None:
+    arguments = ["train", "--algo", "trmrl_sac", "--env", "GridNavi-v0"]
+    assert "`env` must have a Box action space" in error_of(arguments, capsys)

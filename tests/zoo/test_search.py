@@ -40,7 +40,7 @@ def _trials(space: SearchSpace, n: int, is_continuous: bool) -> list[tuple[dict[
 
 #: What only one algorithm has, or two
 OWN = {
-    "memory": {"trmrl"},
+    "memory": {"trmrl", "trmrl_sac"},
     "kl_weight": {"varibad", "pearl"},
     "lstm_hidden_size": {"ppo_lstm"},
     "d_model": {"trmrl", "trmrl_sac"},
@@ -80,7 +80,6 @@ def test_sampled_hyperparameters(algo: str, env_id: str) -> None:
         if "d_model" in params:
             assert kwargs["d_model"] % kwargs.get("n_heads", 4) == 0
             assert kwargs.get("reset_memory_on") == entry["policy_kwargs"].get("reset_memory_on")
-        if algo == "trmrl":
             assert ("context_length" in kwargs) == (kwargs["memory"] == "window")
             same_memory = kwargs["memory"] == ("window" if is_continuous else "full")
             assert ("positional_encoding" in kwargs) == (same_memory and not is_continuous)

@@ -1,0 +1,116 @@
+"""The replay buffer of ``memory="full"``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_trmrl.common.checks import check_int, check_positive_int
+from sb3_trmrl.memory.extractor import TransformerExtractor
+from sb3_trmrl.memory.full_memory import FullMemory, KeyValueCache
+from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer, MemoryReplaySamples
+from sb3_trmrl.memory.sequences import Sequences, ranges
+
+
+class SequenceReplayBuffer(MemoryReplayBuffer):
+    """
+    Replay buffer that draws parts of trials: up to L transitions that follow each other, and before them the tokens
+    that fill the memory (the burn-in of Kapturowski et al., "Recurrent Experience Replay in Distributed Reinforcement
+    Learning", 2019). Each token is computed once for all transitions of its part.
+
+    :param args: Arguments of :class:`~sb3_trmrl.memory.replay_buffer.MemoryReplayBuffer`
+    :param sequence_length: Number of transitions L in a part. Fewer parts fill a minibatch if it is larger
+    :param burn_in: Largest number of tokens before these transitions. None: all that the live memory depended on, so
+        that the memories are exactly the same
+    :param kwargs: Further arguments of the base class
+    :raises TypeError: if an argument has the wrong type
+    :raises ValueError: if ``sequence_length`` is below 1 or ``burn_in`` is negative
+    """
+
+    counts_on = True
+
+    def __init__(self, *args: Any, sequence_length: int = 32, burn_in: int | None = None, **kwargs: Any) -> None:
+        self.sequence_length = check_positive_int("sequence_length", sequence_length)
+        self.burn_in = None if burn_in is None else check_int("burn_in", burn_in)
+        super().__init__(*args, **kwargs)
+
+    def bind(self, history_length: int, reset_memory_on: str) -> None:
+        if self.burn_in is not None:
+            history_length = min(history_length, self.burn_in + 1)
+        super().bind(history_length, reset_memory_on)
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> MemoryReplaySamples:  # type: ignore[override]
+        parts, n_missing = [], batch_size
+        while n_missing > 0:
+            parts.append(self._parts(*self._draw(-(-n_missing // self.sequence_length))))
+            n_missing -= (parts[-1][2] - parts[-1][1] + 1).sum()
+        envs, firsts, lasts = map(np.concatenate, zip(*parts, strict=True))
+        firsts[-1] -= n_missing  # the last one may have too many
+        return self._gather(envs, firsts, lasts, env)
+
+    def _parts(self, envs: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Return parts of trials that contain these transitions, at random places: their environments, and the numbers of
+        the tokens that their first and last transitions begin with.
+        """
+        assert self.history_length is not None
+        n_most, lengths = self.sequence_length, self.lengths[envs, numbers % self.buffer_size]
+        steps = np.arange(1, n_most)
+        later = numbers[:, None] + steps
+        own = envs[:, None], later % self.buffer_size
+        follows = (later < self.newest[envs][:, None]) & self.is_transition[own]
+        follows &= self.lengths[own] == lengths[:, None] + steps  # the memory has not been emptied
+        lasts = numbers + np.cumprod(follows, axis=1).sum(axis=1)
+        begins, oldest = numbers - lengths + 1, self._oldest()[envs]
+        lowest = np.where(begins >= oldest, begins, oldest + self.history_length - 1)
+        firsts = numbers - np.random.randint(n_most, size=len(numbers))
+        firsts = np.maximum(np.minimum(firsts, lasts - n_most + 1), lowest)
+        return envs, firsts, np.minimum(firsts + n_most - 1, lasts)
+
+    def _gather(
+        self, envs: np.ndarray, firsts: np.ndarray, lasts: np.ndarray, env: VecNormalize | None = None
+    ) -> MemoryReplaySamples:
+        """Return the transitions of parts of trials."""
+        assert self.history_length is not None
+        n_transitions = lasts - firsts + 1
+        n_before = np.minimum(self.lengths[envs, firsts % self.buffer_size], self.history_length) - 1
+        sizes = n_before + n_transitions + 1  # with the last next observation
+        token_envs, rows = np.repeat(envs, sizes), ranges(lasts + 2, sizes) % self.buffer_size
+        lengths = self.lengths[token_envs, rows].astype(np.int64)
+        ends = np.cumsum(sizes)
+        # A last observation that begins a new memory is a sequence of its own
+        is_apart = (lengths[ends - 1] == 1).astype(np.int64)
+        pieces = np.stack((sizes - is_apart, is_apart), axis=1).ravel()
+        outputs = ranges(ends - 1, n_transitions)
+        sequences = Sequences(
+            self._tokens(token_envs, rows, env),
+            tuple(pieces[pieces > 0].tolist()),
+            self.to_torch(lengths - 1),
+            self.to_torch(outputs),
+        )
+        after = sequences._replace(outputs=sequences.outputs + 1)
+        return self._samples(sequences, after, token_envs[outputs], rows[outputs], env)
+
+    def refreshed(  # type: ignore[override]
+        self, memory: FullMemory, transformers: Sequence[TransformerExtractor], env: VecNormalize | None = None
+    ) -> FullMemory:
+        steps = memory.steps.cpu().numpy()
+        envs = np.flatnonzero((steps > 0) & ~self._begins)
+        n_tokens = np.minimum(steps[envs], transformers[0].receptive_field)
+        is_stored = self.newest[envs] - n_tokens >= self._oldest()[envs]
+        if not (len(envs) and is_stored.all() and n_tokens.all()):
+            return memory
+        token_envs = np.repeat(envs, n_tokens)
+        tokens = self._tokens(token_envs, ranges(self.newest[envs], n_tokens) % self.buffer_size, env)
+        positions = self.to_torch(ranges(steps[envs], n_tokens))
+        sequences = Sequences(tokens, tuple(n_tokens.tolist()), positions, positions[:0])
+        with th.no_grad():
+            caches = [
+                KeyValueCache.of_sequences(each, sequences, self.to_torch(token_envs), self.n_envs)
+                for each in transformers
+            ]
+        return memory._replace(caches=tuple(caches))
