@@ -6,7 +6,7 @@ The policy and the algorithm only use what is declared here. Each kind is a fami
 * a live :class:`Memory` of the environments, written while acting; it is also the ``state`` of ``predict``
 * a :class:`Batch` of memories, which a transformer encodes
 * a :class:`~sb3_trmrl.memory.buffers.MemoryRolloutBuffer`, which stores each token once and makes the minibatches
-* a :class:`~sb3_trmrl.memory.replay_buffer.MemoryReplayBuffer`, which does the same off-policy
+* a :class:`~sb3_trmrl.memory.replay_buffer.MemoryReplayBuffer`, its counterpart for off-policy algorithms
 
 The families are registered in :data:`sb3_trmrl.memory.kinds.MEMORY_KINDS`.
 

@@ -1,7 +1,7 @@
 """
 Base class of the replay buffers.
 
-Shapes: E environments, R rows of the ring of one environment, B minibatch.
+Shapes: E environments, R rows in the ring of each environment, B batch, T tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STORED = ("actions", *_ROW_ARRAYS)
 
 
 class MemoryReplaySamples(NamedTuple):
-    """SB3's ``ReplayBufferSamples`` with memories in place of observations, which share their tokens."""
+    """SB3's ``ReplayBufferSamples`` with batches of memories, which share their tokens, in place of observations."""
 
     observations: Batch
     actions: th.Tensor
@@ -48,8 +48,8 @@ class MemoryReplaySamples(NamedTuple):
 
 class MemoryReplayBuffer(ReplayBuffer):
     """
-    Replay buffer that stores each observation once, as a token. The memories of a minibatch are put together by index.
-    They are those that the live memory had: they begin where it was emptied.
+    Replay buffer that stores each observation once, as a token. The memories of a minibatch are assembled by index.
+    They begin where the live memory was emptied, and contain the same observations.
 
     Each environment has a ring of its own, in which the tokens of its episodes follow each other. The last observation
     of an episode is a token too, which no transition begins with. So the next observation is always the next token,
@@ -77,7 +77,7 @@ class MemoryReplayBuffer(ReplayBuffer):
     history_length: int | None = None
     reset_memory_on: str = "episode"
     #: Whether lengths are counted beyond ``history_length``
-    counts_on: bool = False
+    counts_beyond_history: bool = False
 
     def __init__(
         self,
@@ -113,13 +113,17 @@ class MemoryReplayBuffer(ReplayBuffer):
                 f"the replay buffer must hold memories of {history_length} tokens with reset_memory_on="
                 f"{reset_memory_on!r}, got {self.history_length} and {self.reset_memory_on!r}"
             )
+        self._check_size(history_length)
+        self.history_length = history_length
+        self.reset_memory_on = reset_memory_on
+
+    def _check_size(self, history_length: int) -> None:
+        """Require that the ring of an environment holds a memory and two tokens."""
         if self.buffer_size < history_length + 2:
             raise ValueError(
                 f"`buffer_size` must be at least {(history_length + 2) * self.n_envs}, a memory of {history_length} "
                 f"and two tokens for each of {self.n_envs} environments, got {self.buffer_size * self.n_envs}"
             )
-        self.history_length = history_length
-        self.reset_memory_on = reset_memory_on
 
     def _allocate(self) -> None:
         """Allocate empty rings."""
@@ -193,7 +197,7 @@ class MemoryReplayBuffer(ReplayBuffer):
         next_rows = self.newest % self.buffer_size
         self._write(envs, next_rows, next_obs)
         next_lengths = self.lengths[envs, rows] + 1
-        if not self.counts_on:
+        if not self.counts_beyond_history:
             next_lengths = np.minimum(next_lengths, self.history_length)
         if self.reset_memory_on == "episode" and (inner := inner_starts(next_obs, self.n_envs)) is not None:
             # Not at the end: the value of a truncated trial is that of going on
@@ -287,15 +291,16 @@ class MemoryReplayBuffer(ReplayBuffer):
         self, memory: Memory, transformers: Sequence[TransformerExtractor], env: VecNormalize | None = None
     ) -> Memory:
         """
-        Recompute what the live memory of the training environments keeps of earlier tokens, after the weights have
-        changed.
+        Recompute the keys and values of earlier tokens in the live memory with the current weights.
 
-        :param memory: Memory before the newest observations, those that :meth:`add` has got last
+        :param memory: Memory of the training environments, to which the last ``next_obs`` of :meth:`add` have not been
+            written yet
         :param transformers: The policy's transformers
         :param env: VecNormalize, which standardises observations with its current statistics
-        :return: The same memory for the current weights
+        :return: The same memory for the current weights; unchanged if the buffer does not have its tokens, because
+            another buffer has been loaded
         """
-        return memory  # which has raw tokens only
+        return memory  # a window stores raw tokens, which do not depend on the weights
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> MemoryReplaySamples:  # type: ignore[override]
         raise NotImplementedError("transitions are drawn by `sample`")

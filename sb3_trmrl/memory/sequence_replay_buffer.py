@@ -18,20 +18,21 @@ from sb3_trmrl.memory.sequences import Sequences, ranges
 
 class SequenceReplayBuffer(MemoryReplayBuffer):
     """
-    Replay buffer that draws parts of trials: up to L transitions that follow each other, and before them the tokens
-    that fill the memory (the burn-in of Kapturowski et al., "Recurrent Experience Replay in Distributed Reinforcement
-    Learning", 2019). Each token is computed once for all transitions of its part.
+    Replay buffer that samples sequences of up to L consecutive transitions. Each is preceded by the earlier tokens that
+    its memory depends on (the burn-in of Kapturowski et al., "Recurrent Experience Replay in Distributed Reinforcement
+    Learning", 2019). Each token of a sequence is encoded once for all its transitions.
 
     :param args: Arguments of :class:`~sb3_trmrl.memory.replay_buffer.MemoryReplayBuffer`
-    :param sequence_length: Number of transitions L in a part. Fewer parts fill a minibatch if it is larger
-    :param burn_in: Largest number of tokens before these transitions. None: all that the live memory depended on, so
-        that the memories are exactly the same
+    :param sequence_length: Maximum number of transitions L in a sequence. With a larger L, a minibatch has fewer
+        sequences
+    :param burn_in: Maximum number of tokens before the first transition of a sequence. None: all tokens that its memory
+        depends on, so that the replayed memory contains the same observations as the live one
     :param kwargs: Further arguments of the base class
     :raises TypeError: if an argument has the wrong type
     :raises ValueError: if ``sequence_length`` is below 1 or ``burn_in`` is negative
     """
 
-    counts_on = True
+    counts_beyond_history = True
 
     def __init__(self, *args: Any, sequence_length: int = 32, burn_in: int | None = None, **kwargs: Any) -> None:
         self.sequence_length = check_positive_int("sequence_length", sequence_length)
@@ -39,23 +40,24 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
         super().__init__(*args, **kwargs)
 
     def bind(self, history_length: int, reset_memory_on: str) -> None:
+        self._check_size(history_length)  # also with a burn-in, for `refreshed`
         if self.burn_in is not None:
             history_length = min(history_length, self.burn_in + 1)
         super().bind(history_length, reset_memory_on)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> MemoryReplaySamples:  # type: ignore[override]
-        parts, n_missing = [], batch_size
+        drawn, n_missing = [], batch_size
         while n_missing > 0:
-            parts.append(self._parts(*self._draw(-(-n_missing // self.sequence_length))))
-            n_missing -= (parts[-1][2] - parts[-1][1] + 1).sum()
-        envs, firsts, lasts = map(np.concatenate, zip(*parts, strict=True))
+            drawn.append(self._around(*self._draw(-(-n_missing // self.sequence_length))))
+            n_missing -= (drawn[-1][2] - drawn[-1][1] + 1).sum()
+        envs, firsts, lasts = map(np.concatenate, zip(*drawn, strict=True))
         firsts[-1] -= n_missing  # the last one may have too many
         return self._gather(envs, firsts, lasts, env)
 
-    def _parts(self, envs: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _around(self, envs: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Return parts of trials that contain these transitions, at random places: their environments, and the numbers of
-        the tokens that their first and last transitions begin with.
+        Extend each of these transitions to a sequence at a random offset. Return the sequences' environments, and the
+        numbers of the tokens that their first and last transitions begin with.
         """
         assert self.history_length is not None
         n_most, lengths = self.sequence_length, self.lengths[envs, numbers % self.buffer_size]
@@ -74,7 +76,7 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
     def _gather(
         self, envs: np.ndarray, firsts: np.ndarray, lasts: np.ndarray, env: VecNormalize | None = None
     ) -> MemoryReplaySamples:
-        """Return the transitions of parts of trials."""
+        """Return the transitions of these sequences."""
         assert self.history_length is not None
         n_transitions = lasts - firsts + 1
         n_before = np.minimum(self.lengths[envs, firsts % self.buffer_size], self.history_length) - 1
@@ -101,8 +103,8 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
         steps = memory.steps.cpu().numpy()
         envs = np.flatnonzero((steps > 0) & ~self._begins)
         n_tokens = np.minimum(steps[envs], transformers[0].receptive_field)
-        is_stored = self.newest[envs] - n_tokens >= self._oldest()[envs]
-        if not (len(envs) and is_stored.all() and n_tokens.all()):
+        is_same = self.lengths[envs, (self.newest[envs] - 1) % self.buffer_size] == steps[envs]
+        if not (len(envs) and is_same.all() and n_tokens.all()):
             return memory
         token_envs = np.repeat(envs, n_tokens)
         tokens = self._tokens(token_envs, ranges(self.newest[envs], n_tokens) % self.buffer_size, env)

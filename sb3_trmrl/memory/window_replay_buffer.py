@@ -10,7 +10,7 @@ from sb3_trmrl.memory.windows import Windows
 
 
 class WindowReplayBuffer(MemoryReplayBuffer):
-    """Replay buffer that gathers the windows of N tokens of single transitions."""
+    """Replay buffer that samples single transitions, each with its window of N tokens."""
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> MemoryReplaySamples:  # type: ignore[override]
         return self._gather(*self._draw(batch_size), env)

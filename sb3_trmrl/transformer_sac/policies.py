@@ -129,8 +129,8 @@ class TransformerSACPolicy(MemoryPolicy, SACPolicy):
     :param shared_memory_loss: With a shared transformer, the loss that trains it: ``"critic"`` (the actor reads the
         memory without training it) or ``"actor"`` (as SB3's SAC does with a shared features extractor)
     :param critic_layer_norm: Whether the hidden layers of the critics' heads are normalised
-    :param context_length: Number of tokens N in the window, 16 if None; with ``memory="full"`` the number of tokens
-        that a token attends to, 1,024 if None
+    :param context_length: Number of tokens N in the window, 16 if None; with ``memory="full"`` the number of newest
+        tokens that each layer attends to, 1,024 if None
     :param d_model: Width of the working memories
     :param n_layers: Number of transformer layers
     :param n_heads: Number of attention heads, divides ``d_model``

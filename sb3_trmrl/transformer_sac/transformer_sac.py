@@ -1,4 +1,4 @@
-"""TransformerSAC: SAC over memories of tokens."""
+"""TransformerSAC: SAC with a transformer memory."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
 
         :param path: Path to the pickled replay buffer
         :param truncate_last_traj: Has no effect
-        :raises ValueError: if the file holds something else, or transitions of other environments or windows
+        :raises ValueError: if the file holds something else, or transitions of other environments or memories
         """
         buffer = load_from_pkl(path, self.verbose)
         own = self.replay_buffer

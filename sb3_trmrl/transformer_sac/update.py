@@ -1,5 +1,5 @@
 """
-The update of TransformerSAC: that of SB3's SAC, on memories.
+The update of SB3's SAC, on batches of memories.
 
 SB3's method encodes what does not change again, and computes gradients that it then discards, which transformers make
 costly. The losses and gradients are the same.

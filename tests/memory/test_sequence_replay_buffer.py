@@ -118,7 +118,8 @@ def test_wrong_arguments() -> None:
         make(burn_in=-1)
     with refused(ValueError, "buffer_size", "at least 2052", "got 100"):
         make().bind(1024, "episode")
-    make(burn_in=20).bind(1024, "episode")
+    with refused(ValueError, "buffer_size", "at least 2052", "got 100"):
+        make(burn_in=20).bind(1024, "episode")
     buffer = make()
     buffer.bind(4, "episode")
     with refused(ValueError, "the replay buffer is empty"):
