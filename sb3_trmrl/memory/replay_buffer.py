@@ -363,3 +363,14 @@ class MemoryReplayBuffer(ReplayBuffer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._copy_arrays()
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[MemoryReplayBuffer]:
+        """Return a class that was in this module when older zips and replay buffers were written."""
+        if name != "WindowReplayBuffer":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from sb3_trmrl.memory.window_replay_buffer import WindowReplayBuffer
+
+        return WindowReplayBuffer

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from sb3_trmrl.memory import replay_buffer
 from sb3_trmrl.memory.replay_buffer import MemoryReplaySamples
 from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.memory.window_replay_buffer import WindowReplayBuffer
@@ -109,6 +110,23 @@ def test_a_pickled_buffer_goes_on(n_steps: int, is_mapped: bool, tmp_path: Path)
         env.seed(3)
         fill(each, env, 20)
     assert equal(buffer, loaded)
+
+
+def test_a_pickle_of_before_the_class_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module was that of the base class, and the length had another name."""
+    buffer = filled()
+    state = {**buffer.state_dict(), "context_length": 4}
+    del state["history_length"]
+    with monkeypatch.context() as context:
+        context.setattr(WindowReplayBuffer, "__getstate__", lambda self: state)
+        written = pickle.dumps(buffer, protocol=0)
+    names = [each.encode() for each in (WindowReplayBuffer.__module__, replay_buffer.__name__)]
+    assert names[0] in written
+    loaded = pickle.loads(written.replace(*names))
+    loaded.bind(4, "episode")
+    assert equal(buffer, loaded)
+    with pytest.raises(AttributeError, match="no attribute 'Missing'"):
+        _ = replay_buffer.Missing
 
 
 def test_a_pickle_holds_only_what_is_filled() -> None:
