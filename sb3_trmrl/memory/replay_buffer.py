@@ -361,6 +361,8 @@ class MemoryReplayBuffer(ReplayBuffer):
         return self.state_dict()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "context_length" in state:  # its name before there were other memories than windows
+            state = {"history_length": state["context_length"], **state}
         vars(self).update(state)
         self._copy_arrays()
 

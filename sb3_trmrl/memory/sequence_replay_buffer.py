@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.checks import check_int, check_positive_int
@@ -22,22 +24,40 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
     its memory depends on (the burn-in of Kapturowski et al., "Recurrent Experience Replay in Distributed Reinforcement
     Learning", 2019). Each token of a sequence is encoded once for all its transitions.
 
-    :param args: Arguments of :class:`~sb3_trmrl.memory.replay_buffer.MemoryReplayBuffer`
+    The first parameters are those of :class:`~sb3_trmrl.memory.replay_buffer.MemoryReplayBuffer`.
+
+    :param buffer_size: Number of tokens of all environments together
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param device: PyTorch device of the minibatches
+    :param n_envs: Number of environments E
+    :param optimize_memory_usage: Has no effect: nothing is stored twice
+    :param folder: Folder for memory-mapped files
     :param sequence_length: Maximum number of transitions L in a sequence. With a larger L, a minibatch has fewer
         sequences
     :param burn_in: Maximum number of tokens before the first transition of a sequence. None: all tokens that its memory
         depends on, so that the replayed memory contains the same observations as the live one
-    :param kwargs: Further arguments of the base class
     :raises TypeError: if an argument has the wrong type
     :raises ValueError: if ``sequence_length`` is below 1 or ``burn_in`` is negative
     """
 
     counts_beyond_history = True
 
-    def __init__(self, *args: Any, sequence_length: int = 32, burn_in: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        folder: str | os.PathLike[str] | None = None,
+        sequence_length: int = 32,
+        burn_in: int | None = None,
+    ) -> None:
         self.sequence_length = check_positive_int("sequence_length", sequence_length)
         self.burn_in = None if burn_in is None else check_int("burn_in", burn_in)
-        super().__init__(*args, **kwargs)
+        super().__init__(buffer_size, observation_space, action_space, device, n_envs, optimize_memory_usage, folder)
 
     def bind(self, history_length: int, reset_memory_on: str) -> None:
         self._check_size(history_length)  # also with a burn-in, for `refreshed`
@@ -46,22 +66,24 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
         super().bind(history_length, reset_memory_on)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> MemoryReplaySamples:  # type: ignore[override]
-        drawn, n_missing = [], batch_size
-        while n_missing > 0:
-            drawn.append(self._around(*self._draw(-(-n_missing // self.sequence_length))))
-            n_missing -= (drawn[-1][2] - drawn[-1][1] + 1).sum()
+        length = min(self.sequence_length, batch_size)
+        drawn: list[tuple[np.ndarray, ...]] = []
+        n_drawn = 0
+        while n_drawn < batch_size:
+            drawn.append(self._around(*self._draw(-(-(batch_size - n_drawn) // length)), length))
+            n_drawn += (drawn[-1][2] - drawn[-1][1] + 1).sum()
         envs, firsts, lasts = map(np.concatenate, zip(*drawn, strict=True))
-        firsts[-1] -= n_missing  # the last one may have too many
-        return self._gather(envs, firsts, lasts, env)
+        kept = np.sort(np.random.permutation(n_drawn)[:batch_size])
+        return self._gather(envs, firsts, lasts, kept, env)
 
-    def _around(self, envs: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _around(self, envs: np.ndarray, numbers: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Extend each of these transitions to a sequence at a random offset. Return the sequences' environments, and the
-        numbers of the tokens that their first and last transitions begin with.
+        Return a sequence that begins with each of these transitions, and one that ends with it if it is among the first
+        of its memory: so all transitions are equally likely to be in a sequence. Sequences are given by their
+        environments, and by the numbers of the tokens that their first and last transitions begin with.
         """
         assert self.history_length is not None
-        n_most, lengths = self.sequence_length, self.lengths[envs, numbers % self.buffer_size]
-        steps = np.arange(1, n_most)
+        steps, lengths = np.arange(1, length), self.lengths[envs, numbers % self.buffer_size]
         later = numbers[:, None] + steps
         own = envs[:, None], later % self.buffer_size
         follows = (later < self.newest[envs][:, None]) & self.is_transition[own]
@@ -69,14 +91,17 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
         lasts = numbers + np.cumprod(follows, axis=1).sum(axis=1)
         begins, oldest = numbers - lengths + 1, self._oldest()[envs]
         lowest = np.where(begins >= oldest, begins, oldest + self.history_length - 1)
-        firsts = numbers - np.random.randint(n_most, size=len(numbers))
-        firsts = np.maximum(np.minimum(firsts, lasts - n_most + 1), lowest)
-        return envs, firsts, np.minimum(firsts + n_most - 1, lasts)
+        early = numbers - lowest < length - 1
+        return (
+            np.concatenate((envs, envs[early])),
+            np.concatenate((numbers, lowest[early])),
+            np.concatenate((lasts, numbers[early])),
+        )
 
     def _gather(
-        self, envs: np.ndarray, firsts: np.ndarray, lasts: np.ndarray, env: VecNormalize | None = None
+        self, envs: np.ndarray, firsts: np.ndarray, lasts: np.ndarray, kept: np.ndarray, env: VecNormalize | None
     ) -> MemoryReplaySamples:
-        """Return the transitions of these sequences."""
+        """Return some of the transitions of these sequences, given by their indices."""
         assert self.history_length is not None
         n_transitions = lasts - firsts + 1
         n_before = np.minimum(self.lengths[envs, firsts % self.buffer_size], self.history_length) - 1
@@ -87,7 +112,7 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
         # A last observation that begins a new memory is a sequence of its own
         is_apart = (lengths[ends - 1] == 1).astype(np.int64)
         pieces = np.stack((sizes - is_apart, is_apart), axis=1).ravel()
-        outputs = ranges(ends - 1, n_transitions)
+        outputs = ranges(ends - 1, n_transitions)[kept]
         sequences = Sequences(
             self._tokens(token_envs, rows, env),
             tuple(pieces[pieces > 0].tolist()),

@@ -203,6 +203,9 @@ class TransformerSACPolicy(MemoryPolicy, SACPolicy):
         self.critic_target = self.make_critic()
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.critic_target.set_training_mode(False)
+        # A live memory stores what the actor's transformer has computed, and nothing for others
+        self.critic_target.features_extractor.number = 1
+        self.critic.features_extractor.number = 0 if is_shared else 1
         self.actor.trains_memory = not is_shared or self.shared_memory_loss == "actor"
         self.critic.trains_memory = not is_shared or self.shared_memory_loss == "critic"
         for part in (self.actor, self.critic):

@@ -189,6 +189,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
         self._restore_run(callback)
         self._at_rollout_boundary()
         if self._n_updates:
+            self.policy.set_training_mode(False)
             self._last_memory = self.replay_buffer.refreshed(
                 self._last_memory, self.policy.transformers, self._vec_normalize_env
             )
@@ -309,6 +310,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
         buffer.device = self.device
         buffer.begin_episodes()
         self.replay_buffer = buffer
+        self._last_memory = self.policy.empty_memory(self.n_envs)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_last_memory"]

@@ -23,10 +23,9 @@ from sb3_trmrl.common.checks import (
     check_names,
     check_positive_int,
 )
-from sb3_trmrl.memory.kinds import memory_name
 from sb3_trmrl.trials.held_out import has_environment
 from sb3_trmrl.zoo.experiment_settings import ReportSettings, Settings, StrictLoader
-from sb3_trmrl.zoo.hyperparams_files import find_config, zoo_file
+from sb3_trmrl.zoo.hyperparams_files import find_config, memory_of, zoo_file
 from sb3_trmrl.zoo.registration import register
 from sb3_trmrl.zoo.runs import import_packages
 
@@ -217,7 +216,7 @@ def _variants(
                 continue
             label = f"{name}, {path.rpartition('.')[2]}={value}"
             panels[path][str(value)] = label
-            variants[label] = _with_value(path, value, base)
+            variants[label] = _with_value(path, value, base, settings.algo)
     return variants, panels
 
 
@@ -237,13 +236,12 @@ def _value_at(path: str, hyperparams: Mapping[str, Any], algo: str) -> Any:
     return values[key] if key in values else getattr(known.get(key), "default", None)
 
 
-def _with_value(path: str, value: Any, base: Mapping[str, Any]) -> dict[str, Any]:
+def _with_value(path: str, value: Any, base: Mapping[str, Any], algo: str) -> dict[str, Any]:
     """Return the hyperparameters with another value of one of them."""
     parent, _, key = path.rpartition(".")
     changed = _merged(base, {parent: {key: value}} if parent else {key: value})
     if path == "policy_kwargs.context_length":  # another length must not change the kind of memory
-        given = dict(base.get("policy_kwargs", {}))
-        changed["policy_kwargs"]["memory"] = memory_name(given.get("memory"), given.get("context_length"))
+        changed["policy_kwargs"]["memory"] = memory_of(algo, dict(base.get("policy_kwargs", {})))
     return changed
 
 

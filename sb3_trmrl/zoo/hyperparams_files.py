@@ -11,6 +11,7 @@ import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_trmrl.common.checks import check_keywords
+from sb3_trmrl.memory.kinds import memory_name
 from sb3_trmrl.zoo.defaults import ALGORITHMS
 
 #: Entries of ``policy_kwargs`` that are classes. Files give them by name, such as ``nn.ReLU``, also in inner mappings
@@ -79,3 +80,11 @@ def _with_classes(values: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, str) and (key in _CLASSES or value.startswith(("nn.", "th."))):
             found[key] = evaluated(key, value)
     return found
+
+
+def memory_of(algo: str, policy_kwargs: Mapping[str, Any]) -> str:
+    """Return the kind of memory that these arguments of the policy stand for."""
+    memory = policy_kwargs.get("memory")
+    if algo == "trmrl_sac" and memory is None:  # whose default does not depend on the length
+        return "window"
+    return memory_name(memory, policy_kwargs.get("context_length"))

@@ -11,7 +11,7 @@ import yaml
 from torch import nn, optim
 
 from sb3_trmrl.common.atomic_file import atomic_file
-from sb3_trmrl.memory.kinds import memory_name
+from sb3_trmrl.zoo.hyperparams_files import memory_of
 
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 #: Modules whose classes yml files can name
@@ -173,11 +173,8 @@ class SearchSpace:
         """Return those of the entry that suit the sampled values: width, heads and positions belong to a memory."""
         kept = dict(self.policy_kwargs)
         if "memory" in values:
-            before = memory_name(kept.get("memory"), kept.get("context_length"))
-            if self.algo == "trmrl_sac" and kept.get("memory") is None:  # which has another default
-                before = "window"
             dropped = {"context_length", "dim_feedforward"}
-            if before != values["memory"]:
+            if memory_of(self.algo, kept) != values["memory"]:
                 dropped.add("positional_encoding")
             if values["d_model"] % kept.get("n_heads", 1):
                 dropped.add("n_heads")

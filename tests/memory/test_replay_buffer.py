@@ -123,6 +123,8 @@ def test_a_pickle_of_before_the_class_moved(monkeypatch: pytest.MonkeyPatch) -> 
     names = [each.encode() for each in (WindowReplayBuffer.__module__, replay_buffer.__name__)]
     assert names[0] in written
     loaded = pickle.loads(written.replace(*names))
+    with refused(ValueError, "memories of 5 tokens", "got 4"):
+        loaded.bind(5, "episode")
     loaded.bind(4, "episode")
     assert equal(buffer, loaded)
     with pytest.raises(AttributeError, match="no attribute 'Missing'"):

@@ -155,6 +155,8 @@ def test_kinds_of_memory_and_their_replay_buffers() -> None:
             tiny_sac(policy_kwargs=dict(memory=memory), replay_buffer_class=wrong)
     with pytest.raises(TypeError, match=r"`replay_buffer_kwargs` .*burn_in"):
         tiny_sac(replay_buffer_kwargs=dict(burn_in=3))
+    with pytest.raises(TypeError, match=r"`replay_buffer_kwargs` .*seq_length"):
+        tiny_sac(policy_kwargs=dict(memory="full"), replay_buffer_kwargs=dict(seq_length=3))
     with pytest.raises(ValueError, match="`buffer_size` must be at least 1026, a memory of 1024"):
         tiny_sac(policy_kwargs=dict(memory="full", context_length=None))
 

@@ -95,6 +95,19 @@ def test_the_full_memory_is_recomputed_with_new_weights(reset_memory_on: str, co
     assert model._n_updates == 25 and len(seen) == 30
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_critics_do_not_read_the_memory_of_the_actors_transformer(share: bool) -> None:
+    model = tiny_sac(policy_kwargs=dict(memory="full", share_features_extractor=share))
+    obs = th.ones(1, 3)
+    memory = model.policy.remember(model.policy.empty_memory(1), obs, np.ones(1, dtype=bool))
+    for critic in (model.critic, model.critic_target):
+        if share and critic is model.critic:
+            assert th.equal(critic(memory, th.zeros(1, 2))[0], critic(obs, th.zeros(1, 2))[0])
+            continue
+        with pytest.raises(ValueError, match="this memory contains what the actor reads only"):
+            critic(memory, th.zeros(1, 2))
+
+
 def test_truncated_episodes_end_with_their_own_last_observation() -> None:
     """Every second episode of the environment is truncated, and the others terminate."""
 

@@ -13,7 +13,7 @@ from torch import nn, optim
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.zoo.agents import open_agent
-from sb3_trmrl.zoo.hyperparams_files import evaluated_policy_kwargs, hyperparams_folder
+from sb3_trmrl.zoo.hyperparams_files import evaluated_policy_kwargs, hyperparams_folder, memory_of
 from sb3_trmrl.zoo.hyperparams_opt import SEARCHED, SearchSpace, with_names
 from sb3_trmrl.zoo.registration import register
 from tests.helpers.zoo import ENV, error_of
@@ -91,6 +91,11 @@ def test_sampled_hyperparameters_build_a_model() -> None:
         model = TransformerPPO("TrMRLPolicy", "CartPole-v1", n_steps=40, device="cpu", **found)
         assert model.learning_rate == pytest.approx(params["learning_rate"], rel=1e-2)
         assert model.policy.features_dim == params["d_model"]
+
+
+def test_the_kind_of_memory_that_arguments_stand_for() -> None:
+    assert memory_of("trmrl", {}) == memory_of("trmrl_sac", dict(memory="full")) == "full"
+    assert memory_of("trmrl", dict(context_length=4)) == memory_of("trmrl_sac", {}) == "window"
 
 
 def test_named_classes_are_evaluated_to_what_they_were() -> None:
