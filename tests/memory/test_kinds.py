@@ -15,6 +15,7 @@ from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.extractor import TransformerExtractor
 from sb3_trmrl.memory.interface import MemoryKind
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
+from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens, zero_tensors
 from sb3_trmrl.transformer_ppo import TransformerPPO
 from tests.helpers.agents import (
@@ -128,8 +129,16 @@ class CountingRolloutBuffer(MemoryRolloutBuffer):
 def test_third_kind(
     space: spaces.Space[Any], critic: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kind is three classes and one entry. It trains on policy, acts, evaluates states, saves and loads."""
-    third = MemoryKind(CountingMemory, CountingMemory.of_single_tokens, CountingRolloutBuffer, 8, "sinusoidal", False)
+    """A kind is a few classes and one entry. It trains on policy, acts, evaluates states, saves and loads."""
+    third = MemoryKind(
+        memory=CountingMemory,
+        of_single_tokens=CountingMemory.of_single_tokens,
+        buffer=CountingRolloutBuffer,
+        replay_buffer=MemoryReplayBuffer,  # for TransformerSAC
+        context_length=8,
+        positional_encoding="sinusoidal",
+        bounded_positions=False,
+    )
     monkeypatch.setitem(MEMORY_KINDS, "third", third)
     model = tiny_model(
         fixed_episodes(space), dict(memory="third", action_head_gain=1.0, **critic), n_steps=8, batch_size=12
