@@ -181,6 +181,22 @@ class FullMemory(NamedTuple):
         ]
         return FullMemory(steps, tokens, tuple(cache for cache, _ in written), tuple(new for _, new in written))
 
+    def recomputed(
+        self, transformers: Sequence[TransformerExtractor], sequences: Sequences, envs: th.Tensor
+    ) -> FullMemory:
+        """
+        Recompute the caches, which were computed with earlier weights.
+
+        :param transformers: The policy's transformers
+        :param sequences: Tokens so far, of the environments that have any
+        :param envs: Environment of each token, (T,)
+        :return: The same memory for the current weights
+        """
+        n_envs = len(self.steps)
+        with th.no_grad():
+            caches = [KeyValueCache.of_sequences(each, sequences, envs, n_envs) for each in transformers]
+        return self._replace(caches=tuple(caches))
+
     def batch(self) -> FullMemory:
         return self  # its episodic memories were computed when it was written
 

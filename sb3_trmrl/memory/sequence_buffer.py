@@ -48,13 +48,7 @@ class SequenceRolloutBuffer(MemoryRolloutBuffer):
         sequences, envs = self.carried()
         if not sequences.lengths:
             return memory
-        token_envs = th.as_tensor(envs, device=self.device)
-        with th.no_grad():
-            caches = [
-                KeyValueCache.of_sequences(transformer, sequences, token_envs, self.n_envs)
-                for transformer in self.transformers
-            ]
-        return memory._replace(caches=tuple(caches))
+        return memory.recomputed(self.transformers, sequences, th.as_tensor(envs, device=self.device))
 
     def carried(self) -> tuple[Sequences, np.ndarray]:
         """

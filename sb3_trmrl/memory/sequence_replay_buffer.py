@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_trmrl.common.checks import check_int, check_positive_int
 from sb3_trmrl.memory.extractor import TransformerExtractor
-from sb3_trmrl.memory.full_memory import FullMemory, KeyValueCache
+from sb3_trmrl.memory.full_memory import FullMemory
 from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer, MemoryReplaySamples
 from sb3_trmrl.memory.sequences import Sequences, ranges
 
@@ -135,9 +135,4 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
         tokens = self._tokens(token_envs, ranges(self.newest[envs], n_tokens) % self.buffer_size, env)
         positions = self.to_torch(ranges(steps[envs], n_tokens))
         sequences = Sequences(tokens, tuple(n_tokens.tolist()), positions, positions[:0])
-        with th.no_grad():
-            caches = [
-                KeyValueCache.of_sequences(each, sequences, self.to_torch(token_envs), self.n_envs)
-                for each in transformers
-            ]
-        return memory._replace(caches=tuple(caches))
+        return memory.recomputed(transformers, sequences, self.to_torch(token_envs))

@@ -24,7 +24,7 @@ _CHOICES = ("clip_range", "n_epochs", "batch_size", "context_batch_size", "n_inn
 # -- Values that a trial draws ----------------------------------------------------------------------------------------
 
 
-def _draw_networks(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+def _draw_networks(trial: optuna.Trial) -> None:
     """Draw what all algorithms have."""
     # The horizon of the meta-RL robots is short (discount 0.9), that of the grids is long
     trial.suggest_float("one_minus_gamma", 0.003, 0.1, log=True)
@@ -33,7 +33,7 @@ def _draw_networks(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous:
 
 
 def _draw_ppo(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
-    _draw_networks(trial, entry, is_continuous)
+    _draw_networks(trial)
     trial.suggest_float("one_minus_gae_lambda", 0.02, 0.3, log=True)
     trial.suggest_float("learning_rate", 3e-5, 3e-3, log=True)
     trial.suggest_categorical("clip_range", [0.1, 0.2, 0.3])
@@ -72,21 +72,21 @@ def _draw_ppo_lstm(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous:
     trial.suggest_categorical("lstm_hidden_size", [64, 128, 256])
 
 
-def _draw_sac(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
+def _draw_sac(trial: optuna.Trial) -> None:
     # Not the number of gradient steps: more of them are nearly always better, and take longer
-    _draw_networks(trial, entry, is_continuous)
+    _draw_networks(trial)
     trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True)
     trial.suggest_categorical("tau", [0.005, 0.01, 0.02])
 
 
 def _draw_trmrl_sac(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
-    _draw_sac(trial, entry, is_continuous)
+    _draw_sac(trial)
     trial.suggest_categorical("batch_size", [64, 128, 256])
     _draw_memory(trial)
 
 
 def _draw_pearl(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
-    _draw_sac(trial, entry, is_continuous)
+    _draw_sac(trial)
     trial.suggest_categorical("batch_size", [32, 64, 128])
     trial.suggest_categorical("context_batch_size", [32, 64, 128])
     trial.suggest_float("kl_weight", 0.01, 1.0, log=True)
@@ -95,7 +95,7 @@ def _draw_pearl(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bo
 
 
 def _draw_maml_trpo(trial: optuna.Trial, entry: Mapping[str, Any], is_continuous: bool) -> None:
-    _draw_networks(trial, entry, is_continuous)
+    _draw_networks(trial)
     trial.suggest_float("one_minus_gae_lambda", 0.02, 0.3, log=True)
     trial.suggest_float("inner_learning_rate", 0.03, 3.0, log=True)
     trial.suggest_categorical("n_inner_steps", [1, 2, 3])
