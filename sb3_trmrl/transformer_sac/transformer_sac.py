@@ -102,6 +102,9 @@ class TransformerSAC(Algorithm, Exports, SAC):
     replay_buffer: MemoryReplayBuffer
     # Memory of the training environments before `_last_obs` is written to it
     _last_memory: Memory
+    # Memory that the newest action was chosen with. It becomes the last one with the step's transition, which is not
+    # stored if a callback stops the training
+    _next_memory: Memory
 
     @names_policy_kwargs(TransformerSACPolicy)
     def __init__(
@@ -219,12 +222,12 @@ class TransformerSAC(Algorithm, Exports, SAC):
     ) -> tuple[np.ndarray, np.ndarray]:
         with th.no_grad():
             obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-            self._last_memory = self.policy.remember(self._last_memory, obs, self._last_episode_starts)  # type: ignore[arg-type]
+            self._next_memory = self.policy.remember(self._last_memory, obs, self._last_episode_starts)  # type: ignore[arg-type]
             if self.num_timesteps < learning_starts and not (self.use_sde and self.use_sde_at_warmup):
                 unscaled = np.array([self.action_space.sample() for _ in range(n_envs)])
                 scaled = self.policy.scale_action(unscaled)
             else:
-                scaled = self.actor(self._last_memory).cpu().numpy().reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
+                scaled = self.actor(self._next_memory).cpu().numpy().reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
         if action_noise is not None:
             scaled = np.clip(scaled + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled), scaled
@@ -242,7 +245,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
         # The environment may write to its arrays at the next step
         new_obs, dones = map_tokens(np.array, new_obs), np.array(dones)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self._last_episode_starts = dones
+        self._last_memory, self._last_episode_starts = self._next_memory, dones
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """
@@ -313,4 +316,4 @@ class TransformerSAC(Algorithm, Exports, SAC):
         self._last_memory = self.policy.empty_memory(self.n_envs)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_memory"]
+        return [*super()._excluded_save_params(), "_last_memory", "_next_memory"]

@@ -41,7 +41,7 @@ class Remembered(BaseCallback):
         self.steps: list[list[tuple[np.ndarray, np.ndarray]]] = []
 
     def _on_step(self) -> bool:
-        memory = self.model._last_memory  # type: ignore[attr-defined]
+        memory = self.model._next_memory  # type: ignore[attr-defined]
         tokens = memory.tokens["observation"] if isinstance(memory.tokens, dict) else memory.tokens
         windows = [window[:length].numpy() for window, length in zip(tokens, memory.lengths, strict=True)]
         self.steps.append(list(zip(windows, self.locals["buffer_actions"], strict=True)))
@@ -54,6 +54,7 @@ def test_it_is_trained_on_the_windows_that_it_acted_on(space: Space, reset_memor
     model = tiny_sac(copies(3, space), gradient_steps=0, policy_kwargs=dict(reset_memory_on=reset_memory_on))
     remembered = Remembered()
     model.learn(90, remembered, log_interval=None)
+    model.learn(60, lambda *_: False, log_interval=None, reset_num_timesteps=False)
     model.learn(60, remembered, log_interval=None, reset_num_timesteps=False)
     model.learn(60, remembered, log_interval=None)  # begins new episodes
     buffer = model.replay_buffer
@@ -87,11 +88,13 @@ def test_the_full_memory_is_recomputed_with_new_weights(reset_memory_on: str, co
         with th.no_grad():
             for obs, starts in seen:
                 memory = self.policy.remember(memory, map_tokens(th.as_tensor, obs), starts)
-        th.testing.assert_close(self._last_memory.episodic, memory.episodic, rtol=1e-4, atol=1e-5)
-        th.testing.assert_close(self._last_memory.lengths, memory.lengths)
+        th.testing.assert_close(self._next_memory.episodic, memory.episodic, rtol=1e-4, atol=1e-5)
+        th.testing.assert_close(self._next_memory.lengths, memory.lengths)
         return True
 
-    model.learn(60, check, log_interval=None)
+    model.learn(40, check, log_interval=None)
+    model.learn(60, lambda *_: False, log_interval=None, reset_num_timesteps=False)
+    model.learn(20, check, log_interval=None, reset_num_timesteps=False)
     assert model._n_updates == 25 and len(seen) == 30
 
 
