@@ -295,8 +295,8 @@ def experiment(arguments: Sequence[str]) -> Parsed:
         "run",
         help="train what is not finished",
         description="Train the agents of an experiment, each run in its own process. Start the command again after "
-        "an interruption: finished runs are not repeated, runs of the algorithms of this package continue "
-        "from their last checkpoint, and runs of ppo and ppo_lstm start again. The exit status is 1 if a run failed.",
+        "an interruption: finished runs are not repeated, and interrupted ones continue from their last "
+        "checkpoint, or start again if their algorithm writes none. The exit status is 1 if a run failed.",
     )
     write = actions.add_parser(
         "report",

@@ -71,7 +71,7 @@ class TrMRLExperimentManager(SearchManager):
     * a run that another process is training is not resumed
     * with several ranks, each steps its share of the environments and writes their monitor.csv; rank 0 evaluates and
       writes all other files
-    * our algorithms write checkpoints, from which an interrupted run is resumed exactly
+    * our algorithms, PPO and RecurrentPPO write checkpoints, from which an interrupted run is resumed exactly
     * searches around our entries use our search spaces, and write the best trial as an entry of a yml file
     * Ctrl-C and SIGTERM write a checkpoint at the end of the rollout, and print the command that resumes the run
     """

@@ -20,6 +20,7 @@ from sb3_trmrl.transformer_ppo import TransformerPPO
 from sb3_trmrl.transformer_sac import TransformerSAC
 from sb3_trmrl.trials.agent import with_action_masks
 from sb3_trmrl.varibad import VariBAD
+from sb3_trmrl.zoo.baselines import PPO, RecurrentPPO
 from sb3_trmrl.zoo.defaults import ALGO, ALGORITHMS
 from sb3_trmrl.zoo.experiment import TrMRLExperimentManager
 from sb3_trmrl.zoo.named_values import StoreValues
@@ -52,6 +53,7 @@ def register(**manager_kwargs: Any) -> None:
     """Register the package's algorithms for ``--algo``, with further arguments of :class:`TrMRLExperimentManager`."""
     search_current_folder()  # files of runs may name classes of the user
     rl_zoo3.ALGOS.update(zip(ALGORITHMS, (TransformerPPO, TransformerSAC, PEARL, VariBAD, MAMLTRPO), strict=True))
+    rl_zoo3.ALGOS.update(ppo=PPO, ppo_lstm=RecurrentPPO)
 
     def make_manager(*args: Any, **kwargs: Any) -> TrMRLExperimentManager:
         return TrMRLExperimentManager(*args, **kwargs, **manager_kwargs)

@@ -1,9 +1,11 @@
-"""A tiny model of each algorithm, all of which learn from families of tasks with Box actions."""
+"""A tiny model of each algorithm and baseline, all of which learn from families of tasks with Box actions."""
 
 from typing import Any
 
 from sb3_trmrl import MAMLTRPO, PEARL, TransformerPPO, TransformerSAC, VariBAD
 from sb3_trmrl.algorithms.algorithm import Algorithm
+from sb3_trmrl.algorithms.resumable import Resumable
+from sb3_trmrl.zoo.baselines import PPO, RecurrentPPO
 from tests.helpers.agents import TINY
 
 #: Class, policy and arguments of each algorithm
@@ -34,9 +36,18 @@ _SETTINGS: dict[str, tuple[type[Algorithm], str, dict[str, Any]]] = {
     ),
 }
 ALGORITHMS = list(_SETTINGS)
+#: As above, for what the zoo trains with checkpoints too
+_BASELINES: dict[str, tuple[type[Resumable], str, dict[str, Any]]] = {
+    "PPO": (PPO, "MultiInputPolicy", dict(n_steps=32, batch_size=64, n_epochs=1, policy_kwargs=dict(net_arch=[8]))),
+    "RecurrentPPO": (
+        RecurrentPPO,
+        "MultiInputLstmPolicy",
+        dict(n_steps=32, batch_size=64, n_epochs=1, policy_kwargs=dict(net_arch=[8], lstm_hidden_size=8)),
+    ),
+}
 
 
 def tiny(name: str, env: Any, **kwargs: Any) -> Any:
     """Return a new model."""
-    algorithm, policy, arguments = _SETTINGS[name]
+    algorithm, policy, arguments = {**_SETTINGS, **_BASELINES}[name]
     return algorithm(policy, env, **{"seed": 0, **arguments, **kwargs})  # type: ignore[arg-type]

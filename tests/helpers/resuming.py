@@ -159,6 +159,7 @@ def everything_learned(model: Any) -> dict[str, Any]:
         "updates": model._n_updates,
         "episodes": infos,
         "last_obs": model._last_obs,
+        "lstm_states": getattr(model, "_last_lstm_states", None),
         "returns": None if normalizer is None else normalizer.returns,
         "reward_variance": None if normalizer is None else normalizer.ret_rms.var,
         "generators": [th.get_rng_state(), np.random.get_state()[1]],

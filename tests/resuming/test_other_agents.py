@@ -1,4 +1,4 @@
-"""A run of VariBAD, PEARL or MAML-TRPO that was interrupted and resumed is the uninterrupted one to the last bit."""
+"""An interrupted and resumed run of another agent or a baseline is the uninterrupted one to the last bit."""
 
 import random
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from rl_zoo3 import ALGOS
 
-from sb3_trmrl import MAMLTRPO, PEARL, TrainingCheckpoint, VariBAD
+from sb3_trmrl import TrainingCheckpoint
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
 from tests.helpers.algorithms import tiny
@@ -33,6 +34,8 @@ CASES: dict[str, tuple[Any, int, int]] = {
     "VariBAD": (lambda: normalised("SparsePointRobot-v0"), 330, 192),
     "PEARL": (lambda: make_env("SparsePointRobot-v0"), 400, 240),
     "MAMLTRPO": (lambda: normalised("SparsePointRobot-v0"), 400, 240),
+    "PPO": (lambda: normalised("SparsePointRobot-v0"), 330, 192),
+    "RecurrentPPO": (lambda: normalised("SparsePointRobot-v0"), 330, 192),
 }
 
 
@@ -72,6 +75,8 @@ SETTINGS = {
         *("tasks_per_iteration:2", "gradient_steps:1", "meta_batch_size:2", "batch_size:4", "context_batch_size:4"),
     ],
     "maml_trpo": ["n_envs:2", "n_tasks:2", "n_inner_episodes:1"],
+    "ppo": ["n_envs:2", "n_steps:40", "batch_size:40", "n_epochs:1"],
+    "ppo_lstm": ["n_envs:2", "n_steps:40", "batch_size:40", "n_epochs:1"],
 }
 
 
@@ -81,7 +86,7 @@ def test_train_resume(algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     options = ["--algo", algo, "-n", "240", "--eval-freq", "80", "--eval-episodes", "2", "--n-eval-envs", "2"]
     options += ["--checkpoint-freq", "80", "--verbose", "0"]
     whole = train(tmp_path / "whole", *options, params=SETTINGS[algo], env=env_id)
-    algorithm: Any = {"varibad": VariBAD, "pearl": PEARL, "maml_trpo": MAMLTRPO}[algo]
+    algorithm: Any = ALGOS[algo]
     kwargs = {"params": SETTINGS[algo], "env": env_id}
     dead = train_until(160, tmp_path / "dead", monkeypatch, *options, algorithm=algorithm, **kwargs)
     assert main(["train", "--resume", str(dead)]) == 0
