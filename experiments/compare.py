@@ -256,7 +256,8 @@ def section(title: str, results: Results) -> str:
     form = "{:.0%}" if results.measure == "success" else f"{{:.{max(0, 2 - int(np.log10(max(1, high - low))))}f}}"
     head = [f"{100 * share:.0f} % ({form.format(level)})" for share, level in zip(SHARES, levels, strict=True)]
     rows = [["agent", *head], *([agent, *reached(results, agent, levels)] for agent in agents)]
-    return "\n\n".join([*parts, f"Steps and core-minutes to shares of the way {between}:", table(rows)])
+    way = f"Steps and core-minutes until the result has come 50, 75 and 90 % of the way {between}:"
+    return "\n\n".join([*parts, way, table(rows)])
 
 
 def acting() -> tuple[str, str]:
