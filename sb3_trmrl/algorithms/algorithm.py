@@ -75,7 +75,7 @@ class Algorithm(Resumable, ZipFiles):
         :param total_timesteps: Total number of steps over all environments. Rollouts are always completed, which adds
             at most one rollout
         :param callback: Callback or list of callbacks, called at every step; or a function of local and global
-            variables, which ends training by returning False
+            variables, which ends training by returning False. The next call then begins new episodes
         :param log_interval: Number of rollouts between two entries of the log, None for no entries
         :param tb_log_name: Name of the run in TensorBoard's folder, by default that of the class
         :param reset_num_timesteps: Whether to count steps from 0 again. If not, ``total_timesteps`` are added to the

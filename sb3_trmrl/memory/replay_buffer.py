@@ -151,7 +151,10 @@ class MemoryReplayBuffer(ReplayBuffer):
         return np.memmap(path, dtype, "w+", shape=shape)
 
     def reset(self) -> None:
+        before, self._files = self._files, None
         self._allocate()
+        if before is not None:
+            before.cleanup()
 
     def begin_episodes(self) -> None:
         """Let the next transitions begin episodes, because the environments have been reset."""
@@ -337,10 +340,11 @@ class MemoryReplayBuffer(ReplayBuffer):
 
     def state_dict(self) -> dict[str, Any]:
         """
-        :return: Everything in the buffer, in NumPy arrays, without the rows that have not been filled yet
+        :return: Everything in the buffer, copied to main memory, without the rows that have not been filled yet
         """
         n_rows = int(min(self.newest.max() + 1, self.buffer_size))
-        state = {**vars(self), "folder": None, "_files": None}
+        own = {"newest": self.newest.copy(), "_begins": self._begins.copy()}  # which `add` changes in place
+        state = {**vars(self), **own, "folder": None, "_files": None}
 
         def filled(array: np.ndarray) -> np.ndarray:
             return np.array(array[:, :n_rows])
@@ -354,7 +358,8 @@ class MemoryReplayBuffer(ReplayBuffer):
 
         :param state: What :meth:`state_dict` returned, of a buffer of the same size
         """
-        vars(self).update(state, folder=self.folder, _files=self._files, device=self.device)
+        own = {"newest": state["newest"].copy(), "_begins": state["_begins"].copy()}
+        vars(self).update({**state, **own}, folder=self.folder, _files=self._files, device=self.device)
         self._reallocate()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -70,7 +70,9 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
         drawn: list[tuple[np.ndarray, ...]] = []
         n_drawn = 0
         while n_drawn < batch_size:
-            drawn.append(self._around(*self._draw(-(-(batch_size - n_drawn) // length)), length))
+            n_missing = batch_size - n_drawn
+            # A draw gives two transitions in the mean, or one if sequences have one
+            drawn.append(self._around(*self._draw(-(-n_missing // min(length, 2))), length))
             n_drawn += (drawn[-1][2] - drawn[-1][1] + 1).sum()
         envs, firsts, lasts = map(np.concatenate, zip(*drawn, strict=True))
         kept = np.sort(np.random.permutation(n_drawn)[:batch_size])
@@ -78,9 +80,9 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
 
     def _around(self, envs: np.ndarray, numbers: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Return a sequence that begins with each of these transitions, and one that ends with it if it is among the first
-        of its memory: so all transitions are equally likely to be in a sequence. Sequences are given by their
-        environments, and by the numbers of the tokens that their first and last transitions begin with.
+        Return sequences that begin with some of these transitions, and others that end with them if they are among the
+        first of their memory. Uniform draws make all transitions equally likely to be in a sequence. Sequences are
+        given by their environments, and by the numbers of the tokens that their first and last transitions begin with.
         """
         assert self.history_length is not None
         steps, lengths = np.arange(1, length), self.lengths[envs, numbers % self.buffer_size]
@@ -91,11 +93,16 @@ class SequenceReplayBuffer(MemoryReplayBuffer):
         lasts = numbers + np.cumprod(follows, axis=1).sum(axis=1)
         begins, oldest = numbers - lengths + 1, self._oldest()[envs]
         lowest = np.where(begins >= oldest, begins, oldest + self.history_length - 1)
-        early = numbers - lowest < length - 1
+        # How many draws have a sequence with a given transition: `length`, or less if its memory is short. Draws from
+        # longer ones are kept with a probability, by systematic sampling, which lets the number kept vary least
+        n_draws = np.minimum(lasts - lowest + 2, length)
+        shares = np.cumsum(np.minimum(2 / n_draws, 1)) + np.random.rand()
+        kept = np.diff(np.floor(shares), prepend=0) > 0
+        early = kept & (numbers - lowest < length - 1)
         return (
-            np.concatenate((envs, envs[early])),
-            np.concatenate((numbers, lowest[early])),
-            np.concatenate((lasts, numbers[early])),
+            np.concatenate((envs[kept], envs[early])),
+            np.concatenate((numbers[kept], lowest[early])),
+            np.concatenate((lasts[kept], numbers[early])),
         )
 
     def _gather(

@@ -63,6 +63,19 @@ class TaskReplayBuffer:
         """Return the number of transitions in the context of each task, (n_tasks,)."""
         return self._context_end - np.maximum(self._context_start, self.n_added - self.capacity)
 
+    def contexts(self) -> np.ndarray:
+        """Return a copy of the bounds of the context of each task, for :meth:`set_contexts`, (n_tasks, 2)."""
+        return np.stack((self._context_start, self._context_end), axis=1)
+
+    def set_contexts(self, tasks: np.ndarray, contexts: np.ndarray) -> None:
+        """
+        Restore contexts of some tasks.
+
+        :param tasks: Indices of M tasks, (M,)
+        :param contexts: What :meth:`contexts` returned, (n_tasks, 2)
+        """
+        self._context_start[tasks], self._context_end[tasks] = contexts[tasks].T
+
     def begin_task(self, task: int) -> None:
         """
         Forget the context of a task, of which new data will be collected.

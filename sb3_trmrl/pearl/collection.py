@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_trmrl.algorithms.finite import check_finite_step
+from sb3_trmrl.algorithms.finite import check_finite_step, newest_observations
 from sb3_trmrl.algorithms.transitions import Token
 from sb3_trmrl.pearl.encoder import Posterior, prior
 
@@ -54,6 +54,7 @@ class TaskCollector:
         self.tasks = tasks
         self.prior_steps = prior_steps
         assert model.train_tasks is not None
+        self._contexts_before = model.replay_buffer.contexts()
         for index, task in enumerate(tasks):
             model.replay_buffer.begin_task(task)
             # Also for the resets at the end of a trial, which a VecEnv makes without options
@@ -78,13 +79,15 @@ class TaskCollector:
             self.model.num_timesteps += self.env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
+                # Not those of a few steps
+                self.model.replay_buffer.set_contexts(self.tasks, self._contexts_before)
                 return False
             self.model._update_info_buffer(infos, dones)
             self.model._episode_num += int(dones.sum())
             # An iteration may take more steps than are left, and schedules are not made for less than nothing
             n_steps_done = min(self.model.num_timesteps, self.model._total_timesteps)
             self.model._update_current_progress_remaining(n_steps_done, self.model._total_timesteps)
-            self._store(scaled, new_obs, rewards, dones, infos)
+            self._store(scaled, new_obs, rewards, infos)
             new_episode = dones | np.array([info["new_episode"] for info in infos])
             self._record_returns(infos, new_episode)
             self.model._last_obs, self.model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
@@ -96,26 +99,20 @@ class TaskCollector:
     def _read(self, observations: Any) -> Token:
         return self.model.policy.reader(obs_as_tensor(observations, self.model.device))  # type: ignore[arg-type]
 
-    def _store(
-        self, scaled: np.ndarray, new_obs: Any, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
-    ) -> None:
+    def _store(self, scaled: np.ndarray, new_obs: Any, rewards: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Store a transition of each copy, except those whose next state is unknown."""
         states = self._token.state.cpu().numpy()
-        next_states = self._read(new_obs).state.cpu().numpy()
+        next_states = self._read(newest_observations(new_obs, infos)).state.cpu().numpy()
         for index, (task, info) in enumerate(zip(self.tasks, infos, strict=True)):
             terminated = info.get("episode_terminated", False)
             if info["new_episode"] and not terminated:
                 continue  # a truncated episode needs the value of its last state, which the trial does not return
-            next_state = next_states[index]
-            if dones[index]:
-                last = {key: each[None] for key, each in info["terminal_observation"].items()}
-                next_state = self._read(last).state.cpu().numpy()[0]
             self.model.replay_buffer.add(
                 task,
                 states[index],
                 scaled[index],
                 rewards[index],
-                next_state,
+                next_states[index],
                 terminated,
                 is_context=bool(self._is_prior[index]),
             )

@@ -270,7 +270,7 @@ class PEARL(Algorithm, SAC):
 
         :param path: Path to the pickled replay buffer
         :param truncate_last_traj: Has no effect
-        :raises ValueError: if the file holds something else, or transitions of other tasks
+        :raises ValueError: if the file holds something else, transitions of other tasks, or a buffer that is too small
         """
         buffer = load_from_pkl(path, self.verbose)
         own = self.replay_buffer
@@ -278,6 +278,12 @@ class PEARL(Algorithm, SAC):
             raise ValueError(
                 f"`path` must hold the replay buffer of {own.n_tasks} tasks with transitions of {own.dims} numbers, "
                 f"got {buffer!r}"
+            )
+        needed = max(self.initial_steps, self.prior_steps + self.posterior_steps)
+        if buffer.capacity < needed:
+            raise ValueError(
+                f"`path` must hold a replay buffer with room for at least {needed} transitions of each task, which are "
+                f"collected in succession, got {buffer.capacity}"
             )
         buffer.device = self.device
         self.replay_buffer = buffer

@@ -299,6 +299,7 @@ class TransformerPPO(Algorithm, Exports, PPO):
             # Give access to local variables
             callback.update_locals(locals())
             if not callback.on_step():
+                self._last_obs = None  # the environment is a step ahead: the next `learn` begins new episodes
                 return False
 
             self._update_info_buffer(infos, dones)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from stable_baselines3.common.noise import ActionNoise
@@ -26,13 +25,13 @@ from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer
 
 
-def _train_freq(name: str, value: Any) -> None:
-    """Require a number of steps, or a number with the unit ``"step"`` or ``"episode"``."""
-    allowed = "a number of steps, or a tuple such as (1, 'episode')"
-    number, unit = value if isinstance(value, Iterable) and not isinstance(value, str) else (value, "step")
-    if getattr(unit, "value", unit) not in ("step", "episode"):
-        raise ValueError(f"`{name}` must be {allowed}, got {value!r}")
-    check_positive_int(name, number)
+def check_train_freq(name: str, value: Any) -> tuple[int, str]:
+    """Require a number of steps, or a number with the unit ``"step"`` or ``"episode"``. Return number and unit."""
+    pair = value if isinstance(value, (tuple, list)) else (value, "step")
+    unit = getattr(pair[-1], "value", pair[-1]) if len(pair) == 2 else None
+    if unit not in ("step", "episode"):
+        raise ValueError(f"`{name}` must be a number of steps, or a tuple such as (1, 'episode'), got {value!r}")
+    return check_positive_int(name, pair[0]), unit
 
 
 def _gradient_steps(name: str, value: Any) -> None:
@@ -43,7 +42,7 @@ def _gradient_steps(name: str, value: Any) -> None:
 CHECKS: dict[str, Check] = {
     **SAC_CHECKS,
     "learning_starts": check_whole_number,
-    "train_freq": _train_freq,
+    "train_freq": check_train_freq,
     "gradient_steps": _gradient_steps,
     "action_noise": or_none(lambda name, value: check_instance(name, value, ActionNoise, "an ActionNoise or None")),
     "replay_buffer_class": or_none(lambda name, value: check_subclass(name, value, MemoryReplayBuffer)),
@@ -84,8 +83,13 @@ def check_replay_buffer_class(value: Any, memory: Any) -> None:
         )
 
 
-def check_vec_env(env: VecEnv, normalizer: VecNormalize | None) -> None:
+def check_vec_env(env: VecEnv, normalizer: VecNormalize | None, train_freq: Any) -> None:
     """Require that VecNormalize returns the observations of the policy, which the replay buffer stores as they were."""
+    if env.num_envs > 1 and check_train_freq("train_freq", train_freq)[1] == "episode":
+        raise ValueError(
+            f"`train_freq` must be a number of steps with {env.num_envs} environments, whose episodes end at different "
+            f"times, got {train_freq!r}"
+        )
     if normalizer is not None and normalizer.observation_space != env.observation_space:
         raise ValueError(
             f"`env` must have VecNormalize around all wrappers that change observations: the policy reads "

@@ -29,7 +29,13 @@ from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer
 from sb3_trmrl.memory.tokens import map_tokens
-from sb3_trmrl.transformer_sac.arguments import CHECKS, check_replay_buffer_class, check_vec_env, kind_of_memory
+from sb3_trmrl.transformer_sac.arguments import (
+    CHECKS,
+    check_replay_buffer_class,
+    check_train_freq,
+    check_vec_env,
+    kind_of_memory,
+)
 from sb3_trmrl.transformer_sac.policies import MemoryActor, MemoryCritic, TransformerSACPolicy
 from sb3_trmrl.transformer_sac.update import update
 
@@ -145,7 +151,6 @@ class TransformerSAC(Algorithm, Exports, SAC):
         kind = kind_of_memory((policy_kwargs or {}).get("memory"))
         arguments |= {
             "env": made,
-            "buffer_size": int(buffer_size),
             "learning_starts": int(learning_starts),
             "replay_buffer_class": replay_buffer_class or MEMORY_KINDS[kind].replay_buffer,
             "policy_kwargs": dict(policy_kwargs or {}),  # SB3 adds `use_sde` to it
@@ -161,13 +166,15 @@ class TransformerSAC(Algorithm, Exports, SAC):
         check_keywords(
             "replay_buffer_kwargs", self.replay_buffer_kwargs, self.replay_buffer_class, passed=_PASSED_TO_BUFFER
         )
+        self.buffer_size = int(self.buffer_size)
+        self.train_freq = check_train_freq("train_freq", self.train_freq)
         super()._setup_model()
         self.replay_buffer.bind(self.policy.history_length, self.policy.reset_memory_on)
         self._last_memory = self.policy.empty_memory(self.n_envs)
 
     def _check_vec_env(self) -> None:
         assert self.env is not None
-        check_vec_env(self.env, self._vec_normalize_env)
+        check_vec_env(self.env, self._vec_normalize_env, self.train_freq)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         before = self._last_obs
@@ -197,7 +204,10 @@ class TransformerSAC(Algorithm, Exports, SAC):
                 self._last_memory, self.policy.transformers, self._vec_normalize_env
             )
         with one_thread_beside_workers(env):
-            return super().collect_rollouts(env, callback, *args, **kwargs)
+            rollout = super().collect_rollouts(env, callback, *args, **kwargs)
+        if not rollout.continue_training:
+            self._last_obs = None  # the environment is a step ahead: the next `learn` begins new episodes
+        return rollout
 
     def memory_state(self) -> dict[str, Any]:
         return {

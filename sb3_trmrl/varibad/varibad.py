@@ -246,6 +246,8 @@ class VariBAD(Algorithm, PPO):
         with one_thread_beside_workers(env):
             self._last_obs = self._belief_env.begin_rollout(self._last_obs)
             result = super().collect_rollouts(self._belief_env, callback, rollout_buffer, n_rollout_steps)
+        if not result:
+            self._last_obs = None  # the environment is a step ahead: the next `learn` begins new episodes
         if recorder.finished:
             for trial in recorder.finished:
                 self.trial_buffer.add(trial)

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import sb3_contrib
 import stable_baselines3
+import torch as th
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -45,10 +47,14 @@ class _Baseline(Resumable, OnPolicyAlgorithm):
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def memory_state(self) -> dict[str, Any]:
-        return {"lstm_states": self._last_lstm_states}
+        if self._last_lstm_states is None:
+            return {}
+        return {"lstm_states": [[each.cpu().numpy() for each in pair] for pair in self._last_lstm_states]}
 
     def load_memory_state(self, state: dict[str, Any]) -> None:
-        self._last_lstm_states = state["lstm_states"]
+        if "lstm_states" in state:
+            states = (tuple(th.as_tensor(each, device=self.device) for each in pair) for pair in state["lstm_states"])
+            self._last_lstm_states = RNNStates(*states)
 
 
 class PPO(_Baseline, stable_baselines3.PPO):

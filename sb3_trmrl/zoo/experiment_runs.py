@@ -195,6 +195,8 @@ class _Process(NamedTuple):
         if self.process.returncode == 0 and _state_of_run(self.training) is State.FINISHED:
             return Outcome(self.training, "")
         log = self.training.folder / LOG
+        if self.process.returncode == 0:
+            return Outcome(self.training, f"it ended before its {self.training.n_timesteps:,} steps, see {log}")
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_N_LINES:])
         return Outcome(self.training, f"exit status {self.process.returncode}, see {log}:\n{tail}")
 
@@ -202,9 +204,10 @@ class _Process(NamedTuple):
 def _start(training: Training, num_threads: int, checkpoint_freq: int) -> _Process | None:
     """Start a training, unless it is finished or another process has started it."""
     training.folder.mkdir(parents=True, exist_ok=True)
-    if _is_locked(training.folder):
+    try:
+        lock = RunLock(training.folder)
+    except ValueError:
         return None
-    lock = RunLock(training.folder)
     state = _state_of_own(training)  # another process may have ended it since the trainings were listed
     if state in (State.FINISHED, State.ELSEWHERE):
         lock.release()

@@ -23,8 +23,10 @@ class RunLock:
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
-            # The owner writes its name just after it has locked the folder
-            owner = self._owner.read_text() if self._owner.exists() else "another process"
+            try:
+                owner = self._owner.read_text()
+            except FileNotFoundError:  # it is written after locking, and removed before releasing
+                owner = "another process"
             raise ValueError(f"the run in {folder} is being trained by {owner}") from None
         self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
 

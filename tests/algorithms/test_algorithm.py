@@ -6,12 +6,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback, ProgressBarCallback
-from stable_baselines3.common.vec_env import SubprocVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
+from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 from sb3_trmrl.common import threads
 from tests.helpers.algorithms import ALGORITHMS, tiny
 from tests.helpers.resuming import ENV, Hooks, kills_worker, make_env
@@ -100,3 +103,59 @@ def test_another_environment(name: str) -> None:
     with pytest.raises((TypeError, ValueError), match="`env`"):
         tiny(name, None)
     assert tiny(name, ENV).n_envs == 1
+
+
+class _Counter(gym.Env[Any, Any]):
+    """Its task is a number, and its observation the task and the steps since its reset."""
+
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, space: spaces.Space[Any], observe: Any) -> None:
+        self.observation_space, self._observe = space, observe
+        self.task, self.n_steps = 0.0, 0
+
+    def sample_tasks(self, n_tasks: int) -> list[float]:
+        return [float(task) for task in self.np_random.random(n_tasks)]
+
+    def set_task(self, task: float) -> None:
+        self.task = task
+
+    def get_task(self) -> float:
+        return self.task
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.n_steps = 0
+        return self._observe(self.n_steps), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.n_steps += 1
+        return self._observe(self.n_steps), self.task, self.n_steps == 5, False, {}
+
+
+def _counters(space: spaces.Space[Any], observe: Any) -> VecEnv:
+    return DummyVecEnv([lambda: PreviousTransitionObservation(MultiEpisodeTrial(_Counter(space, observe)))] * 2)
+
+
+@pytest.mark.parametrize("n_steps", [3, 10])  # a trial has two episodes of five steps
+def test_new_episodes_begin_after_a_callback_has_stopped_training(name: str, n_steps: int) -> None:
+    """The environments are a step ahead of what has been stored, perhaps in another trial."""
+    model = tiny(name, _counters(spaces.Box(0, 5, (1,), np.float32), lambda step: np.array([step], np.float32)))
+    model.learn(100, lambda *_: model.num_timesteps < 2 * n_steps)
+    assert model.num_timesteps == 2 * n_steps
+    seen: list[Any] = []
+
+    def look(callback: Hooks) -> None:
+        memory = callback.locals.get("memory", getattr(model, "_next_memory", None))
+        seen.append((model.get_env().get_attr("n_steps"), memory if memory is None else memory.lengths.tolist()))
+
+    model.learn(4, Hooks(step=look), reset_num_timesteps=False)
+    # The first action was chosen with the first observation only
+    assert seen[0] == ([1, 1], [1, 1] if name.startswith("Transformer") else None)
+
+
+@pytest.mark.parametrize("number", [int, np.int64])
+def test_observations_that_are_plain_numbers(name: str, number: Any) -> None:
+    """Gymnasium allows them in discrete spaces."""
+    model = tiny(name, _counters(spaces.Discrete(6), number))
+    assert model.learn(120).num_timesteps >= 120

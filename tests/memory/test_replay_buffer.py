@@ -112,6 +112,31 @@ def test_a_pickled_buffer_goes_on(n_steps: int, is_mapped: bool, tmp_path: Path)
     assert equal(buffer, loaded)
 
 
+def test_a_state_does_not_change_while_the_buffer_goes_on() -> None:
+    buffer, copy, env = (
+        filled(n_steps=5),
+        filled(n_steps=5),
+        DummyVecEnv([lambda: SampledEnv(OBSERVATION_SPACES["box"], BOX_ACTION)] * 2),
+    )
+    env.seed(3)
+    state = buffer.state_dict()
+    fill(buffer, env, 3)
+    buffer.load_state_dict(state)
+    assert equal(buffer, copy)
+    fill(buffer, env, 3)
+    copy.load_state_dict(state)
+    assert not equal(buffer, copy)
+    copy.load_state_dict(state)
+    assert equal(copy, filled(n_steps=5))
+
+
+def test_a_reset_removes_the_files_of_before(tmp_path: Path) -> None:
+    buffer = filled(folder=tmp_path)
+    n_files = len(list(tmp_path.rglob("*")))
+    buffer.reset()
+    assert len(list(tmp_path.rglob("*"))) == n_files and buffer.size() == 0
+
+
 def test_a_pickle_of_before_the_class_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its module was that of the base class, and the length had another name."""
     buffer = filled()

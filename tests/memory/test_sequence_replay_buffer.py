@@ -1,6 +1,7 @@
 """The replay buffer of the full memory, against lists of all tokens since the memory was emptied."""
 
 import pickle
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,25 @@ def test_all_steps_of_an_episode_are_drawn_alike(sequence_length: int, batch_siz
         batch: Any = buffer.sample(batch_size).observations
         counts += np.bincount(batch.positions[batch.outputs], minlength=5)[:5]  # all episodes have five steps
     assert counts.min() > 0.8 * counts.max()
+
+
+@pytest.mark.parametrize("lengths", [(3, 60), (1, 10, 200)])
+@pytest.mark.parametrize("sequence_length", [1, 8, 32])
+def test_steps_of_short_and_long_episodes_are_drawn_alike(lengths: tuple[int, ...], sequence_length: int) -> None:
+    np.random.seed(0)
+    buffer = SequenceReplayBuffer(900, OBSERVATION_SPACES["box"], BOX_ACTION, "cpu", sequence_length=sequence_length)
+    buffer.bind(250, "trial")
+    zeros = np.zeros((1, 3), np.float32)
+    stored: Counter[int] = Counter()  # transitions by the length of their episode, which is their reward
+    for length in (*lengths, *lengths, *lengths, lengths[0]):
+        for step in range(1, length + 1):
+            buffer.add(zeros, zeros, zeros[:, :2], np.array([length]), np.array([step == length]), [{}])
+        stored[length] += length
+    drawn: Counter[int] = Counter()
+    for _ in range(400):
+        drawn.update(buffer.sample(512).rewards[:, 0].int().tolist())
+    shares = [drawn[length] / stored[length] for length in lengths]
+    assert max(shares) < 1.15 * min(shares), shares
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])

@@ -178,6 +178,21 @@ def test_save_and_load(tmp_path: Path) -> None:
         model.load_replay_buffer(tmp_path / "other.pkl")
 
 
+def test_a_replay_buffer_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    tiny_pearl(buffer_size=4 * 24).save_replay_buffer(tmp_path / "buffer")
+    with pytest.raises(ValueError, match=r"`path` must hold .* at least 112 transitions of each task.* got 24"):
+        tiny_pearl(posterior_steps=100).load_replay_buffer(tmp_path / "buffer")
+
+
+def test_contexts_are_kept_if_a_callback_stops_training() -> None:
+    model = tiny_pearl(copies(2)).learn(104)
+    before = model.replay_buffer.context_sizes()
+    assert before.min() > 5
+    model.learn(100, lambda *_: model.num_timesteps < 104 + 6, reset_num_timesteps=False)
+    np.testing.assert_array_equal(model.replay_buffer.context_sizes(), before)
+    assert model.replay_buffer.sizes().sum() > before.sum()
+
+
 def test_the_policy_alone_is_saved_and_loaded(tmp_path: Path) -> None:
     policy = tiny_pearl().policy
     policy.save(str(tmp_path / "policy"))

@@ -61,6 +61,17 @@ def test_a_resumed_run_is_the_uninterrupted_one(case: str, tmp_path: Path) -> No
     assert written[1] == [each for each in written[0] if each > resumed_at]
 
 
+def test_states_of_recurrent_networks_do_not_depend_on_the_device() -> None:
+    model = tiny("RecurrentPPO", normalised("SparsePointRobot-v0")).learn(64)
+    state = model.memory_state()
+    arrays = [each for pair in state["lstm_states"] for each in pair]
+    assert len(arrays) == 4 and all(type(each) is np.ndarray for each in arrays)
+    before = model._last_lstm_states
+    model.load_memory_state(state)
+    assert_same(before, model._last_lstm_states)
+    assert type(model._last_lstm_states) is type(before)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_checkpoints_change_nothing(case: str, tmp_path: Path) -> None:
     make, steps, _ = CASES[case]

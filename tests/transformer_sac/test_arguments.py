@@ -1,5 +1,6 @@
 """Wrong arguments of TransformerSAC and its policy, and environments that it cannot learn from."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3 import SAC
+from stable_baselines3.common.type_aliases import TrainFrequencyUnit
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_trmrl import TransformerPPO, TransformerSAC, TransformerSACPolicy
 from sb3_trmrl.memory.sequence_replay_buffer import SequenceReplayBuffer
@@ -22,6 +25,7 @@ from tests.helpers.wrong_use import (
     Wrong,
     assert_all_covered,
     each_row,
+    refused,
     rows,
     wrong_bool,
     wrong_integer,
@@ -56,6 +60,7 @@ MODEL = Table(
         *wrong_number("gamma", (-0.1, 1.1, NAN), "[0, 1]"),
         *rows("train_freq", (0, -1, (0, "step")), ValueError, "at least 1")[:2],
         Wrong("train_freq", (1, "hour"), ValueError, "'episode'"),
+        *rows("train_freq", ((1,), (1, "step", 2), "step"), ValueError, "'episode'")[:2],
         Wrong("train_freq", 2.5, TypeError, "an integer"),
         *wrong_integer("gradient_steps", low=-1)[:-2],
         Wrong("gradient_steps", -2, ValueError, "at least -1"),
@@ -82,6 +87,25 @@ MODEL = Table(
     ],
     {"verbose": "SB3's"},
 )
+
+
+def test_numbers_of_steps_and_tokens() -> None:
+    """NumPy's integers, floats without a fraction and lists are accepted, also by ``load``."""
+    model = tiny_sac(train_freq=[np.int64(2), "step"], buffer_size=1e3)
+    assert tuple(model.train_freq) == (2, TrainFrequencyUnit.STEP) and model.buffer_size == 1000  # type: ignore[arg-type]
+    file = io.BytesIO()
+    model.save(file)
+    file.seek(0)
+    loaded = TransformerSAC.load(file, env=model.get_env(), buffer_size=2e3, train_freq=np.int64(3))
+    assert loaded.train_freq.frequency == 3 and loaded.replay_buffer.buffer_size * loaded.n_envs == 2000  # type: ignore[union-attr]
+
+
+def test_whole_episodes_are_for_one_environment() -> None:
+    env = DummyVecEnv([lambda: SampledEnv(VECTOR, BOX_ACTION)] * 2)
+    with refused(ValueError, "train_freq", "2 environments", "(1, 'episode')"):
+        TransformerSAC("TrMRLPolicy", env, train_freq=(1, "episode"))
+
+
 POLICY_TABLE = Table(
     TransformerSACPolicy,
     dict(observation_space=VECTOR, action_space=BOX_ACTION, lr_schedule=lambda _: 1e-3),

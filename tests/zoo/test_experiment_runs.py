@@ -38,6 +38,13 @@ class Waits(BaseCallback):
         return True
 
 
+class Stops(BaseCallback):
+    """Ends training after its first step."""
+
+    def _on_step(self) -> bool:
+        return False
+
+
 EXPERIMENT = f"""
 environment: {ENV}
 n_evaluations: 2
@@ -162,3 +169,13 @@ def test_a_folder_of_something_else_is_not_removed(tmp_path: Path) -> None:
     (training.folder / "precious").mkdir(parents=True)
     with refused(ValueError, str(training.folder), RECORD):
         state_of(training)
+
+
+def test_a_run_that_a_callback_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "stops.yml"
+    settings = {"n_envs": 1, "n_steps": 20, "batch_size": 20, "callback": f"{__name__}.Stops"}
+    agents = {"PPO": {"algo": "ppo", "n_timesteps": 40, "hyperparams": settings}}
+    file.write_text(yaml.safe_dump({"environment": ENV, "n_evaluations": 2, "seeds": [0], "agents": agents}))
+    with pytest.raises(SystemExit):
+        main(["experiment", "run", str(file), "--folder", str(tmp_path / "runs"), "--jobs", "1"])
+    assert "it ended before its 40 steps, see" in " ".join(capsys.readouterr().err.split())

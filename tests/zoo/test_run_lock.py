@@ -22,6 +22,16 @@ time.sleep(60)
 """
 
 
+def test_a_lock_whose_owner_is_not_known(tmp_path: Path) -> None:
+    """Another process has just locked the folder, or is about to release it."""
+    lock = RunLock(tmp_path)
+    (tmp_path / "lock.owner").unlink()
+    with pytest.raises(ValueError, match="is being trained by another process"):
+        RunLock(tmp_path)
+    lock.release()
+    RunLock(tmp_path).release()
+
+
 @pytest.fixture
 def holder(tmp_path: Path) -> Any:
     """Return a function that starts a process which locks a folder."""

@@ -143,6 +143,17 @@ def test_a_search_writes_the_entry_of_its_best_trial(tmp_path: Path, monkeypatch
     assert seen[-1]["policy_kwargs"].items() >= {"d_model": seen[1]["policy_kwargs"]["d_model"], **changed}.items()
 
 
+def test_arguments_of_the_replay_buffer_suit_the_memory() -> None:
+    """Only those of the entry's own kind of memory are kept, and ``folder``, which all kinds have."""
+    given = {"sequence_length": 8, "burn_in": 4, "folder": "buffers"}
+    entry = {"replay_buffer_kwargs": given, "policy_kwargs": {"memory": "full"}}
+    space = SearchSpace("trmrl_sac", entry, entry["policy_kwargs"])
+    values = {"width": 64, "activation_fn": "relu", "d_model": 32, "n_layers": 1}
+    assert "replay_buffer_kwargs" not in space.convert({**values, "memory": "full"})
+    found = space.convert({**values, "memory": "window", "context_length": 5})
+    assert found["replay_buffer_kwargs"] == {"folder": "buffers"} and "replay_buffer_class" not in found
+
+
 @pytest.mark.parametrize("algo", ["ppo", "ppo_lstm", "varibad"])
 def test_baselines_are_searched_around_our_entries(algo: str, tmp_path: Path) -> None:
     common = ["--algo", algo, "--env", ENV, "-f", str(tmp_path), "-n", "80", "--eval-episodes", "2"]
