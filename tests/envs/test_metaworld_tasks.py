@@ -189,6 +189,7 @@ def test_the_zoo_evaluates_ml45_train_once_on_each_class(
     monkeypatch.setattr("sb3_trmrl.envs.metaworld.new_simulation", Nothing)
     env_id = "MetaWorldML45Train-v0"
     options = ["--env-kwargs", "horizon:1", "episodes_per_trial:2", "-n", "40", "--eval-freq", "20", *arguments]
+    options += ["--checkpoint-freq", "0"]  # the simulation has no state
     run = train(invented, "--algo", "ppo", *options, env=env_id)
     names = set(metaworld.env_dict.ML45_V3["train"])
     with np.load(run / "adaptation.npz") as history:
