@@ -89,22 +89,10 @@ class Algorithm(Resumable, ZipFiles):
         :raises RuntimeError: if a worker process of an environment has ended
         """
         check_arguments(locals(), LEARN_CHECKS)
-        total_timesteps, reset_num_timesteps = self._steps_to_learn(int(total_timesteps), reset_num_timesteps)
         with watched_workers(self._environments(callback)):
-            callback = self._prepare_learning(callback, total_timesteps)
-            super().learn(  # type: ignore[safe-super]
-                total_timesteps,
-                callback,
-                log_interval,
-                tb_log_name or type(self).__name__,
-                reset_num_timesteps,
-                progress_bar,
+            return super().learn(
+                int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
             )
-        return self
-
-    def _prepare_learning(self, callback: MaybeCallback, total_timesteps: int) -> MaybeCallback:
-        """Prepare the model for ``total_timesteps`` steps. Return the callbacks that SB3's ``learn`` gets."""
-        return callback
 
     def _environments(self, callback: MaybeCallback) -> list[VecEnv]:
         """Return the training environment and the environments of callbacks."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
 from sb3_trmrl.common.callback_tree import callbacks_of
 from sb3_trmrl.common.methods import IMPLEMENTATIONS
@@ -44,6 +44,36 @@ class Resumable(BaseAlgorithm):
         """
         model: SelfResumable = resolve_name(IMPLEMENTATIONS["resume"])(cls, path, env, **kwargs)
         return model
+
+    def learn(
+        self: SelfResumable,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfResumable:
+        """
+        Learn as in SB3. After :meth:`resume`, pass the arguments of the interrupted call to continue it.
+
+        :param total_timesteps: Total number of steps over all environments
+        :param callback: As in SB3
+        :param log_interval: As in SB3
+        :param tb_log_name: Name of the run in TensorBoard's folder, by default that of the class
+        :param reset_num_timesteps: As in SB3
+        :param progress_bar: As in SB3
+        :return: The model
+        """
+        total_timesteps, reset_num_timesteps = self._steps_to_learn(total_timesteps, reset_num_timesteps)
+        callback = self._prepare_learning(callback, total_timesteps)
+        name = tb_log_name or type(self).__name__
+        super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)  # type: ignore[safe-super]
+        return self
+
+    def _prepare_learning(self, callback: MaybeCallback, total_timesteps: int) -> MaybeCallback:
+        """Prepare the model for ``total_timesteps`` steps. Return the callbacks that SB3's ``learn`` gets."""
+        return callback
 
     def memory_state(self) -> dict[str, Any]:
         """

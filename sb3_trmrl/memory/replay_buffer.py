@@ -158,7 +158,7 @@ class MemoryReplayBuffer(ReplayBuffer):
 
     def begin_episodes(self) -> None:
         """Let the next transitions begin episodes, because the environments have been reset."""
-        self._begins[:] = True
+        self._begins = np.ones(self.n_envs, dtype=bool)
 
     def add(
         self,
@@ -186,7 +186,7 @@ class MemoryReplayBuffer(ReplayBuffer):
         if not self._is_empty:
             # The newest token stays where it is, as the last of its episode
             self.is_transition[envs[begins], self.newest[begins] % self.buffer_size] = False
-            self.newest[begins] += 1
+            self.newest = self.newest + begins  # not in place: a state that has been taken keeps the array
         rows = self.newest % self.buffer_size
         self._write(envs, rows, obs)
         self.lengths[envs[begins], rows[begins]] = 1
@@ -196,7 +196,7 @@ class MemoryReplayBuffer(ReplayBuffer):
         self.terminated[envs, rows] = done & ~truncated
         self.is_transition[envs, rows] = True
 
-        self.newest += 1
+        self.newest = self.newest + 1
         next_rows = self.newest % self.buffer_size
         self._write(envs, next_rows, next_obs)
         next_lengths = self.lengths[envs, rows] + 1
@@ -343,8 +343,7 @@ class MemoryReplayBuffer(ReplayBuffer):
         :return: Everything in the buffer, copied to main memory, without the rows that have not been filled yet
         """
         n_rows = int(min(self.newest.max() + 1, self.buffer_size))
-        own = {"newest": self.newest.copy(), "_begins": self._begins.copy()}  # which `add` changes in place
-        state = {**vars(self), **own, "folder": None, "_files": None}
+        state = {**vars(self), "folder": None, "_files": None}
 
         def filled(array: np.ndarray) -> np.ndarray:
             return np.array(array[:, :n_rows])
@@ -358,8 +357,7 @@ class MemoryReplayBuffer(ReplayBuffer):
 
         :param state: What :meth:`state_dict` returned, of a buffer of the same size
         """
-        own = {"newest": state["newest"].copy(), "_begins": state["_begins"].copy()}
-        vars(self).update({**state, **own}, folder=self.folder, _files=self._files, device=self.device)
+        vars(self).update(state, folder=self.folder, _files=self._files, device=self.device)
         self._reallocate()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -51,6 +51,11 @@ POLICY_CHECKS: dict[str, Check] = {
 }
 
 
+def steps_in_succession(model: Any) -> int:
+    """Return how many transitions of a task are collected in succession, which the buffer must hold."""
+    return int(max(model.initial_steps, model.prior_steps + model.posterior_steps))
+
+
 def check_sizes_of_data(model: Any) -> None:
     """Require numbers of tasks and transitions that fit each other."""
     if model.train_tasks is not None and len(model.train_tasks) != model.n_train_tasks:
@@ -62,7 +67,7 @@ def check_sizes_of_data(model: Any) -> None:
         raise ValueError(
             f"`meta_batch_size` must be at most `n_train_tasks` {model.n_train_tasks}, got {model.meta_batch_size}"
         )
-    needed = max(model.initial_steps, model.prior_steps + model.posterior_steps) * model.n_train_tasks
+    needed = steps_in_succession(model) * model.n_train_tasks
     if model.buffer_size < needed:
         raise ValueError(
             f"`buffer_size` must be at least {needed}, the transitions that are collected in succession from "

@@ -87,11 +87,13 @@ class TaskCollector:
             # An iteration may take more steps than are left, and schedules are not made for less than nothing
             n_steps_done = min(self.model.num_timesteps, self.model._total_timesteps)
             self.model._update_current_progress_remaining(n_steps_done, self.model._total_timesteps)
-            self._store(scaled, new_obs, rewards, infos)
+            token = self._read(new_obs)
+            newest = self._read(newest_observations(new_obs, infos)) if dones.any() else token
+            self._store(scaled, newest.state, rewards, infos)
             new_episode = dones | np.array([info["new_episode"] for info in infos])
             self._record_returns(infos, new_episode)
             self.model._last_obs, self.model._last_episode_starts = new_obs, dones  # type: ignore[assignment]
-            self._token = self._read(new_obs)
+            self._token = token
             if new_episode.any():
                 self._draw_latents(new_episode, step >= self.prior_steps)
         return True
@@ -99,10 +101,9 @@ class TaskCollector:
     def _read(self, observations: Any) -> Token:
         return self.model.policy.reader(obs_as_tensor(observations, self.model.device))  # type: ignore[arg-type]
 
-    def _store(self, scaled: np.ndarray, new_obs: Any, rewards: np.ndarray, infos: list[dict[str, Any]]) -> None:
+    def _store(self, scaled: np.ndarray, newest: th.Tensor, rewards: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Store a transition of each copy, except those whose next state is unknown."""
-        states = self._token.state.cpu().numpy()
-        next_states = self._read(newest_observations(new_obs, infos)).state.cpu().numpy()
+        states, next_states = self._token.state.cpu().numpy(), newest.cpu().numpy()
         for index, (task, info) in enumerate(zip(self.tasks, infos, strict=True)):
             terminated = info.get("episode_terminated", False)
             if info["new_episode"] and not terminated:

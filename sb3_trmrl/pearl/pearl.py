@@ -23,7 +23,14 @@ from sb3_trmrl.algorithms.arguments import check_arguments, names_policy_kwargs,
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
-from sb3_trmrl.pearl.arguments import CHECKS, OWN_CHECKS, check_action_space, check_sizes_of_data, check_vec_env
+from sb3_trmrl.pearl.arguments import (
+    CHECKS,
+    OWN_CHECKS,
+    check_action_space,
+    check_sizes_of_data,
+    check_vec_env,
+    steps_in_succession,
+)
 from sb3_trmrl.pearl.buffers import TaskReplayBuffer
 from sb3_trmrl.pearl.collection import TaskCollector, draw_train_tasks
 from sb3_trmrl.pearl.encoder import ContextEncoder
@@ -279,7 +286,7 @@ class PEARL(Algorithm, SAC):
                 f"`path` must hold the replay buffer of {own.n_tasks} tasks with transitions of {own.dims} numbers, "
                 f"got {buffer!r}"
             )
-        needed = max(self.initial_steps, self.prior_steps + self.posterior_steps)
+        needed = steps_in_succession(self)
         if buffer.capacity < needed:
             raise ValueError(
                 f"`path` must hold a replay buffer with room for at least {needed} transitions of each task, which are "

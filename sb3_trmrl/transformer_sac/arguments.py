@@ -84,7 +84,10 @@ def check_replay_buffer_class(value: Any, memory: Any) -> None:
 
 
 def check_vec_env(env: VecEnv, normalizer: VecNormalize | None, train_freq: Any) -> None:
-    """Require that VecNormalize returns the observations of the policy, which the replay buffer stores as they were."""
+    """
+    Require that VecNormalize returns the observations of the policy, which the replay buffer stores as they were, and
+    one environment where ``train_freq`` counts episodes.
+    """
     if env.num_envs > 1 and check_train_freq("train_freq", train_freq)[1] == "episode":
         raise ValueError(
             f"`train_freq` must be a number of steps with {env.num_envs} environments, whose episodes end at different "

@@ -108,8 +108,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
     replay_buffer: MemoryReplayBuffer
     # Memory of the training environments before `_last_obs` is written to it
     _last_memory: Memory
-    # Memory that the newest action was chosen with. It becomes the last one with the step's transition, which is not
-    # stored if a callback stops the training
+    # Memory that the newest action was chosen with. It becomes the last one when the step's transition is stored
     _next_memory: Memory
 
     @names_policy_kwargs(TransformerSACPolicy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import sb3_contrib
 import stable_baselines3
@@ -11,33 +11,13 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.resumable import Resumable
 
-SelfBaseline = TypeVar("SelfBaseline", bound="_Baseline")
-
 
 class _Baseline(Resumable, OnPolicyAlgorithm):
     """What resuming needs of an on-policy algorithm of SB3."""
-
-    #: State of the recurrent networks after the last step of the training environments
-    _last_lstm_states: Any = None
-
-    def learn(
-        self: SelfBaseline,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfBaseline:
-        total_timesteps, reset_num_timesteps = self._steps_to_learn(total_timesteps, reset_num_timesteps)
-        name = tb_log_name or type(self).__name__
-        super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
-        return self
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -47,14 +27,10 @@ class _Baseline(Resumable, OnPolicyAlgorithm):
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def memory_state(self) -> dict[str, Any]:
-        if self._last_lstm_states is None:
-            return {}
-        return {"lstm_states": [[each.cpu().numpy() for each in pair] for pair in self._last_lstm_states]}
+        return {}
 
     def load_memory_state(self, state: dict[str, Any]) -> None:
-        if "lstm_states" in state:
-            states = (tuple(th.as_tensor(each, device=self.device) for each in pair) for pair in state["lstm_states"])
-            self._last_lstm_states = RNNStates(*states)
+        """There is nothing to load."""
 
 
 class PPO(_Baseline, stable_baselines3.PPO):
@@ -63,3 +39,12 @@ class PPO(_Baseline, stable_baselines3.PPO):
 
 class RecurrentPPO(_Baseline, sb3_contrib.RecurrentPPO):
     """sb3-contrib's RecurrentPPO, whose training can be resumed."""
+
+    _last_lstm_states: Any
+
+    def memory_state(self) -> dict[str, Any]:
+        return {"lstm_states": [[each.cpu().numpy() for each in pair] for pair in self._last_lstm_states]}
+
+    def load_memory_state(self, state: dict[str, Any]) -> None:
+        states = (tuple(th.as_tensor(each, device=self.device) for each in pair) for pair in state["lstm_states"])
+        self._last_lstm_states = RNNStates(*states)

@@ -11,7 +11,7 @@ import yaml
 from torch import nn, optim
 
 from sb3_trmrl.common.atomic_file import atomic_file
-from sb3_trmrl.zoo.hyperparams_files import evaluated_policy_kwargs, memory_of
+from sb3_trmrl.zoo.hyperparams_files import evaluated, memory_of
 
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 #: Modules whose classes yml files can name
@@ -169,12 +169,12 @@ class SearchSpace:
         found["policy_kwargs"] = {**self._kept_policy_kwargs(values), **values}
         if self.algo == "trmrl_sac" and memory_of(self.algo, self.policy_kwargs) != values["memory"]:
             # Each kind of memory has a replay buffer with arguments of its own
-            given = evaluated_policy_kwargs(self.entry.get("replay_buffer_kwargs"))
-            of_both = {
-                "replay_buffer_class": None,
-                "replay_buffer_kwargs": {k: given[k] for k in ("folder",) if k in given},
-            }
-            found |= {name: of_both[name] for name in of_both if name in self.entry}
+            if "replay_buffer_class" in self.entry:
+                found["replay_buffer_class"] = None
+            given = self.entry.get("replay_buffer_kwargs")
+            if given:
+                given = evaluated("replay_buffer_kwargs", given) if isinstance(given, str) else given
+                found["replay_buffer_kwargs"] = {key: value for key, value in given.items() if key == "folder"}
         return found
 
     def _kept_policy_kwargs(self, values: Mapping[str, Any]) -> dict[str, Any]:

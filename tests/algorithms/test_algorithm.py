@@ -106,7 +106,7 @@ def test_another_environment(name: str) -> None:
 
 
 class _Counter(gym.Env[Any, Any]):
-    """Its task is a number, and its observation the task and the steps since its reset."""
+    """Its task is a number, and its observation stands for the steps since its reset."""
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
 
