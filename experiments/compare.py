@@ -86,17 +86,29 @@ class Results:
         return rows.pivot(index="seed", columns="episode", values=self.measure).to_numpy()
 
     def with_runs_of(self, other: "Results") -> "Results":
-        """Return these results together with those of another experiment on the same environment."""
+        """
+        Return these results together with those of another experiment on the same environment, without its runs of an
+        agent and a seed that are already there: these have been repeated.
+        """
         agents = {name: {**about, "seeds": list(about["seeds"])} for name, about in self.settings["agents"].items()}
         for name, about in other.settings["agents"].items():
-            agents.setdefault(name, {**about, "seeds": []})["seeds"] += about["seeds"]
+            seeds = agents.setdefault(name, {**about, "seeds": []})["seeds"]
+            seeds += [seed for seed in about["seeds"] if seed not in seeds]
+        own = self.tests.set_index(["agent", "seed"]).index
+        curves, tests = (
+            rows[~rows.set_index(["agent", "seed"]).index.isin(own)] for rows in (other.curves, other.tests)
+        )
         return Results(
             self.name,
             [*self.files, *other.files],
-            {**self.settings, "agents": agents},
+            {
+                **self.settings,
+                "agents": agents,
+                "report": {**other.settings["report"], **self.settings["report"]},
+            },
             list(dict.fromkeys(self.machines + other.machines)),
-            pd.concat([self.curves, other.curves]),
-            pd.concat([self.tests, other.tests]),
+            pd.concat([self.curves, curves]),
+            pd.concat([self.tests, tests]),
         )
 
     def runs(self, agent: str) -> list[pd.DataFrame]:
@@ -229,17 +241,23 @@ def cells(results: Results, agent: str, other: str | None = None) -> list[str]:
     return [cell_text(results.measure, pd.Series(row, headings(results.measure))) for row in rows]
 
 
+def row_of_episodes(results: Results, agent: str, other: str | None = None) -> list[str]:
+    """Return the text of each episode's estimate, empty for episodes that only other agents were tested on."""
+    own = cells(results, agent, other)
+    return own + [""] * (results.tests["episode"].max() - len(own))
+
+
 def section(title: str, results: Results) -> str:
     """Return the part of the page about one environment."""
     settings, report, agents = results.settings, results.settings["report"], results.agents
-    episodes = [f"episode {1 + index}" for index in range(results.tested(agents[0]).shape[1])]
+    episodes = [f"episode {number}" for number in range(1, 1 + results.tests["episode"].max())]
     rows = [["agent", "seeds", "steps", "core-minutes", *episodes]]
     for agent in agents:
         last = [run.iloc[-1] for run in results.runs(agent)]
         seconds = np.mean([run["seconds"] + run["evaluation seconds"] for run in last])
         planned = len(settings["agents"][agent]["seeds"])
         seeds = f"{len(last)}" if len(last) == planned else f"{len(last)} of {planned}"
-        rows.append([agent, seeds, f"{max(run['step'] for run in last):,}", minutes(seconds), *cells(results, agent)])
+        rows.append([agent, seeds, f"{max(run['step'] for run in last):,}", minutes(seconds), *row_of_episodes(results, agent)])
     missing = [f'"{agent}"' for agent in settings["agents"] if agent not in agents]
     files = " and ".join(f"`experiments/{file}`" for file in results.files)
     about = f"{files}, trained with {'; '.join(results.machines)}."
@@ -249,7 +267,7 @@ def section(title: str, results: Results) -> str:
     parts = [f"### {title}", about, f"{what} in each episode of a trial, {tasks}:", table(rows)]
     for other in results.other_tasks:
         tested = [agent for agent in agents if len(results.tested(agent, other))]
-        rows = [["agent", *episodes], *([agent, *cells(results, agent, other)] for agent in tested)]
+        rows = [["agent", *episodes], *([agent, *row_of_episodes(results, agent, other)] for agent in tested)]
         parts += [f"The same out of distribution, {other}:", table(rows)]
     low, high, between = results.references()
     levels = low + np.array(SHARES) * (high - low)

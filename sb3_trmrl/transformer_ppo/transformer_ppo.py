@@ -34,7 +34,7 @@ from sb3_trmrl.distributed.progress import count_all_ranks
 from sb3_trmrl.distributed.statistics import SharedStatistics
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
-from sb3_trmrl.memory.kinds import MEMORY_KINDS, memory_name
+from sb3_trmrl.memory.kinds import MEMORY_KINDS, check_memory_is_known, memory_name, policy_argument
 from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.transformer_ppo.action_masks import check_action_masks
 from sb3_trmrl.transformer_ppo.arguments import CHECKS, SCHEDULES, ZIP_FORMAT, explicit_defaults
@@ -186,7 +186,9 @@ class TransformerPPO(Algorithm, Exports, PPO):
         if self.normalize_advantage:
             check_batch_size(self.batch_size, self.n_steps * self.n_envs)
         self.policy_kwargs = explicit_defaults(self.policy_kwargs, self.zip_format)
-        memory = memory_name(self.policy_kwargs.get("memory"), self.policy_kwargs.get("context_length"))
+        memory = memory_name(
+            *(policy_argument(self.policy_class, self.policy_kwargs, name) for name in ("memory", "context_length"))
+        )
         expected = MEMORY_KINDS[memory].buffer
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = expected
@@ -195,6 +197,7 @@ class TransformerPPO(Algorithm, Exports, PPO):
         own = inspect.signature(RolloutBuffer).parameters
         check_keywords("rollout_buffer_kwargs", self.rollout_buffer_kwargs, self.rollout_buffer_class, passed=own)
         super()._setup_model()
+        check_memory_is_known(self.policy, memory)
         self.zip_format = ZIP_FORMAT  # is saved like every attribute
         self.vf_lr_schedule = None if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
         self._last_memory = self.policy.empty_memory(self.n_envs)

@@ -73,9 +73,8 @@ def kind_of_memory(memory: Any) -> str:
     return "window" if memory is None else check_option("memory", memory, MEMORY_KINDS)
 
 
-def check_replay_buffer_class(value: Any, memory: Any) -> None:
+def check_replay_buffer_class(value: Any, kind: str) -> None:
     """Require the class of the kind of memory, or a subclass."""
-    kind = kind_of_memory(memory)
     needed = MEMORY_KINDS[kind].replay_buffer
     if not issubclass(value, needed):
         raise TypeError(

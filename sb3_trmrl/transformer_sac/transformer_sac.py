@@ -26,7 +26,7 @@ from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.memory.interface import Memory
-from sb3_trmrl.memory.kinds import MEMORY_KINDS
+from sb3_trmrl.memory.kinds import MEMORY_KINDS, check_memory_is_known, policy_argument
 from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer
 from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.transformer_sac.arguments import (
@@ -147,7 +147,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
         check_keywords("policy_kwargs", policy_kwargs, policy_class, passed=(*self.passed_to_policy, "use_sde"))
         if made is not None:
             check_bounded_box(made.action_space, type(self).__name__)  # before SB3, which asserts
-        kind = kind_of_memory((policy_kwargs or {}).get("memory"))
+        kind = kind_of_memory(policy_argument(policy_class, policy_kwargs or {}, "memory"))
         arguments |= {
             "env": made,
             "learning_starts": int(learning_starts),
@@ -161,13 +161,15 @@ class TransformerSAC(Algorithm, Exports, SAC):
 
     def _setup_model(self) -> None:
         self._check_attributes()
-        check_replay_buffer_class(self.replay_buffer_class, self.policy_kwargs.get("memory"))
+        kind = kind_of_memory(policy_argument(self.policy_class, self.policy_kwargs, "memory"))
+        check_replay_buffer_class(self.replay_buffer_class, kind)
         check_keywords(
             "replay_buffer_kwargs", self.replay_buffer_kwargs, self.replay_buffer_class, passed=_PASSED_TO_BUFFER
         )
         self.buffer_size = int(self.buffer_size)
         self.train_freq = check_train_freq("train_freq", self.train_freq)
         super()._setup_model()
+        check_memory_is_known(self.policy, kind)
         self.replay_buffer.bind(self.policy.history_length, self.policy.reset_memory_on)
         self._last_memory = self.policy.empty_memory(self.n_envs)
 

@@ -17,7 +17,8 @@ from sb3_trmrl.memory.interface import MemoryKind
 from sb3_trmrl.memory.kinds import MEMORY_KINDS
 from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer
 from sb3_trmrl.memory.tokens import Tokens, first_array, map_tokens, zero_tensors
-from sb3_trmrl.transformer_ppo import TransformerPPO
+from sb3_trmrl.transformer_ppo import TransformerPPO, TrMRLPolicy
+from sb3_trmrl.transformer_sac import TransformerSAC, TransformerSACPolicy
 from tests.helpers.agents import (
     BOX_ACTION,
     CRITICS,
@@ -52,6 +53,40 @@ def test_the_default_memory(given: dict[str, Any], memory: str, context_length: 
     found = (model.policy.memory, extractor.context_length, extractor.positional_encoding)
     assert found == (memory, context_length, positional_encoding)
     assert type(model.rollout_buffer) is MEMORY_KINDS[memory].buffer
+
+
+ALGORITHMS = pytest.mark.parametrize(
+    ("algorithm", "policy", "buffer"),
+    [(TransformerPPO, TrMRLPolicy, "rollout_buffer"), (TransformerSAC, TransformerSACPolicy, "replay_buffer")],
+    ids=["PPO", "SAC"],
+)
+
+
+@ALGORITHMS
+@pytest.mark.parametrize("memory", MEMORY_KINDS)
+def test_a_policy_with_another_default_memory(algorithm: Any, policy: Any, buffer: str, memory: str) -> None:
+    """The buffer is that of the memory which the policy's constructor names."""
+
+    class OwnDefault(policy):  # type: ignore[misc]
+        def __init__(self, *args: Any, memory: str = memory, **kwargs: Any) -> None:
+            super().__init__(*args, memory=memory, **kwargs)
+
+    model = algorithm(OwnDefault, "Pendulum-v1", device="cpu", policy_kwargs=dict(context_length=4))
+    assert model.policy.memory == memory
+    assert type(getattr(model, buffer)) is getattr(MEMORY_KINDS[memory], buffer.removeprefix("rollout_"))
+
+
+@ALGORITHMS
+def test_a_policy_that_chooses_its_memory_unseen(algorithm: Any, policy: Any, buffer: str) -> None:
+    class Unseen(policy):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "memory": "full"})
+
+    with pytest.raises(ValueError, match="`policy_kwargs` must have memory='full', which Unseen .*, got 'window'"):
+        algorithm(Unseen, "Pendulum-v1", device="cpu", policy_kwargs=dict(context_length=4))
+    kwargs = dict(context_length=4, memory="full")
+    model = algorithm(Unseen, "Pendulum-v1", device="cpu", policy_kwargs=kwargs)
+    assert type(getattr(model, buffer)) is getattr(MEMORY_KINDS["full"], buffer.removeprefix("rollout_"))
 
 
 class CountingMemory(NamedTuple):

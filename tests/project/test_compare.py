@@ -125,6 +125,28 @@ def test_experiments_on_one_environment_are_put_together(compare: ModuleType, tm
     assert "`experiments/one.yml` and `experiments/two.yml`, trained with torch 2.11, cpus 16; torch 3, cpus 2" in text
 
 
+def test_repeated_runs_replace_the_first_ones(compare: ModuleType, tmp_path: Path) -> None:
+    """Agents of the first report that were not repeated stay, with fewer episodes than the new ones."""
+    write_experiment(tmp_path, "one", "return", -100, 100)
+    write_experiment(tmp_path, "one_first", "return", -100, 100)
+    settings = (tmp_path / "one.yml").read_text()
+    (tmp_path / "one.yml").write_text(settings.replace("  lower: none\n", ""))
+    for file in (tmp_path / "one").iterdir():
+        frame = pd.read_csv(file, comment="#")
+        frame = frame[frame["agent"] == "reactive"]
+        if "episode" in frame:
+            frame = pd.concat([frame, frame[frame["episode"] == 2].assign(episode=3, **{"return": 12.5})])
+        file.write_text(frame.to_csv(index=False))
+    results = compare.read(tmp_path)["Env-v0"]
+    assert results.agents == ["none", "reactive", "oracle"] and results.references()[2] == "from 'none' to 'oracle'"
+    assert results.settings["agents"]["reactive"]["seeds"] == [10, 11, 12]
+    rows = [line.strip("|").split("|") for line in compare.section("Env-v0", results).splitlines() if line[:1] == "|"]
+    assert {len(row) for row in rows[:10]} == {7, 4}
+    found = {row[0].strip(): [cell.strip() for cell in row[4:]] for row in rows[:5]}
+    assert found["reactive"] == ["-70.0 (-80.0 to -60.0)", "65.0 (40.0 to 90.0)", "12.5 (12.5 to 12.5)"]
+    assert found["oracle"] == ["80.0", "100.0", ""]
+
+
 def test_pictures_of_many_agents(compare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").mkdir()
     monkeypatch.setattr(compare, "DOCS", tmp_path)
