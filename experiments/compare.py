@@ -257,7 +257,8 @@ def section(title: str, results: Results) -> str:
         seconds = np.mean([run["seconds"] + run["evaluation seconds"] for run in last])
         planned = len(settings["agents"][agent]["seeds"])
         seeds = f"{len(last)}" if len(last) == planned else f"{len(last)} of {planned}"
-        rows.append([agent, seeds, f"{max(run['step'] for run in last):,}", minutes(seconds), *row_of_episodes(results, agent)])
+        steps = f"{max(run['step'] for run in last):,}"
+        rows.append([agent, seeds, steps, minutes(seconds), *row_of_episodes(results, agent)])
     missing = [f'"{agent}"' for agent in settings["agents"] if agent not in agents]
     files = " and ".join(f"`experiments/{file}`" for file in results.files)
     about = f"{files}, trained with {'; '.join(results.machines)}."

@@ -59,8 +59,8 @@ class BatchedVecEnv(DummyVecEnv):
         self._trials: list[Any] = [found[-2] for found in layers]
         self._monitors = [each for found in layers for each in found if isinstance(each, Monitor)]
         self._batch = self._problems[0].batch_class(self._problems)
-        previous = [each for each in layers[0] if isinstance(each, PreviousTransitionObservation)]
-        self._across_episodes = previous[0].across_episodes if previous else None
+        # One for each copy, or none at all
+        self._previous = [each for found in layers for each in found if isinstance(each, PreviousTransitionObservation)]
         self._n_to_check = 2
         # Steps since a copy was loaded or its episode began, and those from then to the end of its episode
         self._n_done, self._n_steps = np.zeros((2, self.num_envs), dtype=np.int64)
@@ -113,13 +113,14 @@ class BatchedVecEnv(DummyVecEnv):
             any(each._needs_reset for each in self._trials) or any(each.needs_reset for each in self._monitors)
         ):
             self._load(np.arange(self.num_envs))
+            self._zeroes = np.array([each.across_episodes == "zero" for each in self._previous])
             self._in_arrays = True
         return self._in_arrays
 
     def _observe(self, actions: np.ndarray, rewards: np.ndarray) -> dict[str, np.ndarray]:
         """Return new arrays of observations inside an episode."""
         observations = {"observation": self._batch.observe()}
-        if self._across_episodes is not None:
+        if self._previous:
             is_discrete = isinstance(self.action_space, spaces.Discrete)
             observations["prev_action"] = self._one_hot[actions] if is_discrete else actions.astype(np.float32)
             observations["prev_reward"] = rewards.astype(np.float32)[:, None]
@@ -144,13 +145,13 @@ class BatchedVecEnv(DummyVecEnv):
             self._infos[copy]["episode_index"] = index
             problem._steps_left = problem.horizon
             dones[copy] = is_over
-        self._n_steps[copies] = self._problems[0].horizon
+        self._n_steps[copies] = [self._problems[copy].horizon for copy in copies]
         over, again = copies[dones[copies]], copies[~dones[copies]]
-        if self._across_episodes is not None:
+        if self._previous:
             observations["prev_done"][again] = 1.0
             observations["prev_done"][over, 0] = [not infos[copy]["TimeLimit.truncated"] for copy in over]
-        if self._across_episodes == "zero":
-            observations["prev_action"][again] = observations["prev_reward"][again] = 0.0
+            zeroed = again[self._zeroes[again]]
+            observations["prev_action"][zeroed] = observations["prev_reward"][zeroed] = 0.0
         if len(over):
             self._begin_trials(over, observations, infos)
         self._batch.start(again)

@@ -26,7 +26,8 @@ from sb3_trmrl.envs.metaworld_tasks import (
     recombined,
     task_lists,
 )
-from sb3_trmrl.envs.tasks import TaskEnv, check_box_action, held_out_rng, in_trials
+from sb3_trmrl.envs.mujoco_state import PickledWithState
+from sb3_trmrl.envs.tasks import RegisteredTrials, TaskEnv, check_box_action, held_out_rng, in_trials
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, SPLITS
 
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
@@ -48,7 +49,7 @@ def _observation_space() -> spaces.Box:
     return spaces.Box(np.array([*low, *low, *[-np.inf] * 3]), np.array([*high, *high, *[np.inf] * 3]), dtype=np.float64)
 
 
-class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
+class MetaWorldEnv(PickledWithState, TaskEnv, gym.utils.EzPickle):
     """
     One of MetaWorld's benchmarks. The task is a ``MetaWorldTask``: a class, and the numbers that MetaWorld draws in it.
 
@@ -123,8 +124,10 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         self.action_space = spaces.Box(-1.0, 1.0, shape=(4,), dtype=np.float32)
 
         self._lists = self._task_lists(self.benchmark_seed)
+        self._known = self._lists.all
         if recombine_tasks:
             self._lists = recombined(self._lists)
+            self._known = self._known | self._lists.all
         both = self._lists.train + self._lists.test
         self._class_names, self._n_numbers = class_names(both), max(len(task.rand_vec) for task in both)
         self._task = self._lists.train[0]
@@ -156,7 +159,7 @@ class MetaWorldEnv(TaskEnv, gym.utils.EzPickle):
         except (TypeError, ValueError):
             raise TypeError(f"`task` must be a MetaWorldTask, the pair (name, rand_vec), got {task!r}") from None
         # If a goal is too close to the object, MetaWorld would search for another one forever
-        if checked not in self._lists.all and checked not in self.split_tasks("validation"):
+        if checked not in self._known and checked not in self.split_tasks("validation"):
             benchmark = f"{self.benchmark} with `benchmark_seed` {self.benchmark_seed}"
             raise ValueError(f"`task` must be a task of {benchmark}, got {checked}")
         self._task = checked
@@ -256,9 +259,9 @@ def _classes_in_turn(tasks: tuple[MetaWorldTask, ...], split: str, n: int) -> li
 
 
 #: The registered environments; their trials have ten episodes, as in the released code
-_trials = partial(in_trials, episodes_per_trial=10)
-metaworld_ml1 = partial(_trials, MetaWorldEnv, benchmark="ML1", task_name="reach-v3")
-metaworld_ml1_push = partial(_trials, MetaWorldEnv, benchmark="ML1", task_name="push-v3")
-metaworld_ml10 = partial(_trials, MetaWorldEnv, benchmark="ML10")
-metaworld_ml45 = partial(_trials, MetaWorldEnv, benchmark="ML45")
-metaworld_ml45_train = partial(_trials, ML45TrainEnv, benchmark="ML45")
+_trials = partial(RegisteredTrials, in_trials, episodes_per_trial=10)
+metaworld_ml1 = _trials(MetaWorldEnv, benchmark="ML1", task_name="reach-v3")
+metaworld_ml1_push = _trials(MetaWorldEnv, benchmark="ML1", task_name="push-v3")
+metaworld_ml10 = _trials(MetaWorldEnv, benchmark="ML10")
+metaworld_ml45 = _trials(MetaWorldEnv, benchmark="ML45")
+metaworld_ml45_train = _trials(ML45TrainEnv, benchmark="ML45")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import threading
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -50,7 +51,8 @@ class Simulation(SawyerXYZEnv):
         return model, mujoco.MjData(model)
 
     def _write_positions(self, model: mujoco.MjModel) -> None:
-        model.body_pos[:], model.site_pos[:] = self._positions
+        with _SHARED:
+            model.body_pos[:], model.site_pos[:] = self._positions
 
     def set_goal(self, task: MetaWorldTask) -> None:
         """Set a task of this simulation's class, with the goal hidden from the observation."""
@@ -60,14 +62,16 @@ class Simulation(SawyerXYZEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        self._write_positions(self.model)
-        result = super().reset(seed=seed, options=options)
-        self._positions = _copy_positions(self.model)
+        with _SHARED:
+            self._write_positions(self.model)
+            result = super().reset(seed=seed, options=options)
+            self._positions = _copy_positions(self.model)
         return result
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
-        self._write_positions(self.model)
-        transition: tuple[np.ndarray, Any, bool, bool, dict[str, Any]] = super().step(action)
+        with _SHARED:
+            self._write_positions(self.model)
+            transition: tuple[np.ndarray, Any, bool, bool, dict[str, Any]] = super().step(action)
         return transition
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,6 +126,8 @@ class Simulation(SawyerXYZEnv):
         return True
 
 
+#: Held while a simulation uses a model: other threads must not move bodies of other simulations in it
+_SHARED = threading.RLock()
 #: Model and original positions of its bodies and sites, by path of the XML file
 _COMPILED: dict[str, tuple[mujoco.MjModel, list[np.ndarray]]] = {}
 

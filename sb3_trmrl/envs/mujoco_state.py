@@ -7,6 +7,21 @@ from typing import Any
 import mujoco
 import numpy as np
 
+
+class PickledWithState:
+    """
+    Mixin for environments with Gymnasium's EzPickle, which makes a new environment from the constructor's arguments:
+    copies go on from the state of the original, with its task and generator.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "state": self.state_dict()}  # type: ignore[misc, attr-defined]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        self.load_state_dict(state["state"])  # type: ignore[attr-defined]
+
+
 #: The integrated quantities, and the starting point of the solver
 _INTEGRATED = mujoco.mjtState.mjSTATE_INTEGRATION
 #: Derived quantities of the previous step. MuJoCo computes them before it integrates, which is why they cannot be

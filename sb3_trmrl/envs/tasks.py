@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -38,7 +39,7 @@ class TaskEnv(gym.Env):
     #: Whether training never uses the held-out tasks; False if there are only a few tasks altogether
     holds_tasks_out: ClassVar[bool] = True
     #: Number of tasks in each held-out split, which registered environments visit in turn
-    n_held_out: ClassVar[int] = N_HELD_OUT_TASKS
+    n_held_out: int = N_HELD_OUT_TASKS
     #: Unit of tasks that are numbers, for plots
     task_unit: ClassVar[str] = ""
 
@@ -192,6 +193,7 @@ def in_trials(
     check_option("split", split, SPLITS)
     check_bool("previous_transition", previous_transition)
     check_bool("reveal_task", reveal_task)
+    check_option("across_episodes", across_episodes, ("keep", "zero"))
     check_keywords("env_kwargs", env_kwargs, env_class)
     env = env_class(**env_kwargs)
     tasks = None if split == "train" else env.held_out_tasks(split, env.n_held_out)
@@ -199,6 +201,16 @@ def in_trials(
     if previous_transition:
         made = PreviousTransitionObservation(made, across_episodes=across_episodes)
     return TaskObservation(made) if reveal_task else made
+
+
+class RegisteredTrials(partial[gym.Env]):
+    """``in_trials`` of one class, with the metadata that ``gym.make`` reads to choose its wrappers for rendering."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Metadata of the class"""
+        found: dict[str, Any] = self.args[0].metadata
+        return found
 
 
 class TaskObservation(gym.ObservationWrapper):
@@ -215,6 +227,7 @@ class TaskObservation(gym.ObservationWrapper):
 
     :param env: Environment whose innermost layer is a ``TaskEnv``
     :raises TypeError: if it is something else
+    :raises ValueError: if its observation has the key ``"task"`` already
     """
 
     def __init__(self, env: gym.Env) -> None:
@@ -223,6 +236,10 @@ class TaskObservation(gym.ObservationWrapper):
         self._task_env: TaskEnv = check_instance("env", env.unwrapped, TaskEnv, "an environment around a TaskEnv")
         own = env.observation_space
         keys = own.spaces if isinstance(own, spaces.Dict) else {"observation": own}
+        if "task" in keys:
+            raise ValueError(
+                f"`env` must not have an observation with the key 'task', which the wrapper adds; got {own}"
+            )
         task = spaces.Box(-np.inf, np.inf, shape=self._features().shape, dtype=np.float32)
         self.observation_space = spaces.Dict({**keys, "task": task})
 

@@ -58,16 +58,24 @@ def share_tasks(env: VecEnv) -> VecEnv:
     Divide the held-out tasks among the copies of an environment, each of which would otherwise visit all of them.
 
     The shares have the sizes of the copies' episodes in SB3's ``evaluate_policy``, which therefore visits each task
-    exactly once in as many episodes as there are tasks.
+    exactly once in as many episodes as there are tasks. Tasks that have been divided already stay as they are.
 
     :param env: Copies made with ``split="validation"`` or ``"test"``, not reset yet
     :return: The same environment
+    :raises TypeError: if it is not an SB3 environment whose copies are trials of several episodes
+    :raises ValueError: if its tasks are sampled
     """
-    tasks = env.get_attr("tasks", indices=0)[0]
+    try:
+        every = env.get_attr("tasks")
+    except AttributeError:
+        raise TypeError(
+            f"`env` must be a VecEnv of environments with the wrapper MultiEpisodeTrial, got {env}"
+        ) from None
+    if None in every:
+        raise ValueError(f'`env` must have been made with split="validation" or "test", got {env}, which samples tasks')
     for index in range(env.num_envs):
         # The last copies get one task more. If there are more copies than tasks, the first copies repeat some.
-        share = tasks[(env.num_envs - 1 - index) % len(tasks) :: env.num_envs]
-        env.env_method("set_wrapper_attr", "tasks", share, indices=index)
+        env.env_method("take_share", env.num_envs - 1 - index, env.num_envs, indices=index)
     return env
 
 

@@ -115,10 +115,12 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self.episodes_per_trial = episodes_per_trial
         self.trial_end = trial_end
         self.tasks = tasks
+        self._share: tuple[Any, ...] | None = None
         self._sample_tasks: Callable[[int], list[Any]] = env.get_wrapper_attr("sample_tasks")
         self._set_task: Callable[[Any], None] = env.get_wrapper_attr("set_task")
         self._get_task: Callable[[], Any] = env.get_wrapper_attr("get_task")
 
+        self._initial_task = self._find_initial_task()
         self._has_begun = False
         self._next_task = 0
         self._inner_options: dict[str, Any] | None = None
@@ -159,11 +161,11 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         elif self.tasks is not None:
             if len(self.tasks) > 1:
                 self._warn_of_copies()
-            self._set_task(self.tasks[self._next_task])
+            self._set_task(self.tasks[self._next_task % len(self.tasks)])  # they may have been replaced by fewer
             self._next_task = (self._next_task + 1) % len(self.tasks)
         else:
             if seed is not None:
-                self._give_first_task(seed)
+                self._set_initial_task(seed)
                 # This seeds whichever layer holds the generator that samples the tasks. The reset below continues its
                 # stream: task and initial state must not come from the same random numbers.
                 self.env.reset(seed=seed, options=self._inner_options)
@@ -171,12 +173,23 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
             self._set_task(self._sample_task())
 
         observation, info = self.env.reset(seed=seed, options=self._inner_options)
+        info = dict(info)  # the environment may keep its own
         self._needs_reset = False
         self._start_records()
         info["task"] = self._get_task()
         info["episode_index"] = 0
         info["new_episode"] = False
         return observation, info
+
+    def take_share(self, first: int, step: int) -> None:
+        """
+        Visit a part of the tasks only, unless the tasks are such a part already; see :func:`~sb3_trmrl.share_tasks`.
+
+        :param first: Number of the first task of the share, counted on from 0 beyond the last one
+        :param step: Every ``step``-th task belongs to the share
+        """
+        if self.tasks is not None and self.tasks is not self._share:
+            self.tasks = self._share = self.tasks[first % len(self.tasks) :: step]
 
     def _warn_of_copies(self) -> None:
         """Warn if another copy has begun the same tasks: all copies would visit the first few of them."""
@@ -205,15 +218,20 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
             raise ValueError(f"sample_tasks(1) must return one task, it returned {len(sampled)}: {sampled!r}")
         return sampled[0]
 
-    def _give_first_task(self, seed: int) -> None:
-        """Set a task if there is none yet: some environments cannot be reset without a task, such as MetaWorld's."""
+    def _find_initial_task(self) -> Any:
+        """Return the task that the environment has been made with, or None: MetaWorld's have none, for example."""
         try:
-            has_task = self._get_task() is not None
+            return self._get_task()
         except Exception:  # environments fail in their own ways
-            has_task = False
-        if not has_task:
+            return None
+
+    def _set_initial_task(self, seed: int) -> None:
+        """Set the task for a reset that seeds. It must not be that of the last trial, which the draws may depend on."""
+        task = self._initial_task
+        if task is None:
             self.unwrapped.np_random, _ = gym.utils.seeding.np_random(seed)
-            self._set_task(self._sample_task())
+            task = self._sample_task()
+        self._set_task(task)
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """
@@ -227,6 +245,7 @@ class MultiEpisodeTrial(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if self._needs_reset:
             raise ResetNeeded("Cannot call env.step() before calling env.reset(), or after the end of a trial")
         observation, reward, terminated, truncated, info = self.env.step(action)
+        info = dict(info)
         self._episode_return += float(reward)
         self._episode_length += 1
         if "is_success" in info:

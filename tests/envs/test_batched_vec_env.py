@@ -113,6 +113,16 @@ def test_copies_are_up_to_date_and_may_be_changed(env_id: str) -> None:
         assert first.env_method(name) == second.env_method(name)
 
 
+def test_copies_may_differ_later() -> None:
+    first, second = make_both("GridNavi-v0", n_envs=3, episodes_per_trial=3)
+    for env in (first, second):
+        env.env_method("set_wrapper_attr", "horizon", 5, indices=1)
+    assert_same_steps(first, second, actions_of(first, 20, seed=1))
+    for env in (first, second):
+        env.env_method("set_wrapper_attr", "across_episodes", "zero", indices=[0, 1])
+    assert_same_steps(first, second, actions_of(first, 60, seed=2))
+
+
 @pytest.mark.parametrize("made", [(DummyVecEnv, BatchedVecEnv), (BatchedVecEnv, DummyVecEnv)])
 @pytest.mark.parametrize("env_id", FAMILIES)
 def test_each_continues_from_the_state_of_the_other(env_id: str, made: tuple[Any, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.wrappers import RenderCollection
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
@@ -206,11 +207,53 @@ def test_a_spec_makes_the_same_environment_again(env_id: str, kwargs: dict[str, 
     assert bare.observation_space == env.unwrapped.observation_space
 
 
-@pytest.mark.parametrize("env_id", SMALL)
-@pytest.mark.parametrize("n_steps", [None, 0, 3], ids=["not reset", "reset", "stepped"])
-@pytest.mark.parametrize(
+DUPLICATE = pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"]
 )
+
+
+@pytest.mark.parametrize("env_id", [*LOCOMOTION, "MetaWorldML1-v0"])
+@pytest.mark.parametrize("n_steps", [None, 0, 7], ids=["not reset", "reset", "stepped"])
+@DUPLICATE
+@pytest.mark.usefixtures("few_goals")
+def test_copies_of_simulators(env_id: str, n_steps: int | None, duplicate: Callable[[Any], Any]) -> None:
+    """They go on with the task, the step and the generator of the original, in the middle of a trial."""
+    if "MetaWorld" in env_id:
+        pytest.importorskip("metaworld")
+    env = gym.make(env_id, horizon=5, episodes_per_trial=3, disable_env_checker=True)
+    env.action_space.seed(0)
+    if n_steps is None:
+        env.unwrapped.set_task(env.unwrapped.sample_tasks(1)[0])
+    else:
+        env.reset(seed=0)
+        for _ in range(n_steps):
+            env.step(env.action_space.sample())
+    other = duplicate(env)
+    assert other.unwrapped.get_task() == env.unwrapped.get_task()
+    if n_steps is None:
+        np.testing.assert_equal(other.reset(seed=0), env.reset(seed=0))
+    for _ in range(15 - (n_steps or 0)):
+        action = env.action_space.sample()
+        np.testing.assert_equal(other.step(action), env.step(action))
+    np.testing.assert_equal(other.reset(), env.reset())
+    other.close()
+    env.close()
+
+
+@pytest.mark.parametrize("env_id", FAMILIES)
+def test_pictures_are_collected_as_in_gymnasium(env_id: str) -> None:
+    env = gym.make(env_id, render_mode="rgb_array_list", **short(env_id, 5))
+    assert isinstance(env, RenderCollection)
+    if env_id in SMALL:
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+        assert len(env.render()) == 2
+    env.close()
+
+
+@pytest.mark.parametrize("env_id", SMALL)
+@pytest.mark.parametrize("n_steps", [None, 0, 3], ids=["not reset", "reset", "stepped"])
+@DUPLICATE
 def test_copies_go_on_alike_and_apart(env_id: str, n_steps: int | None, duplicate: Callable[[Any], Any]) -> None:
     env = SMALL[env_id](horizon=10, render_mode="rgb_array")
     env.action_space.seed(0)

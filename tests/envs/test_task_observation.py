@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
 
+from sb3_trmrl.envs.tasks import TaskObservation
 from tests.helpers.registered import FAMILIES, SMALL
 
 
@@ -103,3 +104,9 @@ def test_without_previous_transitions_the_observation_is_the_environments_own() 
             assert env.observation_space.contains(observation)
             observation, _, _, _, info = env.step(env.action_space.sample())
         assert info["episode_index"] == 2
+
+
+def test_a_key_that_is_taken() -> None:
+    env = TaskObservation(gym.make("GridNavi-v0").unwrapped)
+    with pytest.raises(ValueError, match="`env` must not have an observation with the key 'task'"):
+        TaskObservation(env)

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from sb3_trmrl.envs.tabular_mdp import TabularMDPTask
 from sb3_trmrl.envs.tasks import in_trials
+from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS
 from tests.helpers import wrong_use as w
 from tests.helpers.registered import FAMILIES, LOCOMOTION
 
@@ -87,6 +88,20 @@ def test_environment(env_id: str, row: w.Wrong) -> None:
 @pytest.mark.usefixtures("few_goals")
 def test_metaworld(row: w.Wrong) -> None:
     row.check(partial(gym.make, "MetaWorldML1-v0"))
+
+
+@pytest.mark.parametrize("previous_transition", [True, False])
+def test_the_way_across_episodes_is_always_checked(previous_transition: bool) -> None:
+    with w.refused(ValueError, "across_episodes", "'bogus'"):
+        gym.make("GridNavi-v0", across_episodes="bogus", previous_transition=previous_transition)
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_small_rooms_have_fewer_held_out_tasks(size: int) -> None:
+    tasks = [
+        gym.make("DarkKeyToDoor-v0", size=size, split=split).get_wrapper_attr("tasks") for split in HELD_OUT_SPLITS
+    ]
+    assert [len(each) for each in tasks] == [min(20, size**4 // 10)] * 2 and not set(tasks[0]) & set(tasks[1])
 
 
 def test_a_class_is_for_ml1_only() -> None:

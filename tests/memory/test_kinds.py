@@ -82,7 +82,7 @@ def test_a_policy_that_chooses_its_memory_unseen(algorithm: Any, policy: Any, bu
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "memory": "full"})
 
-    with pytest.raises(ValueError, match="`policy_kwargs` must have memory='full', which Unseen .*, got 'window'"):
+    with pytest.raises(ValueError, match=r"`policy_kwargs` must have memory='full', which Unseen .*, got 'window'"):
         algorithm(Unseen, "Pendulum-v1", device="cpu", policy_kwargs=dict(context_length=4))
     kwargs = dict(context_length=4, memory="full")
     model = algorithm(Unseen, "Pendulum-v1", device="cpu", policy_kwargs=kwargs)

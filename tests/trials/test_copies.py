@@ -36,6 +36,33 @@ def test_copies_are_told_to_share_their_tasks(n_envs: int) -> None:
         assert len(tasks_met(share_tasks(make_vec_env("GridNavi-v0", n_envs, env_kwargs={"split": "test"})))) == 20
 
 
+@pytest.mark.parametrize("n_envs", [2, 4, 20])
+@pytest.mark.parametrize("env_id", ["GridNavi-v0", "TabularMDP-v0"])
+def test_tasks_are_divided_only_once(env_id: str, n_envs: int) -> None:
+    env = share_tasks(make_vec_env(env_id, n_envs, env_kwargs={"split": "test"}))
+    shares = env.get_attr("tasks")
+    assert {len(share) for share in shares} == {20 // n_envs} and all(share != shares[0] for share in shares[1:])
+    if env_id == "GridNavi-v0":
+        assert len(tasks_met(share_tasks(env))) == len(tasks_met(env)) == 20
+    assert share_tasks(env).get_attr("tasks") == shares
+
+
+def test_tasks_that_cannot_be_divided() -> None:
+    with pytest.raises(ValueError, match=r'`env` must have been made with split="validation" or "test", got .*Dummy'):
+        share_tasks(make_vec_env("GridNavi-v0", 2))
+    for env in (make_vec_env("CartPole-v1", 2), gym.make("GridNavi-v0", split="test")):
+        with pytest.raises(TypeError, match=r"`env` must be a VecEnv of .*MultiEpisodeTrial, got"):
+            share_tasks(env)  # type: ignore[arg-type]
+
+
+def test_fewer_tasks_in_the_middle_of_a_list() -> None:
+    env = gym.make("GridNavi-v0", split="test")
+    tasks = env.get_wrapper_attr("tasks")
+    assert [env.reset()[1]["task"] for _ in range(5)] == [*tasks[:5]]
+    env.set_wrapper_attr("tasks", tasks[:2])
+    assert [env.reset()[1]["task"] for _ in range(3)] == [tasks[1], tasks[0], tasks[1]]
+
+
 def test_what_does_not_warn() -> None:
     """One environment after the other, environments that sample tasks, and everything of this package."""
     with warnings.catch_warnings():

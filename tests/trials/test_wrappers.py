@@ -3,7 +3,7 @@
 import doctest
 import pickle
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -83,6 +83,41 @@ def test_task_and_initial_state_are_not_made_of_the_same_random_numbers() -> Non
         observation, info = env.reset(seed=seed)
         pairs.append((info["task"], observation[0]))
     assert abs(np.corrcoef(np.array(pairs).T)[0, 1]) < 0.25
+
+
+def test_a_seeded_reset_forgets_the_last_task() -> None:
+    """Even if the number of random draws at a reset depends on the task."""
+
+    class FarFromTask(EarlyEnd):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+            result = super().reset(seed=seed, options=options)
+            while abs(self.np_random.uniform() - self.get_task()) < 0.5:
+                pass
+            return result
+
+    env = MultiEpisodeTrial(FarFromTask())
+    for seed in range(20):
+        task = env.reset(seed=seed)[1]["task"]
+        env.reset(options={"task": 1.0 - task})
+        assert env.reset(seed=seed)[1]["task"] == MultiEpisodeTrial(FarFromTask()).reset(seed=seed)[1]["task"] == task
+
+
+def test_the_info_of_an_environment_is_its_own() -> None:
+    class OneInfo(EarlyEnd):
+        kept: ClassVar[dict[str, Any]] = {}
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+            return super().reset(seed=seed, options=options)[0], self.kept
+
+        def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            return (*super().step(action)[:4], self.kept)
+
+    env = MultiEpisodeTrial(OneInfo(), episodes_per_trial=3)
+    first = env.reset(seed=0)[1]
+    task, infos = first["task"], play_trial(env)
+    assert not OneInfo.kept and first == {"task": task, "episode_index": 0, "new_episode": False}
+    ends = [info for info in infos if "episode_returns" in info]
+    assert len(ends) == 3 and all(set(info) == {"episode_index", "new_episode"} for info in infos if info not in ends)
 
 
 @pytest.mark.parametrize("monitor", [Monitor, RecordEpisodeStatistics])
