@@ -84,16 +84,20 @@ class _DeferredInterrupts:
         self._checkpoint = checkpoint
         self._timer: threading.Timer | None = None
         self._is_late = False
+        self._has_ended = False
+        self._end = threading.Lock()
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Handle both signals."""
-        try:
-            with _handlers({signal.SIGINT: self._handle, signal.SIGTERM: self._handle}):
+        with _handlers({signal.SIGINT: self._handle, signal.SIGTERM: self._handle}):
+            try:
                 yield
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            finally:
+                with self._end:
+                    self._has_ended = True
+                if self._timer is not None:
+                    self._timer.cancel()
 
     def _handle(self, number: int, *_: Any) -> None:
         is_first = self._checkpoint.interruption is None
@@ -111,8 +115,15 @@ class _DeferredInterrupts:
                 os.write(2, _STOPPING)  # print() must not be called here, in the middle of another print()
 
     def _end_waiting(self) -> None:
-        self._is_late = True
-        _thread.interrupt_main(signal.SIGTERM)
+        with self._end:
+            if self._has_ended:  # and the handlers with it: the signal would end the process
+                return
+            self._is_late = True
+            if hasattr(signal, "pthread_kill"):
+                # Also ends system calls, such as waiting for an environment's process
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            else:  # Windows
+                _thread.interrupt_main(signal.SIGTERM)
 
 
 @contextmanager

@@ -93,8 +93,10 @@ def test_sigterm(
     monkeypatch.setattr(interruption, "_PATIENCE", patience)
     interrupt(signal.SIGTERM, wait=0.0 if checkpoint else 120.0)
     before = signal.getsignal(signal.SIGTERM)
+    start = time.monotonic()
     with pytest.raises(SystemExit) as stop:
         train(tmp_path, *NO_CHECKPOINT_DUE, "--report")
+    assert time.monotonic() - start < 100.0  # the update, which sleeps for longer, has been cut off
     assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
     (run,) = (tmp_path / "trmrl").iterdir()
     assert (run / f"{ENV}.zip").exists() and not (run / "report.json").exists()
