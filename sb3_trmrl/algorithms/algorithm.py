@@ -57,8 +57,13 @@ class Algorithm(Resumable, ZipFiles):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         check_env("env", env)
+        before = {name: vars(self).get(name) for name in ("env", "n_envs", "_last_obs", "_vec_normalize_env")}
         super().set_env(env, force_reset)
-        self._check_vec_env()
+        try:
+            self._check_vec_env()
+        except (TypeError, ValueError):
+            vars(self).update(before)
+            raise
 
     def learn(
         self: SelfAlgorithm,

@@ -207,6 +207,11 @@ def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Spac
                 f"`env` has the observation space {space}{place}, which is not an array of numbers: {advice}"
             )
         _check_start(space, f"observation space {space}{place}", "TransformObservation")
+        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim > 1:
+            raise ValueError(
+                f"`env` has the observation space {space}{place} with several axes, which SB3 does not encode: flatten "
+                "it with gymnasium.wrappers.TransformObservation"
+            )
     if isinstance(action_space, (spaces.Tuple, spaces.Dict)):
         raise ValueError(
             f"`env` has the action space {action_space}, PPO needs Box, Discrete, MultiDiscrete or MultiBinary: "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, preprocess_obs
@@ -13,6 +14,24 @@ from sb3_trmrl.common.checks import check_instance
 
 #: Keys that the wrapper adds
 PREVIOUS = ("prev_action", "prev_reward", "prev_done")
+
+
+def check_keys(observation: Any, space: spaces.Dict) -> None:
+    """Require a dictionary with the keys of the observation space."""
+    keys = list(space.spaces)
+    if not isinstance(observation, dict) or set(observation) != set(keys):
+        given = f"one with {list(observation)}" if isinstance(observation, dict) else type(observation).__name__
+        raise ValueError(f"`observation` must be a dictionary with the keys {keys}, got {given}")
+
+
+def checked_starts(episode_start: Any, n_envs: int) -> np.ndarray:
+    """Return ``predict``'s mask of environments in which a trial begins, (B,): nowhere if it is None."""
+    starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.asarray(episode_start).reshape(-1)
+    if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
+        raise ValueError(
+            f"`episode_start` must have one boolean for each of {n_envs} observation(s), got {episode_start}"
+        )
+    return starts.astype(bool)
 
 
 class Token(NamedTuple):

@@ -9,8 +9,8 @@ import numpy as np
 import torch as th
 from torch.nn.utils.rnn import pad_sequence
 
-from sb3_trmrl.algorithms.transitions import Token
-from sb3_trmrl.maml_trpo.inner import adapt, flat_parameters, log_probs, outputs, padded
+from sb3_trmrl.algorithms.transitions import Token, checked_starts
+from sb3_trmrl.maml_trpo.inner import adapt, finite_outputs, flat_parameters, log_probs, outputs, padded
 
 if TYPE_CHECKING:
     from sb3_trmrl.maml_trpo.maml_trpo import MAMLTRPO
@@ -83,7 +83,7 @@ class Adaptation:
         ]
         learns = th.as_tensor([trial.n_episodes < self.n_learned for trial in trials], device=initial.device)
         with th.no_grad():
-            numbers = outputs(self.policy, th.stack(flat), token.state)
+            numbers = finite_outputs(self.policy, th.stack(flat), token.state)
             distribution = self.policy.distribution(numbers)
             actions = distribution.sample().reshape(len(trials), -1)
             if deterministic:
@@ -101,9 +101,7 @@ class Adaptation:
         n_trials = len(token.state)
         if state is None:
             return [Trial() for _ in range(n_trials)]
-        starts = np.zeros(n_trials, dtype=bool) if episode_start is None else np.asarray(episode_start)
-        if starts.shape != (n_trials,):
-            raise ValueError(f"`episode_start` must have the shape {(n_trials,)}, got {starts.shape}")
+        starts = checked_starts(episode_start, n_trials)
         if not (isinstance(state, tuple) and all(isinstance(each, Trial) for each in state)):
             raise TypeError(f"`state` must be what the last call of predict returned, got {state!r}")
         if len(state) != n_trials:

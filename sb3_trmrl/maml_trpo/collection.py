@@ -11,7 +11,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.finite import check_finite_step
-from sb3_trmrl.maml_trpo.inner import Samples, adapt, flat_parameters, outputs, padded
+from sb3_trmrl.common.workers import tasks_given_back
+from sb3_trmrl.maml_trpo.inner import Samples, adapt, finite_outputs, flat_parameters, padded
 from sb3_trmrl.maml_trpo.outer import TaskSamples
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class TaskCollector:
         :raises Stopped: if the callback ends training
         """
         policy, learning_rate = self.model.policy, self.model.inner_learning_rate
-        try:
+        with tasks_given_back(self.env):
             for index in range(self.env.num_envs):
                 tasks = tuple(self.env.env_method("sample_tasks", 1, indices=index)[0])
                 # Also for the resets at the end of a trial, which a VecEnv makes without options
@@ -64,8 +65,6 @@ class TaskCollector:
                 with th.no_grad():
                     flat = adapt(policy, flat, inner[-1:], learning_rate)
             return TaskSamples(tuple(inner), self._play(flat, "after", rewards_of_tokens=False))
-        finally:
-            self.env.env_method("set_wrapper_attr", "tasks", None)
 
     def _play(self, flat: th.Tensor, name: str | None, rewards_of_tokens: bool) -> Samples:
         """Play ``n_inner_episodes`` episodes in each copy, with its own parameters, (E, P)."""
@@ -92,13 +91,13 @@ class TaskCollector:
         with th.no_grad():
             observations: Any = obs_as_tensor(model._last_obs, model.device)  # type: ignore[arg-type]
             states = policy.reader(observations).state
-            numbers = outputs(policy, flat, states)
+            numbers = finite_outputs(policy, flat, states)
             actions = policy.distribution(numbers).sample()
         new_obs, rewards, dones, infos = self.env.step(policy.env_actions(actions.cpu().numpy()))
         assert isinstance(new_obs, dict)
         check_finite_step(model._vec_normalize_env, new_obs, rewards, infos)
         model.num_timesteps += self.env.num_envs
-        self.callback.update_locals(locals())
+        self.callback.update_locals({**locals(), "self": model})  # as in SB3
         if not self.callback.on_step():
             raise Stopped
         model._update_info_buffer(infos, dones)

@@ -73,6 +73,22 @@ def outputs(policy: MAMLPolicy, flat: th.Tensor, states: th.Tensor) -> th.Tensor
     return numbers
 
 
+def finite_outputs(policy: MAMLPolicy, flat: th.Tensor, states: th.Tensor) -> th.Tensor:
+    """
+    Return :func:`outputs` to act with.
+
+    :raises FloatingPointError: if an inner step has led to parameters without a distribution of actions
+    """
+    found = outputs(policy, flat, states)
+    deviations = th.exp(found.chunk(2, dim=-1)[1]) if policy.is_gaussian else th.ones(1)
+    if not (th.isfinite(found).all() and th.isfinite(deviations).all() and (deviations > 0).all()):
+        raise FloatingPointError(
+            "the adapted policy has actions that are not finite: lower `inner_learning_rate`, or use "
+            "`normalize_advantage`"
+        )
+    return found
+
+
 def log_probs(policy: MAMLPolicy, numbers: th.Tensor, actions: th.Tensor) -> th.Tensor:
     """Return the logarithms of the probabilities of actions, (E, N, A), given numbers, (E, N, K), as (E, N)."""
     return policy.log_prob(numbers.flatten(end_dim=1), actions.flatten(end_dim=1)).view(numbers.shape[:2])

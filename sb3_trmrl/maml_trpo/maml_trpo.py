@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -17,8 +18,9 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.algorithm import Algorithm
-from sb3_trmrl.algorithms.arguments import check_arguments, names_policy_kwargs, own_arguments
-from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments, names_policy_kwargs, own_arguments
+from sb3_trmrl.algorithms.transitions import check_keys
+from sb3_trmrl.common.checks import check_bool, check_finite, check_instance
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.maml_trpo.adaptation import Adaptation
 from sb3_trmrl.maml_trpo.advantages import estimate_advantages
@@ -235,10 +237,15 @@ class MAMLTRPO(Algorithm, OnPolicyAlgorithm):
         :return: the model's action and the state to pass to the next call, one
             :class:`~sb3_trmrl.maml_trpo.adaptation.Trial` for each environment
         :raises TypeError: if the observation is not a dictionary, or ``state`` has another type
-        :raises ValueError: if an argument does not fit the policy or the number of observations
+        :raises ValueError: if an argument does not fit the policy or the number of observations, or is not finite
+        :raises FloatingPointError: if the adapted parameters are not finite
         """
         self.policy.set_training_mode(False)
+        check_bool("deterministic", deterministic)
         check_instance("observation", observation, dict, "a dictionary")
+        assert isinstance(self.observation_space, spaces.Dict)
+        check_keys(observation, self.observation_space)
+        check_finite("observation", observation, MAX_OBSERVATION)
         tensors, is_vectorized = self.policy.obs_to_tensor(observation)
         with th.no_grad():
             token = self.policy.reader(tensors)  # type: ignore[arg-type]

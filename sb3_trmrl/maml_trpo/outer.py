@@ -102,7 +102,9 @@ def trpo_step(model: MAMLTRPO, batches: Sequence[TaskSamples]) -> dict[str, floa
 
     surrogate, _ = objective.values(start)
     gradient = objective.gradient(start)
-    direction = conjugate_gradient_solver(damped, gradient, max_iter=model.cg_max_steps)
+    # Only the direction matters, and the solver takes residuals below an absolute limit for zero
+    unit = gradient / gradient.norm() if gradient.any() else gradient
+    direction = conjugate_gradient_solver(damped, unit, max_iter=model.cg_max_steps) if gradient.any() else gradient
     curvature = float(direction @ damped(direction))
     if not (th.isfinite(gradient).all() and th.isfinite(direction).all()):
         raise FloatingPointError(f"the gradient of the policy objective is not finite: {gradient}")

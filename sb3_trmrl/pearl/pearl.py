@@ -23,6 +23,7 @@ from sb3_trmrl.algorithms.arguments import check_arguments, names_policy_kwargs,
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
+from sb3_trmrl.common.workers import tasks_given_back
 from sb3_trmrl.pearl.arguments import (
     CHECKS,
     OWN_CHECKS,
@@ -209,14 +210,11 @@ class PEARL(Algorithm, SAC):
             self.train_tasks = draw_train_tasks(env, self.n_train_tasks)
         before = self.num_timesteps
         callback.on_rollout_start()
-        try:
-            with one_thread_beside_workers(env):
-                continue_training = all(
-                    TaskCollector(self, env, tasks, prior_steps).collect(n_steps, callback)
-                    for tasks, prior_steps, n_steps in self._plan(env.num_envs)
-                )
-        finally:
-            env.env_method("set_wrapper_attr", "tasks", None)
+        with tasks_given_back(env), one_thread_beside_workers(env):
+            continue_training = all(
+                TaskCollector(self, env, tasks, prior_steps).collect(n_steps, callback)
+                for tasks, prior_steps, n_steps in self._plan(env.num_envs)
+            )
         if continue_training:
             callback.update_locals(locals())
             callback.on_rollout_end()

@@ -12,9 +12,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
-from sb3_trmrl.algorithms.arguments import check_arguments
-from sb3_trmrl.algorithms.transitions import Token, TokenReader
-from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments
+from sb3_trmrl.algorithms.transitions import Token, TokenReader, check_keys, checked_starts
+from sb3_trmrl.common.checks import check_bool, check_finite, check_instance
 from sb3_trmrl.pearl.arguments import POLICY_CHECKS, check_action_space
 from sb3_trmrl.pearl.encoder import ContextEncoder, Posterior, prior
 
@@ -159,10 +159,14 @@ class PEARLPolicy(SACPolicy):
         :param deterministic: Whether or not to return deterministic actions for the latent
         :return: the model's action and the :class:`Adaptation` to pass to the next call
         :raises TypeError: if the observation is not a dictionary
-        :raises ValueError: if an argument does not fit the policy or the number of observations
+        :raises ValueError: if an argument does not fit the policy or the number of observations, or is not finite
         """
+        check_bool("deterministic", deterministic)
         self.set_training_mode(False)
         check_instance("observation", observation, dict, "a dictionary")
+        assert isinstance(self.observation_space, spaces.Dict)
+        check_keys(observation, self.observation_space)
+        check_finite("observation", observation, MAX_OBSERVATION)
         tensors, is_vectorized = self.obs_to_tensor(observation)
         with th.no_grad():
             token = self.reader(tensors)  # type: ignore[arg-type]
@@ -180,7 +184,7 @@ class PEARLPolicy(SACPolicy):
             posterior = prior(n_envs, self.latent_dim, device=self.device)
             latents = posterior.mean
         else:
-            begins = _mask(starts, n_envs)
+            begins = checked_starts(starts, n_envs)
             precision, weighted_mean, latents, last_state = self._read(state, n_envs)
             factor = self.encoder.factors(th.cat((last_state, *self._previous(token)), dim=1))
             is_known = ~th.as_tensor(begins, device=self.device)[:, None] & ~_is_zeroed(token)
@@ -210,16 +214,6 @@ class PEARLPolicy(SACPolicy):
             got = [np.shape(each) for each in state] if isinstance(state, tuple) else repr(state)
             raise ValueError(f"`state` must be what the last call of predict returned, arrays {shapes}, got {got}")
         return [th.as_tensor(each, device=self.device) for each in state]
-
-
-def _mask(starts: Any, n_envs: int) -> np.ndarray:
-    """Return ``episode_start`` as booleans, (B,)."""
-    if starts is None:
-        return np.zeros(n_envs, dtype=bool)
-    mask = np.asarray(starts)
-    if mask.shape != (n_envs,):
-        raise ValueError(f"`episode_start` must have the shape {(n_envs,)}, got {mask.shape}")
-    return mask.astype(bool)
 
 
 def _is_zeroed(token: Token) -> th.Tensor:

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments, check_spaces, own_arguments
-from sb3_trmrl.algorithms.transitions import TokenReader
+from sb3_trmrl.algorithms.transitions import TokenReader, check_keys, checked_starts
 from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, short_repr
 from sb3_trmrl.varibad.arguments import POLICY_CHECKS
 from sb3_trmrl.varibad.networks import Encoder, Standardizer
@@ -240,30 +240,18 @@ class VariBADPolicy(ActorCriticPolicy):
             return super().predict(observation)
         check_bool("deterministic", deterministic)
         self.set_training_mode(False)
-        self._check_keys(observation)
+        assert isinstance(self.observation_space, spaces.Dict)
+        check_keys(observation, self.observation_space)
         obs, vectorized = self.obs_to_tensor(observation)
         check_finite("observation", {key: value.cpu().numpy() for key, value in obs.items()}, MAX_OBSERVATION)
         n_envs = len(obs["prev_done"])
         hidden = self._check_state(state, n_envs)
-        starts = np.full(n_envs, state is None)
-        if episode_start is not None and state is not None:
-            starts = np.asarray(episode_start).reshape(-1)
-        if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
-            raise ValueError(
-                f"`episode_start` must have one boolean for each of {n_envs} observation(s), got {episode_start}"
-            )
+        starts = np.ones(n_envs, dtype=bool) if state is None else checked_starts(episode_start, n_envs)
         with th.no_grad():
             starts_tensor = th.as_tensor(starts, dtype=th.bool, device=self.device)
             hidden = self.encoder.step(self.reader(obs), hidden, starts_tensor)
         actions, _ = super().predict(self.with_belief(obs, hidden), deterministic=deterministic)  # type: ignore[arg-type]
         return actions if vectorized else actions.squeeze(axis=0), (hidden.cpu().numpy(),)
-
-    def _check_keys(self, observation: Any) -> None:
-        assert isinstance(self.observation_space, spaces.Dict)
-        keys = list(self.observation_space.spaces)
-        if not isinstance(observation, dict) or set(observation) != set(keys):
-            given = f"one with {list(observation)}" if isinstance(observation, dict) else type(observation).__name__
-            raise ValueError(f"`observation` must be a dictionary with the keys {keys}, got {given}")
 
     def _check_state(self, state: Any, n_envs: int) -> th.Tensor:
         empty = self.encoder.empty(n_envs)

@@ -70,7 +70,7 @@ class TrialRecorder:
     """
     Records the trials of environments step by step.
 
-    :param normalizer: VecNormalize of the environments, whose normalisation is undone: its statistics change
+    :param normalizer: VecNormalize of the environments. Its statistics change, so what it observed is recorded
     """
 
     def __init__(self, normalizer: VecNormalize | None) -> None:
@@ -107,6 +107,9 @@ class TrialRecorder:
         :param infos: Infos, with the last observation of trials that have ended
         """
         raw = self._without_normalization(observations)
+        if self._normalizer is not None:  # not undone, which cannot restore what was clipped
+            original: Any = self._normalizer.get_original_obs()
+            raw |= {key: original[key] for key in self._normalizer.norm_obs_keys or ()}
         for env, done in enumerate(dones):
             self._actions[env].append(np.array(actions[env]))
             self._rewards[env].append(float(rewards[env]))
@@ -115,6 +118,7 @@ class TrialRecorder:
                 self._observations[env].append(after)
                 continue
             last = self._without_normalization(infos[env]["terminal_observation"])
+            last["prev_reward"] = np.full_like(last["prev_reward"], rewards[env])
             self._observations[env].append({key: np.array(value) for key, value in last.items()})
             self.finished.append(self.current(env))
             self._observations[env], self._actions[env], self._rewards[env] = [after], [], []
@@ -144,7 +148,7 @@ class TrialRecorder:
         raw: Observation = self._normalizer.unnormalize_obs(observations)  # type: ignore[assignment]
         # VecNormalize clips rare flags, but keeps their sign, as their mean lies between 0 and 1
         raw["prev_done"] = observations["prev_done"] > 0
-        return {key: value.astype(observations[key].dtype) for key, value in raw.items()}
+        return {key: np.asarray(value, np.asarray(observations[key]).dtype) for key, value in raw.items()}
 
 
 def _entry(observations: Observation, env: int) -> Observation:
@@ -173,6 +177,16 @@ class TrialBuffer:
         else:
             self._trials[self._next] = trial
         self._next = (self._next + 1) % self.size
+
+    def resized(self, size: int) -> TrialBuffer:
+        """Return a buffer of another size with the newest of these trials, or this one."""
+        if size == self.size:
+            return self
+        resized = TrialBuffer(size)
+        start = self._next % max(len(self), 1)  # the oldest trial, as soon as the buffer is full
+        for trial in (*self._trials[start:], *self._trials[:start]):
+            resized.add(trial)
+        return resized
 
     def sample(self, n: int) -> list[Trial]:
         """Return ``n`` different trials, or all of them if there are fewer, drawn with NumPy's global generator."""

@@ -262,7 +262,7 @@ class VariBAD(Algorithm, PPO):
 
     def load_memory_state(self, state: dict[str, Any]) -> None:
         assert self._belief_env is not None
-        self.trial_buffer = state["trials"]
+        self.trial_buffer = state["trials"].resized(self.vae_buffer_size)
         self._belief_env.continue_trials(state["running_trials"])
 
     def train(self) -> None:

@@ -1,15 +1,17 @@
 """The only place that changes rl-zoo3. It has no plug-in mechanism, so its tables and two names are replaced here."""
 
+import signal
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import rl_zoo3.enjoy
 import rl_zoo3.exp_manager
 import rl_zoo3.train
 import rl_zoo3.utils
 from rl_zoo3.callbacks import TrialEvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from sb3_trmrl.distributed.collectives import rank
 from sb3_trmrl.envs.batched_vec_env import batched_if_possible
@@ -43,9 +45,26 @@ def _create_masked_test_env(*args: Any, **kwargs: Any) -> VecEnv:
     return env
 
 
+class _InWorker:
+    """
+    Makes an environment in a process of its own, which leaves Ctrl-C to the training process. The terminal sends it to
+    both, and the training process finishes its rollout first.
+    """
+
+    def __init__(self, env_id: Any) -> None:
+        self.env_id = env_id
+
+    def __call__(self, **kwargs: Any) -> gym.Env:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        made: gym.Env = gym.make(self.env_id, **kwargs) if isinstance(self.env_id, str) else self.env_id(**kwargs)
+        return made
+
+
 def _make_vec_env_of_rank(env_id: Any, n_envs: int = 1, vec_env_cls: Any = None, **kwargs: Any) -> VecEnv:
     """Step copies of a small problem together; number environments across ranks, so that monitor files differ."""
     chosen: Any = batched_if_possible if vec_env_cls in (None, DummyVecEnv) else vec_env_cls
+    if isinstance(chosen, type) and issubclass(chosen, SubprocVecEnv):
+        env_id = _InWorker(env_id)
     return make_vec_env(env_id, n_envs, start_index=rank() * n_envs, vec_env_cls=chosen, **kwargs)
 
 

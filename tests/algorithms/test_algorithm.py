@@ -1,6 +1,7 @@
 """What all algorithms have in common."""
 
 import os
+import signal
 from collections import OrderedDict
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback, ProgressBarCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation
 from sb3_trmrl.common import threads
@@ -105,6 +106,40 @@ def test_another_environment(name: str) -> None:
     assert tiny(name, ENV).n_envs == 1
 
 
+def test_an_environment_that_is_refused_is_not_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(name, make_env()).learn(40)
+    before = {key: vars(model)[key] for key in ("env", "_last_obs", "_vec_normalize_env")}
+
+    def refuse() -> None:
+        raise ValueError("`env` is not suitable")
+
+    monkeypatch.setattr(model, "_check_vec_env", refuse)
+    with pytest.raises(ValueError, match="not suitable"):
+        model.set_env(VecNormalize(make_env(seed=1)))
+    assert all(vars(model)[key] is value for key, value in before.items())
+
+
+def test_ctrl_c_that_workers_get_too(name: str) -> None:
+    """They may end first. The reason for the end of training is still the interruption."""
+    env: Any = make_env(kind=lambda makers: SubprocVecEnv(makers, start_method="fork"))  # type: ignore[arg-type]
+
+    def interrupt(callback: Hooks) -> None:
+        for process in env.processes:
+            os.kill(process.pid, signal.SIGINT)
+            process.join()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny(name, env).learn(100, Hooks(step=interrupt))
+
+
+def test_function_callbacks_see_the_model(name: str) -> None:
+    seen: list[Any] = []
+    model = tiny(name, make_env())
+    model.learn(40, lambda variables, _: seen.append(variables["self"]) is None and model.num_timesteps < 4)
+    assert seen and all(each is model for each in seen)
+
+
 class _Counter(gym.Env[Any, Any]):
     """Its task is a number, and its observation stands for the steps since its reset."""
 
@@ -159,3 +194,12 @@ def test_observations_that_are_plain_numbers(name: str, number: Any) -> None:
     """Gymnasium allows them in discrete spaces."""
     model = tiny(name, _counters(spaces.Discrete(6), number))
     assert model.learn(120).num_timesteps >= 120
+    if name != "PEARL":  # which does without VecNormalize
+        normalized = VecNormalize(_counters(spaces.Discrete(6), number), norm_obs_keys=["prev_reward"])
+        assert tiny(name, normalized).learn(120).num_timesteps >= 120
+
+
+def test_multi_discrete_observations_with_several_axes(name: str) -> None:
+    space = spaces.MultiDiscrete([[6, 2], [2, 2]])
+    with pytest.raises(ValueError, match=r"`env` has the observation space MultiDiscrete(.|\n)* with several axes"):
+        tiny(name, _counters(space, lambda step: np.array([[step, 0], [0, 0]])))

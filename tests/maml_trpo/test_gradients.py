@@ -196,6 +196,34 @@ def test_a_step_is_the_natural_gradient_within_the_limit() -> None:
     assert result["is_line_search_success"] == 1
 
 
+def test_the_direction_does_not_depend_on_the_scale_of_the_advantages() -> None:
+    """The solver, whose tolerance is absolute, would return its random start for a small gradient."""
+    steps = []
+    for scale in (1.0, 1e-6):
+        model: Any = tiny_maml(width=3)
+        model.policy.double()
+        start = flat_parameters(model.policy)
+        # The adapted parameters are the same, so that only the outer gradient is scaled
+        model.inner_learning_rate = RATE
+        batches = [
+            each._replace(outer=each.outer._replace(advantages=each.outer.advantages * scale))
+            for each in make_batches(model.policy, 1)
+        ]
+        assert trpo_step(model, batches)["is_line_search_success"] == 1
+        steps.append(flat_parameters(model.policy) - start)
+    assert th.cosine_similarity(*steps, dim=0) > 0.999
+
+
+def test_without_a_gradient_nothing_changes() -> None:
+    model: Any = tiny_maml(width=3)
+    model.policy.double()
+    start, batches = flat_parameters(model.policy), make_batches(model.policy, 1)
+    for batch in batches:
+        batch.outer.advantages.zero_()
+    assert trpo_step(model, batches)["is_line_search_success"] == 0
+    th.testing.assert_close(flat_parameters(model.policy), start, rtol=0, atol=0)
+
+
 def test_a_failed_line_search_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = tiny_maml(width=3)
     model.policy.double()

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_trmrl import MAMLTRPO, AdaptationEvalCallback, evaluate_adaptation
 from sb3_trmrl.maml_trpo.inner import adapt, flat_parameters, outputs
-from tests.helpers.agents import ACTION_SPACES, VECTOR
+from tests.helpers.agents import ACTION_SPACES, BOX_ACTION, VECTOR
 from tests.helpers.environments import early_end
 from tests.helpers.maml import copies, sampled_family, tiny_maml, two_arms
 
@@ -115,6 +115,12 @@ def test_inner_rewards_are_those_of_the_tokens(monkeypatch: pytest.MonkeyPatch) 
     plain = learn(tiny_maml(copies(1), n_tasks=1), monkeypatch)
     n = len(plain.estimated[0])
     np.testing.assert_allclose(plain.estimated[0], [each[0] for each in plain.rewards[:n]])
+
+
+def test_inner_steps_that_diverge_are_named() -> None:
+    env = copies(2, sampled_family, observation_space=VECTOR, action_space=BOX_ACTION)
+    with pytest.raises(FloatingPointError, match="lower `inner_learning_rate`"):
+        tiny_maml(env, inner_learning_rate=1e6).learn(1)
 
 
 def test_training_is_deterministic() -> None:

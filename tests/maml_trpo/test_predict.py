@@ -145,7 +145,16 @@ def test_wrong_input() -> None:
         (TypeError, "`state` must be what the last call of predict returned", (observation, 5)),
         (TypeError, "`state` must be what the last call of predict returned", (observation, (np.zeros(2),))),
         (ValueError, "`state` must be that of 2 trials, got one of 1", (two, state)),
-        (ValueError, r"`episode_start` must have the shape \(1,\), got \(2,\)", (observation, state, np.ones(2))),
+        (
+            ValueError,
+            r"`episode_start` must have one boolean for each of 1 .*\[1. 1.\]",
+            (observation, state, np.ones(2)),
+        ),
+        (ValueError, "`episode_start` must have one boolean", (observation, state, ["a"])),
+        (TypeError, "`deterministic` must be", (observation, state, None, "yes")),
+        (ValueError, "`observation` must be a dictionary with the keys .*got one with", (observation | {"x": 1.0},)),
+        (ValueError, "`observation` must be a dictionary with the keys", ({"observation": np.zeros(2)},)),
+        (ValueError, "non-finite observation", (observation | {"prev_reward": np.array([np.nan], np.float32)},)),
     ]
     for error, message, arguments in wrong:
         with pytest.raises(error, match=message):

@@ -125,7 +125,8 @@ def test_evaluation_and_analysis(model: PEARL) -> None:
     [
         (dict(state=5), "`state` must be what the last call of predict returned.* got 5"),
         (dict(state=(np.zeros((1, 2)),)), "`state` must be what"),
-        (dict(episode_start=np.ones(3)), r"`episode_start` must have the shape \(1,\), got \(3,\)"),
+        (dict(episode_start=np.ones(3)), r"`episode_start` must have one boolean for each of 1 observation"),
+        (dict(episode_start=["a"]), r"`episode_start` must have one boolean"),
     ],
 )
 def test_wrong_arguments(model: PEARL, arguments: dict[str, Any], message: str) -> None:
@@ -139,3 +140,10 @@ def test_wrong_arguments(model: PEARL, arguments: dict[str, Any], message: str) 
 def test_the_observation_must_be_a_dictionary(model: PEARL) -> None:
     with pytest.raises(TypeError, match="`observation` must be a dictionary"):
         model.predict(np.zeros(3))
+    observation, _ = noisy_reach().reset(seed=0)
+    with pytest.raises(ValueError, match=r"`observation` must be a dictionary with the keys .*, got one with"):
+        model.predict({**observation, "x": 1.0})
+    with pytest.raises(ValueError, match="non-finite observation"):
+        model.predict({**observation, "prev_reward": np.array([np.nan], np.float32)})
+    with pytest.raises(TypeError, match="`deterministic`"):
+        model.predict(observation, deterministic="yes")  # type: ignore[arg-type]

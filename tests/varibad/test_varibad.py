@@ -16,9 +16,17 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_trmrl import AdaptationEvalCallback, PreviousTransitionObservation, VariBAD, VariBADPolicy, evaluate_adaptation
+from sb3_trmrl import (
+    AdaptationEvalCallback,
+    MultiEpisodeTrial,
+    PreviousTransitionObservation,
+    VariBAD,
+    VariBADPolicy,
+    evaluate_adaptation,
+)
+from sb3_trmrl.varibad.trials import Trial, TrialBuffer
 from tests.helpers.agents import ACTION_SPACES, MIXED, SampledEnv
-from tests.helpers.environments import early_end
+from tests.helpers.environments import EarlyEnd, early_end
 from tests.helpers.masked import MaskedEnv
 from tests.helpers.resuming import Hooks
 
@@ -141,6 +149,45 @@ def test_recorded_trials_are_those_that_were_played(normalize: bool) -> None:
     # All steps have a next state, except the last ones of the first of two episodes
     batch = model.batch_maker()(trials)
     assert (batch.steps.sum(dim=1) - batch.has_next_state.sum(dim=1)).tolist() == [1] * len(trials)
+
+
+def test_rewards_beyond_the_clipping_of_vec_normalize_are_recorded_as_they_were() -> None:
+    """A rare reward is many standard deviations large when it comes, and fewer later on."""
+
+    class Rare(EarlyEnd):
+        def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            observation, _, *rest = super().step(action)
+            return observation * (100.0 if self.np_random.uniform() < 0.02 else 1.0), float(self.time == 2), *rest
+
+    env = DummyVecEnv([lambda: PreviousTransitionObservation(MultiEpisodeTrial(Rare(), trial_end="truncated"))] * 3)
+    normalized = VecNormalize(env, clip_obs=1.0)
+    seen: list[np.ndarray] = []
+    model = make_model(normalized)
+    model.learn(192, Hooks(step=lambda _: seen.append(normalized.get_original_obs()["observation"].copy())))
+    largest = max(np.abs(each).max() for each in seen)
+    trials = model.trial_buffer.sample(1000)
+    for trial in trials:
+        np.testing.assert_array_equal(trial.observations["prev_reward"][1:, 0], trial.rewards)
+    assert largest > 50 and max(np.abs(trial.observations["observation"][1:-1]).max() for trial in trials) > 50
+
+
+def test_checkpoints_keep_the_newest_trials_if_the_buffer_shrinks() -> None:
+    def trial(number: int) -> Trial:
+        return Trial({"prev_done": np.zeros((2, 1))}, np.zeros((1, 1)), np.array([float(number)]))
+
+    for n_trials in (2, 5, 8):
+        buffer = TrialBuffer(5)
+        for number in range(n_trials):
+            buffer.add(trial(number))
+        assert buffer.resized(5) is buffer
+        for size in (3, 9):
+            resized = buffer.resized(size)
+            kept = {float(each.rewards[0]) for each in resized.sample(100)}
+            oldest = max(0, n_trials - min(size, 5))
+            assert resized.size == size and kept == set(map(float, range(oldest, n_trials)))
+            resized.add(trial(99))  # in place of the oldest one, if there is no room
+            left = {float(each.rewards[0]) for each in resized.sample(100)} - {99.0}
+            assert left == (kept if len(kept) < size else kept - {float(oldest)})
 
 
 def test_a_truncated_trial_is_continued_with_the_belief_of_all_its_transitions() -> None:

@@ -7,11 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
-from sb3_trmrl.zoo import experiment, interruption
+from sb3_trmrl.zoo import experiment, interruption, registration
 from tests.helpers.resuming import assert_same, assert_same_files, checkpoint_steps
 from tests.helpers.zoo import ENV, train
 
@@ -112,3 +115,15 @@ def test_the_report_can_be_skipped(tmp_path: Path, capsys: Any, monkeypatch: pyt
     run = train(tmp_path, "-n", "40", "--eval-freq", "-1", "--checkpoint-freq", "0", "--report")
     assert f"`trmrl report {run}`" in capsys.readouterr().out
     assert (run / f"{ENV}.zip").exists()
+
+
+def test_workers_leave_ctrl_c_to_the_training_process() -> None:
+    """The terminal sends it to all processes, and the rollout is finished first."""
+    env: Any = registration._make_vec_env_of_rank(
+        PendulumEnv, 2, SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}
+    )
+    env.reset()
+    for process in env.processes:
+        os.kill(process.pid, signal.SIGINT)
+    assert env.step(np.zeros((2, 1), np.float32))[0].shape == (2, 3)
+    env.close()
