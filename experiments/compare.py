@@ -34,6 +34,7 @@ from sb3_trmrl.analysis.figures import (
     line_styles,
     scale_budgets,
 )
+from sb3_trmrl.analysis.report_rows import read_rows
 
 DrawPanel = Callable[[Axes, "Results", dict[str, dict[str, Any]]], None]
 
@@ -87,29 +88,39 @@ class Results:
 
     def with_runs_of(self, other: "Results") -> "Results":
         """
-        Return these results together with those of another experiment on the same environment, without its runs of an
-        agent and a seed that are already there: these have been repeated.
+        Return these results together with those of another experiment on the same environment, without its runs of
+        agents that these replace.
         """
+        replaced = [agent for agent in self.agents if self._replaces(other, agent)]
         agents = {name: {**about, "seeds": list(about["seeds"])} for name, about in self.settings["agents"].items()}
         for name, about in other.settings["agents"].items():
-            seeds = agents.setdefault(name, {**about, "seeds": []})["seeds"]
-            seeds += [seed for seed in about["seeds"] if seed not in seeds]
-        own = self.tests.set_index(["agent", "seed"]).index
-        curves, tests = (
-            rows[~rows.set_index(["agent", "seed"]).index.isin(own)] for rows in (other.curves, other.tests)
-        )
+            if name not in replaced:
+                seeds = agents.setdefault(name, {**about, "seeds": []})["seeds"]
+                seeds += [seed for seed in about["seeds"] if seed not in seeds]
+        curves, tests = (rows[~rows["agent"].isin(replaced)] for rows in (other.curves, other.tests))
+        reports = other.settings["report"], self.settings["report"]
+        other_tasks = {name: task for report in reports for name, task in report.get("other_tasks", {}).items()}
         return Results(
             self.name,
             [*self.files, *other.files],
             {
                 **self.settings,
                 "agents": agents,
-                "report": {**other.settings["report"], **self.settings["report"]},
+                "report": {**reports[0], **reports[1], "other_tasks": other_tasks},
             },
             list(dict.fromkeys(self.machines + other.machines)),
             pd.concat([self.curves, curves]),
             pd.concat([self.tests, tests]),
         )
+
+    def _replaces(self, other: "Results", agent: str) -> bool:
+        """
+        Return whether the runs of an agent replace those of another experiment, of which they repeat a seed, or which
+        were tested on another number of episodes. Only then do all numbers of an agent come from the same runs.
+        """
+        own, first = (each.tests[each.tests["agent"] == agent] for each in (self, other))
+        is_repeated = own["seed"].isin(first["seed"]).any()
+        return len(first) > 0 and bool(is_repeated or own["episode"].max() != first["episode"].max())
 
     def runs(self, agent: str) -> list[pd.DataFrame]:
         """Return the learning curves of each seed, with the column "last" for the last episode of a trial."""
@@ -123,7 +134,7 @@ class Results:
         """Return the validation results between which the levels lie, and what they are."""
         ends = [self.settings["report"].get(key) for key in ("lower", "oracle")]
         if set(ends) <= set(self.agents):
-            selected = [[run.loc[run["return"].idxmax(), "last"] for run in self.runs(end)] for end in ends]
+            selected = [[selected_result(run) for run in self.runs(end)] for end in ends]
             low, high = (trim_mean(each, 0.25) for each in selected)
             if high > low:
                 return low, high, f"from {ends[0]!r} to {ends[1]!r}"
@@ -152,7 +163,7 @@ def read(folder: Path = FOLDER) -> dict[str, Results]:
         seeds = settings.get("seeds")
         settings["agents"] = {name: {"seeds": seeds, **about} for name, about in settings["agents"].items()}
         trained = re.findall(r"^# .* trained with .*(torch .*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        curves, tests = (pd.read_csv(path.with_name(name), comment="#") for name in ("curves.csv", "tests.csv"))
+        curves, tests = (read_rows(path.with_name(name)) for name in ("curves.csv", "tests.csv"))
         curves = curves[curves["finished"]]
         tests = tests[(tests["model"] == "selected") & (tests["actions"] == "deterministic")]
         for environment, own in tests.groupby("environment", sort=False):
@@ -193,6 +204,14 @@ def counts_to(levels: np.ndarray, values: np.ndarray, counts: np.ndarray) -> np.
     return np.where(reached.any(axis=1), counts[reached.argmax(axis=1)], np.inf)
 
 
+def selected_result(run: pd.DataFrame) -> float:
+    """Return the validation result of the selected model: of those with the best success, if any, the best return."""
+    # Rounded as in the file, because ties are decided by the return
+    success = run[[name for name in run if name.startswith("success, episode ")]].mean(axis=1).fillna(0).round(4)
+    scores = list(zip(success, run["return"], strict=True))
+    return run["last"].iloc[scores.index(max(scores))]
+
+
 def common_curve(runs: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps that the learning curves of all seeds cover, (K,), and the curves, (seeds, K)."""
     steps = np.unique(np.concatenate([run["step"] for run in runs]))
@@ -212,7 +231,8 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 
 def minutes(seconds: float) -> str:
     """Return seconds as minutes with two digits."""
-    return f"{seconds / 60:.2g}" if seconds < 6_000 else f"{seconds / 60:,.0f}"
+    # 99.5 has three digits when it is rounded
+    return f"{seconds / 60:.2g}" if seconds / 60 < 99.5 else f"{seconds / 60:,.0f}"
 
 
 def reached(results: Results, agent: str, levels: np.ndarray) -> list[str]:
@@ -294,8 +314,12 @@ def page(found: dict[str, Results]) -> str:
     """Return the content of docs/reference/agents.md."""
 
     def overview(results: Results, agent: str) -> str:
-        n_seeds = len(results.tested(agent))
-        return f"{cells(results, agent)[-1]}, {n_seeds} seed{'s' if n_seeds > 1 else ''}" if n_seeds else ""
+        n_seeds, n_episodes = results.tested(agent).shape
+        if not n_seeds:
+            return ""
+        text = f"{cells(results, agent)[-1]}, {n_seeds} seed{'s' if n_seeds > 1 else ''}"
+        differ = results.tests.groupby("agent")["episode"].max().nunique() > 1
+        return f"{text}, episode {n_episodes}" if differ else text
 
     rows = [[name, *(overview(results, name) for results in found.values())] for name in names_of(found)]
     table_of_acting, machine = acting()

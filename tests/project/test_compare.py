@@ -147,6 +147,95 @@ def test_repeated_runs_replace_the_first_ones(compare: ModuleType, tmp_path: Pat
     assert found["oracle"] == ["80.0", "100.0", ""]
 
 
+def cells_of(text: str, agent: str) -> list[str]:
+    """Return the cells of the first row of an agent in a text."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {agent} |"))
+    return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+@pytest.mark.parametrize("kept, seeds", [({10: 10}, "1 of 2"), ({10: 20, 11: 21}, "2")], ids=["same", "other"])
+@pytest.mark.parametrize("n_episodes", [2, 3])
+def test_numbers_of_an_agent_come_from_one_kind_of_run(
+    compare: ModuleType, tmp_path: Path, kept: dict[int, int], seeds: str, n_episodes: int
+) -> None:
+    """Only new seeds with as many episodes are put together with the first ones."""
+    write_experiment(tmp_path, "one", "return", -100, 100)
+    write_experiment(tmp_path, "one_first", "return", -100, 100)
+    settings = yaml.safe_load((tmp_path / "one.yml").read_text())
+    settings["agents"] = {"reactive": {"seeds": [20, 21] if 20 in kept.values() else [10, 11]}}
+    (tmp_path / "one.yml").write_text(f"# docs/reference/protocol.md\n{yaml.safe_dump(settings)}")
+    for file in (tmp_path / "one").iterdir():
+        frame = pd.read_csv(file, comment="#")
+        frame = frame[(frame["agent"] == "reactive") & frame["seed"].isin(kept)]
+        frame = frame.assign(seed=frame["seed"].map(kept))
+        if "episode" in frame and n_episodes == 3:
+            frame = pd.concat([frame, frame[frame["episode"] == 2].assign(episode=3, **{"return": 12.5})])
+        file.write_text(frame.to_csv(index=False))
+    text = compare.page(compare.read(tmp_path))
+    (overview,), tested = (cells_of(part, "reactive") for part in text.split("### Env-v0"))
+    assert tested[0] == ("4 of 5" if n_episodes == 2 and 20 in kept.values() else seeds)
+    assert len(tested) == 3 + n_episodes and "-" not in tested and "" not in tested
+    # Where agents differ in their last episode, the cell names it
+    n_seeds = int(tested[0][0])
+    assert overview.endswith(f"{n_seeds} seed{'s' * (n_seeds > 1)}{', episode 3' * (n_episodes == 3)}")
+    assert cells_of(text, "oracle") == [f"100.0, 1 seed{', episode 2' * (n_episodes == 3)}"]
+
+
+def test_other_tasks_of_two_reports_are_put_together(compare: ModuleType, tmp_path: Path) -> None:
+    write_experiment(tmp_path, "one", "return", -100, 100)
+    write_experiment(tmp_path, "two", "return", -100, 100)
+    settings = (tmp_path / "two.yml").read_text()
+    (tmp_path / "two.yml").write_text(settings.replace("far:", "farther:").replace("reactive:", "new:"))
+    for file in (tmp_path / "two").iterdir():
+        frame = pd.read_csv(file, comment="#")
+        frame = frame[frame["agent"] == "reactive"].replace({"reactive": "new", "far": "farther"})
+        file.write_text(frame.to_csv(index=False))
+    results = compare.read(tmp_path)["Env-v0"]
+    assert set(results.other_tasks) == {"far", "farther"}
+    text = compare.section("Env-v0", results)
+    assert cells_of(text, "new")[3:] == ["-70.0 (-80.0 to -60.0)", "65.0 (40.0 to 90.0)"]
+    for other, agent in (("far", "reactive"), ("farther", "new")):
+        part = text.partition(f"The same out of distribution, {other}:")[2]
+        assert cells_of(part, agent) == ["-35.0 (-40.0 to -30.0)", "32.5 (20.0 to 45.0)"]
+
+
+def test_names_may_be_any_text(compare: ModuleType, tmp_path: Path) -> None:
+    """Such as a sign that begins a comment, a number, or what pandas reads as unknown."""
+    names = {"none": "None", "reactive": "lr #2", "oracle": "12"}
+    write_experiment(tmp_path, "one", "return", -100, 100)
+    settings = yaml.safe_load((tmp_path / "one.yml").read_text())
+    settings["agents"] = {names.get(name, name): about for name, about in settings["agents"].items()}
+    settings["report"] |= {"lower": "None", "oracle": "12"}
+    (tmp_path / "one.yml").write_text(f"# docs/reference/protocol.md\n{yaml.safe_dump(settings, sort_keys=False)}")
+    for file in (tmp_path / "one").iterdir():
+        comments = [line for line in file.read_text().splitlines(keepends=True) if line.startswith("#")]
+        frame = pd.read_csv(file, comment="#").replace(names)
+        file.write_text("".join(comments) + frame.to_csv(index=False))
+    results = compare.read(tmp_path)["Env-v0"]
+    assert results.agents == ["None", "lr #2", "12"] and results.references()[2] == "from 'None' to '12'"
+    assert cells_of(compare.section("Env-v0", results), "lr #2")[3:] == [
+        "-70.0 (-80.0 to -60.0)",
+        "65.0 (40.0 to 90.0)",
+    ]
+
+
+def test_references_are_what_the_selected_models_get(compare: ModuleType) -> None:
+    """Models are selected by their success over all episodes, and by the return among equals, of which one is kept."""
+    oracle = pd.DataFrame({"agent": "oracle", "seed": 10, "return": [1.0, 9.0, 3.0, 5.0, 5.0]})
+    oracle["success, episode 1"] = [0.9, 0.1, 0.1, 0.7, 0.3]
+    oracle["success, episode 2"] = [0.0, 0.2, 0.9, 0.3, 0.7]
+    none = oracle.assign(agent="none", **{"success, episode 1": 0.0, "success, episode 2": 0.0})
+    tests = pd.DataFrame({"agent": ["none", "oracle"], "success": [0.0, 0.3]})
+    settings = {"agents": {"none": {}, "oracle": {}}, "report": {"lower": "none", "oracle": "oracle"}}
+    results = compare.Results("one", [], settings, [], pd.concat([none, oracle]), tests)
+    assert results.references()[:2] == (0.0, 0.3)
+
+
+def test_minutes_have_two_digits(compare: ModuleType) -> None:
+    found = [compare.minutes(60 * each) for each in (0.123, 5.5, 99.4, 99.5, 99.96, 100, 1234.5)]
+    assert found == ["0.12", "5.5", "99", "100", "100", "100", "1,234"]
+
+
 def test_pictures_of_many_agents(compare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").mkdir()
     monkeypatch.setattr(compare, "DOCS", tmp_path)
