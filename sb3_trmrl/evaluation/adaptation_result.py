@@ -17,8 +17,8 @@ from sb3_trmrl.common.checks import check_int, check_number, check_path
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Resamples of the bootstrap
-_N_RESAMPLES = 9_999
+#: Resamples of the bootstrap, and how many numbers (64 MB) to draw at a time
+_N_RESAMPLES, _N_DRAWN = 9_999, 8_000_000
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,14 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95, seed: int =
 
     rng = np.random.default_rng(seed)
     found = stats.bootstrap(
-        (values,), np.mean, axis=0, confidence_level=confidence, method="percentile", n_resamples=_N_RESAMPLES, rng=rng
+        (values,),
+        np.mean,
+        axis=0,
+        confidence_level=confidence,
+        method="percentile",
+        n_resamples=_N_RESAMPLES,
+        batch=max(1, _N_DRAWN // max(1, values.size)),  # all at once need gigabytes for thousands of tasks
+        rng=rng,
     )
     return np.stack(found.confidence_interval, axis=-1)
 

@@ -1,6 +1,7 @@
 """Evaluation of adaptation against a loop written by hand, its result and the callbacks."""
 
 import pickle
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ import sb3_trmrl  # noqa: F401
 from sb3_trmrl import MultiEpisodeTrial, PreviousTransitionObservation, TransformerPPO
 from sb3_trmrl.evaluation import callbacks
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
-from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
+from sb3_trmrl.evaluation.adaptation_result import AdaptationResult, bootstrap_interval
 from sb3_trmrl.evaluation.callbacks import AdaptationEvalCallback, InnerEpisodeCallback
 from sb3_trmrl.trials.held_out import evaluation_seed, share_tasks
 from tests.helpers.agents import TINY
@@ -199,6 +200,19 @@ def test_interval_over_tasks() -> None:
     assert low == pytest.approx(returns.mean() - half_width, abs=0.1 * half_width)
     assert high == pytest.approx(returns.mean() + half_width, abs=0.1 * half_width)
     assert np.isnan(AdaptationResult("env", [0], np.ones((1, 1, 1))).interval()).all()
+
+
+def test_intervals_over_many_tasks_take_little_memory() -> None:
+    returns = np.random.default_rng(0).normal(size=(2_000, 1))
+    tracemalloc.start()
+    found = bootstrap_interval(returns, 0.95, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
+    at_once = stats.bootstrap(
+        (returns,), np.mean, axis=0, n_resamples=9_999, method="percentile", rng=np.random.default_rng(0)
+    )
+    assert np.array_equal(found, np.stack(at_once.confidence_interval, axis=-1))
 
 
 def test_an_agent_without_a_dict_is_refused_on_a_dict() -> None:
