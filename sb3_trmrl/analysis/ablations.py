@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sb3_trmrl.analysis.figures import COLOURS, check_picture, count_steps, draw_band, finish
+from sb3_trmrl.analysis.figures import check_picture, count_steps, draw_band, finish, line_styles
 from sb3_trmrl.common.checks import check_instance
 from sb3_trmrl.evaluation.adaptation_result import bootstrap_interval
 
@@ -49,11 +49,13 @@ def plot_ablations(result: Ablations, path: str | Path) -> None:
     figure = Figure(figsize=(9, 3 * ((len(result.curves) + 1) // 2) + 0.6), layout="constrained")
     n_columns = min(2, len(result.curves))
     panels = figure.subplots(-(-len(result.curves) // n_columns), n_columns, sharex=True, sharey=True, squeeze=False)
-    n_seeds = min(len(curves) for values in result.curves.values() for curves in values.values())
+    n_seeds = [len(curves) for values in result.curves.values() for curves in values.values()]
+    fewest, most = min(n_seeds), max(n_seeds)
     for axes, (setting, values) in zip(panels.ravel(), result.curves.items(), strict=False):
-        for (value, curves), colour in zip(values.items(), COLOURS, strict=False):
+        styles = line_styles(values)
+        for value, curves in values.items():
             interval = bootstrap_interval(curves, 0.95, 0).T
-            draw_band(axes, result.timesteps, curves.mean(axis=0), interval, colour, label=str(value))
+            draw_band(axes, result.timesteps, curves.mean(axis=0), interval, **styles[value], label=str(value))
         axes.set_title(_TITLES.get(setting, setting), fontsize="medium")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
@@ -61,5 +63,6 @@ def plot_ablations(result: Ablations, path: str | Path) -> None:
         count_steps(axes)
     for axes in panels[:, 0]:
         axes.set_ylabel("return per episode, validation tasks")
-    band, plural = (" and 95 % bootstrap interval", "s") if n_seeds > 1 else ("", "")
-    finish(figure, path, f"Ablations on {result.env_id}: mean{band} over {n_seeds} seed{plural}")
+    band, plural = (" and 95 % bootstrap interval", "s") if most > 1 else ("", "")
+    number = f"{most}" if fewest == most else f"{fewest} to {most}"
+    finish(figure, path, f"Ablations on {result.env_id}: mean{band} over {number} seed{plural}")

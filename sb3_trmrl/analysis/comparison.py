@@ -74,11 +74,12 @@ class Group:
     def success_rates(self, episode: int) -> np.ndarray | None:
         """
         :param episode: Index of the episode
-        :return: Success rate of each run's selected model, (runs,); None if the environment does not report success
+        :return: Success rate of each run's selected model, (runs,); None if the environment does not report success.
+            Some environments report it only in a success: a run without any has rate 0 if others have one
         """
         rates = [result.success_rates for result in self.results["selected"]]
-        known = [rate[episode] for rate in rates if rate is not None]
-        return np.array(known) if len(known) == len(rates) else None
+        known = any(rate is not None for rate in rates)
+        return np.array([0.0 if rate is None else rate[episode] for rate in rates]) if known else None
 
     def between(self, first: float, last: float) -> Group:
         """
@@ -310,9 +311,11 @@ def table_of(
         row: dict[str, float] = {"seeds": len(group.curves)}
         shown = [heading for heading in columns if reports_success or not _is_success(heading)]
         scores = [columns[heading](group) for heading in shown]
-        unknown = np.full(len(group.curves), np.nan)
+        # As between the runs of an agent, one without any success failed
+        unknown = [np.full(len(group.curves), 0.0 if _is_success(heading) else np.nan) for heading in shown]
+        known = [missing if each is None else each for each, missing in zip(scores, unknown, strict=True)]
         # All at once, because a bootstrap takes half a second
-        middle, ends = interquartile_mean(np.stack([unknown if each is None else each for each in scores], axis=1))
+        middle, ends = interquartile_mean(np.stack(known, axis=1))
         for heading, values in zip(shown, np.vstack([middle, ends]).T.tolist(), strict=True):
             row |= dict(zip(headings(heading), values, strict=True))
         if lower is not None and oracle is not None:

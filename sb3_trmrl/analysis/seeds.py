@@ -57,7 +57,7 @@ def plot_training(groups: Mapping[str, Group], timed: Mapping[str, Group], path:
         for (axes, x, _), (middle, interval) in zip(drawn, estimates, strict=True):
             draw_band(axes, x, middle, interval, **styles[name], label=_label(name, group))
     for axes, label in zip(grid[:, 0], ("return per episode", "success rate"), strict=False):
-        axes.set_ylabel(f"{label}, validation tasks")
+        axes.set_ylabel(f"{label}{_of_tasks(groups, 'validation')}")
     for column, shown in zip(grid.T, (groups, timed), strict=True):
         ends = [group.timesteps[-1] for name, group in shown.items() if name in groups and len(group.timesteps)]
         for axes in column:
@@ -85,20 +85,23 @@ def plot_testing(groups: Mapping[str, Group], path: str | Path, title: str, whic
     figure = Figure(figsize=(9, 4), layout="constrained")
     by_episode, by_step = figure.subplots(1, 2)
     styles = line_styles(groups)
+    results = [result for group in groups.values() for result in group.results[which]]
+    # Each result is as long as its own longest episode, but a step of the trial is the same one for all agents
+    horizon = max(result.rewards.shape[2] for result in results)
     for name, group in groups.items():
         returns = group.returns(which)
         episodes = np.arange(1, returns.shape[2] + 1)
-        rewards = np.stack([_reward_by_step(result.rewards) for result in group.results[which]])
+        rewards = np.stack([_reward_by_step(result.rewards, horizon) for result in group.results[which]])
         of_episodes, of_steps = _estimates([returns.mean(axis=1), rewards])
         look = {**styles[name], "label": _label(name, group), "marker": "o", "markersize": 4}
         draw_band(by_episode, episodes, *of_episodes, **look)
         draw_band(by_step, np.arange(1, rewards.shape[1] + 1), *of_steps, **styles[name])
-    first = next(iter(groups.values())).results[which][0]
-    split = first.split
-    by_episode.set(ylabel=f"return of the episode, {split} tasks")
+    of_tasks = _of_tasks(groups, results[0].split)
+    by_episode.set(ylabel=f"return of the episode{of_tasks}")
     count_episodes(by_episode)
-    smoothed = f", mean over {_WINDOW} steps" if first.rewards.shape[2] >= _LONG else ""
-    by_step.set(ylabel=f"reward of the step, {split} tasks{smoothed}", xlabel="step of the trial")
+    smoothed = f", mean over {_WINDOW} steps" if horizon >= _LONG else ""
+    ended = "\n(0 after an early end)" if any((each.lengths < horizon).any() for each in results) else ""
+    by_step.set(ylabel=f"reward of the step{of_tasks}{smoothed}{ended}", xlabel="step of the trial")
     _finish(figure, by_episode, path, f"{title}: adaptation")
 
 
@@ -110,9 +113,18 @@ def _estimates(scores: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarra
     return list(zip(np.split(middle, ends), np.split(interval, ends, axis=1), strict=True))
 
 
-def _reward_by_step(rewards: np.ndarray) -> np.ndarray:
-    """Return the mean reward of each step of a trial, given (T, E, H). Steps after the end of an episode count as 0."""
-    means = np.nan_to_num(rewards).mean(axis=0)
+def _of_tasks(groups: Mapping[str, Group], split: str) -> str:
+    """Return the end of a label that says which tasks were played, nothing for an environment without tasks."""
+    results = (result for group in groups.values() for own in group.results.values() for result in own)
+    return "" if any(result.unit == "episodes" for result in results) else f", {split} tasks"
+
+
+def _reward_by_step(rewards: np.ndarray, horizon: int) -> np.ndarray:
+    """
+    Return the mean reward of each step of a trial, given (T, E, H), with ``horizon`` steps in each episode. Steps after
+    the end of an episode count as 0.
+    """
+    means = np.pad(np.nan_to_num(rewards), ((0, 0), (0, 0), (0, horizon - rewards.shape[2]))).mean(axis=0)
     return np.concatenate([smooth(each, _WINDOW if len(each) >= _LONG else 1) for each in means])
 
 

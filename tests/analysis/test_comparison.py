@@ -13,6 +13,7 @@ from rliable import library, metrics
 from scipy import stats
 
 from sb3_trmrl.analysis import comparison
+from sb3_trmrl.analysis.ablations import Ablations, plot_ablations
 from sb3_trmrl.analysis.adaptation import plot_adaptation
 from sb3_trmrl.analysis.comparison import (
     Group,
@@ -25,6 +26,7 @@ from sb3_trmrl.analysis.comparison import (
     table_of,
 )
 from sb3_trmrl.analysis.figures import line_styles, scale_budgets
+from sb3_trmrl.analysis.seeds import plot_testing, plot_training
 from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 
 
@@ -162,3 +164,76 @@ def test_only_success_rates_are_percentages() -> None:
     groups = {"agent": Group(np.zeros(0), np.zeros((1, 0)), {"selected": [without]})}
     frame = table_of(groups, dict.fromkeys(names, lambda _: np.ones(1)))
     assert list(frame)[:2] == ["seeds", names[1]]
+
+
+def rewarded(*lengths: int, tasks: tuple[Any, ...] = (0.5,), n_episodes: int = 2) -> Group:
+    """Runs with episodes of these lengths, and a reward of 1 in each step."""
+    results = [AdaptationResult("Env-v0", list(tasks), np.ones((len(tasks), n_episodes, each))) for each in lengths]
+    return Group(np.arange(3), np.ones((len(lengths), 3)), {"selected": results}, np.ones((len(lengths), 3)))
+
+
+def test_steps_of_shorter_episodes_stand_at_those_of_the_longest(tmp_path: Path, monkeypatch: Any) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    plot_testing({"A": rewarded(3, 5), "B": rewarded(4, 4)}, tmp_path / "a.png", "Env-v0")
+    by_episode, by_step = figures[0].axes
+    expected = {0: [1, 1, 1, 0.5, 0.5] * 2, 1: [1, 1, 1, 1, 0] * 2}
+    for index, rewards in expected.items():
+        assert by_step.lines[index].get_xdata().tolist() == list(range(1, 11))  # type: ignore[union-attr]
+        assert by_step.lines[index].get_ydata().tolist() == rewards  # type: ignore[union-attr]
+    assert by_episode.lines[0].get_ydata().tolist() == [4, 4]  # type: ignore[union-attr]
+    assert by_step.get_ylabel() == "reward of the step, test tasks\n(0 after an early end)"
+    plot_testing({"A": rewarded(4, 4)}, tmp_path / "a.png", "Env-v0")
+    assert figures[1].axes[1].get_ylabel() == "reward of the step, test tasks"
+
+
+@pytest.mark.parametrize("tasks, ends", [((0.5, 1.0), (", validation tasks", ", test tasks")), ((None,), ("", ""))])
+def test_labels_name_tasks_only_where_there_are_some(
+    tasks: tuple[Any, ...], ends: tuple[str, str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    labels: list[list[str]] = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *_, **__: labels.append([axes.get_ylabel() for axes in figure.axes])
+    )
+    groups = {"A": rewarded(4, 4, tasks=tasks, n_episodes=1)}
+    plot_training(groups, groups, tmp_path / "a.png", "Env-v0")
+    plot_testing(groups, tmp_path / "a.png", "Env-v0")
+    assert labels[0][::2] == [f"return per episode{ends[0]}", f"success rate{ends[0]}"]
+    assert labels[1] == [f"return of the episode{ends[1]}", f"reward of the step{ends[1]}"]
+
+
+def test_every_value_of_an_ablation_is_drawn(tmp_path: Path, monkeypatch: Any) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    for n_seeds in ([2] * 10, [1, *[3] * 9], [1]):
+        curves = {str(value): np.full((number, 3), float(value)) for value, number in enumerate(n_seeds)}
+        plot_ablations(Ablations("Env-v0", np.arange(3.0), {"gamma": curves}), tmp_path / "a.png")
+    lines = figures[0].axes[0].lines
+    assert [line.get_label() for line in lines] == [str(value) for value in range(10)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 10
+    titles = [figure.get_suptitle().partition(": ")[2] for figure in figures]
+    band = "mean and 95 % bootstrap interval over"
+    assert titles == [f"{band} 2 seeds", f"{band} 1 to 3 seeds", "mean over 1 seed"]
+
+
+def test_runs_without_any_success_have_failed_if_others_have_one() -> None:
+    """Some environments write ``is_success`` only when an episode succeeds."""
+
+    def group(*successes: bool | None) -> Group:
+        results = [
+            AdaptationResult("Env-v0", [0.5], np.ones((1, 1, 2)), None if each is None else np.array([[each]]))
+            for each in successes
+        ]
+        return Group(np.zeros(0), np.zeros((len(results), 0)), {"selected": results})
+
+    mixed, none = group(True, None), group(None, None)
+    assert none.success_rates(0) is None
+    found = mixed.success_rates(0)
+    assert found is not None and found.tolist() == [1.0, 0.0]
+    columns: comparison.Columns = {
+        "success, episode 1": lambda each: each.success_rates(0),
+        "unknown": lambda _: None,
+    }
+    frame = table_of({"mixed": mixed, "none": none}, columns)
+    assert frame["success, episode 1"].tolist() == [0.5, 0.0] and frame["unknown"].isna().all()
+    assert list(table_of({"none": none}, columns))[1:] == ["unknown", "unknown, low", "unknown, high"]
