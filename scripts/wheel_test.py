@@ -182,7 +182,7 @@ def check_zoo(installation: Installation) -> None:
         raise Failure(f"trmrl train does not read {packaged}:\n{said}")
     installation.run("trmrl", "enjoy", "--env", ENV, "--no-render", "-n", "400")
     installation.run("trmrl", "evaluate", RUN, "--n-tasks", "2", "--n-episodes", "2")
-    for name in (f"{ENV}.zip", "best_model.zip", "evaluations.npz", "adaptation_test.csv"):
+    for name in (f"{ENV}.zip", "best_model.zip", "evaluations.npz", "adaptation_test_n_tasks=2_n_episodes=2.csv"):
         if not (installation.work / RUN / name).is_file():
             raise Failure(f"{RUN}/{name} was not written")
 

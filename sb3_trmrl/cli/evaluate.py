@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -37,19 +38,19 @@ def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     counts = (10, 10 + _N_EVALUATED) if in_protocol else (20, 6)
     with argument_errors(parser):
         agent = load_agent_from(options)
-        fill_in_counts(options, plays_trials(agent), *counts)
+        other_counts = fill_in_counts(options, plays_trials(agent), *counts)
         if in_protocol and options.n_episodes <= _N_EVALUATED:
             parser.error(f"--n-episodes must be above {_N_EVALUATED} with --protocol, got {options.n_episodes}")
         result = (_play_protocol if in_protocol else _play_trials)(agent, options)
     folder = options.output or agent.folder
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(result, ProtocolResult):
-        path = folder / f"{_stem('metaworld_protocol', agent, options)}.csv"
+        path = folder / f"{_stem('metaworld_protocol', agent, options, other_counts)}.csv"
         _print_protocol(result).to_csv(path, index=False)
         print(f"Wrote {path}")
         return
     _print_adaptation(result)
-    stem = folder / _stem("adaptation", agent, options)
+    stem = folder / _stem("adaptation", agent, options, other_counts)
     result.save(f"{stem}.npz")
     result.to_frame().to_csv(f"{stem}.csv", index=False)
     if result.unit == "tasks":  # a single mean is not worth a plot
@@ -57,7 +58,7 @@ def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     print(f"Wrote {stem}.npz{', .csv and .png' if result.unit == 'tasks' else ' and .csv'}")
 
 
-def _stem(name: str, agent: LoadedAgent, options: argparse.Namespace) -> str:
+def _stem(name: str, agent: LoadedAgent, options: argparse.Namespace, other_counts: Mapping[str, int]) -> str:
     """Return the name of the files. It includes all settings other than the default, so that each has its own files."""
     path = Path(options.model)
     parts = [
@@ -65,6 +66,7 @@ def _stem(name: str, agent: LoadedAgent, options: argparse.Namespace) -> str:
         ("last", options.last),
         ("sampled", options.sampled),
         (f"seed={options.seed}", options.seed != 0),
+        *((f"{key}={number}", True) for key, number in other_counts.items()),
         (agent.env_id, options.env is not None),
         *((f"{key}={value}", True) for key, value in options.env_kwargs.items()),
     ]

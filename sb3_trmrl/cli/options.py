@@ -123,14 +123,21 @@ def plays_trials(agent: LoadedAgent) -> bool:
     return episodes_per_trial(agent.env_id, agent.env_kwargs) is not None
 
 
-def fill_in_counts(options: argparse.Namespace, in_trials: bool, n_tasks: int, n_episodes: int) -> None:
-    """Set the numbers of tasks and episodes that were not given. Without tasks, either of them counts episodes."""
+def fill_in_counts(options: argparse.Namespace, in_trials: bool, n_tasks: int, n_episodes: int) -> dict[str, int]:
+    """
+    Set the numbers of tasks and episodes that were not given. Without tasks, either of them counts episodes. Return
+    those that were given and are not the default, by name.
+    """
+    defaults = {"n_tasks": n_tasks, "n_episodes": n_episodes if in_trials else n_tasks}
+    given = {key: getattr(options, key) for key in defaults}
+    others = {key: number for key, number in given.items() if number not in (None, defaults[key])}
     if in_trials:
         options.n_tasks, options.n_episodes = options.n_tasks or n_tasks, options.n_episodes or n_episodes
     elif options.n_tasks is not None and options.n_episodes is not None:
         raise ValueError("only one of --n-tasks and --n-episodes can be given: the environment has no tasks")
     else:
         options.n_tasks, options.n_episodes = options.n_tasks or options.n_episodes or n_tasks, 1
+    return others
 
 
 def add_output(parser: argparse.ArgumentParser, default: str | None, text: str = "") -> None:

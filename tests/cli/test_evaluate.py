@@ -21,27 +21,29 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_evaluate(run: Path, tmp_path: Path, capsys: Any) -> None:
     arguments = ["--n-tasks", "6", "--n-episodes", "3", "--output", str(tmp_path), "--sampled"]
     assert main(["evaluate", str(run), *arguments]) == 0
-    result = AdaptationResult.load(tmp_path / "adaptation_test_sampled.npz")
+    stem = "adaptation_test_sampled_n_tasks=6_n_episodes=3"
+    result = AdaptationResult.load(tmp_path / f"{stem}.npz")
     assert result.returns.shape == (6, 3) and not result.deterministic
-    frame = pd.read_csv(tmp_path / "adaptation_test_sampled.csv")
+    frame = pd.read_csv(tmp_path / f"{stem}.csv")
     assert np.allclose(frame["return"].to_numpy().reshape(6, 3), result.returns)
-    assert_picture(tmp_path / "adaptation_test_sampled.png")
+    assert_picture(tmp_path / f"{stem}.png")
     printed = capsys.readouterr().out
     assert "95 % interval over tasks" in printed and f"{result.mean_returns[2]:.2f}" in printed
 
 
 def test_files_of_evaluate_are_named_after_settings(run: Path, tmp_path: Path) -> None:
-    few = ["--n-tasks", "1", "--n-episodes", "1", "--output", str(tmp_path)]
     options = {
         "": [],
+        "_n_tasks=1": ["--n-tasks", "1"],
+        "_n_episodes=1": ["--n-tasks", "20", "--n-episodes", "1"],
         "_last": ["--last"],
         "_seed=1": ["--seed", "1"],
         "_n_pulls=3": ["--env-kwargs", "n_pulls:3"],
         "_last_sampled": ["--last", "--sampled"],
     }
     for arguments in options.values():
-        assert main(["evaluate", str(run), *arguments, *few]) == 0
-    assert main(["evaluate", str(run / f"{ENV}.zip"), *few]) == 0
+        assert main(["evaluate", str(run), *arguments, "--output", str(tmp_path)]) == 0
+    assert main(["evaluate", str(run / f"{ENV}.zip"), "--output", str(tmp_path)]) == 0
     names = {f"adaptation_test{suffix}" for suffix in [*options, f"_{ENV}"]}
     assert {path.stem for path in tmp_path.iterdir()} == names
     assert len(list(tmp_path.iterdir())) == 3 * len(names)
@@ -67,7 +69,7 @@ def test_metaworlds_protocol(tmp_path: Path, capsys: Any) -> None:
     )
     arguments = ["--protocol", "metaworld", "--n-tasks", "2", "--n-episodes", "5"]
     assert main(["evaluate", str(run), *arguments]) == 0
-    frame = pd.read_csv(run / "metaworld_protocol_test.csv")
+    frame = pd.read_csv(run / "metaworld_protocol_test_n_tasks=2_n_episodes=5.csv")
     agent = open_agent(run)
     result = evaluate_adaptation(agent.model, env, 2, 5, env_kwargs=kwargs, vec_normalize=agent.vec_normalize)
     assert result.successes is not None and not result.successes.any()  # or returns would end with success
@@ -98,7 +100,7 @@ def test_stacked_frames_of_an_environment_without_tasks(tmp_path: Path, capsys: 
     assert "20 episodes, deterministic" in printed and "per episode" in printed and "task" not in printed
     assert not (run / "adaptation_test_seed=3.png").exists()
     assert main(["evaluate", str(run), "--n-episodes", "2"]) == 0
-    assert AdaptationResult.load(run / "adaptation_test.npz").returns.shape == (2, 1)
+    assert AdaptationResult.load(run / "adaptation_test_n_episodes=2.npz").returns.shape == (2, 1)
     error = error_of(["evaluate", run, "--n-episodes", "2", "--n-tasks", "3"], capsys)
     assert "only one of --n-tasks and --n-episodes" in error and "no tasks" in error
 

@@ -162,7 +162,7 @@ def test_a_run_needs_the_module_of_its_environment(
     run = train(tmp_path / "logs", *SHORT, "--gym-packages", "beach", "--checkpoint-freq", "20", env="Beach-v0")
     del gym.registry["Beach-v0"], sys.modules["beach"]
     assert main(["evaluate", str(run), "--n-tasks", "3", "--n-episodes", "2"]) == 0
-    assert AdaptationResult.load(run / "adaptation_test.npz").returns.shape == (3, 2)
+    assert AdaptationResult.load(run / "adaptation_test_n_tasks=3_n_episodes=2.npz").returns.shape == (3, 2)
     Path("beach.py").unlink()
     del sys.modules["beach"]
     with pytest.raises(ImportError, match="module 'beach', which cannot be imported"):
@@ -179,7 +179,7 @@ def test_gym_packages_of_an_exported_agent(module: Callable[[str, str], str], ca
     counts = ["--n-tasks", "2", "--n-episodes", "1"]
     error_of(["evaluate", "agent.safetensors", *counts], capsys)
     assert main(["evaluate", "agent.safetensors", *counts, "--gym-packages", "beach"]) == 0
-    assert AdaptationResult.load("adaptation_test_agent.npz").returns.shape == (2, 1)
+    assert AdaptationResult.load("adaptation_test_agent_n_tasks=2_n_episodes=1.npz").returns.shape == (2, 1)
     for command in (["evaluate", "agent.safetensors"], ["push", "agent.safetensors", "me/agent"]):
         error = error_of([*command, "--gym-packages", "no_such_module"], capsys)
         assert "--gym-packages must be modules that can be imported, got 'no_such_module'" in error

@@ -24,7 +24,8 @@ def test_a_run_is_evaluated_compared_analysed_and_watched(run: Path, tmp_path: P
     assert isinstance(agent.model, VariBAD) and agent.vec_normalize is not None
     tasks, output = ("--n-tasks", "3"), ("--output", str(tmp_path))
     assert main(["evaluate", str(run), *tasks, "--n-episodes", "2", *output]) == 0
-    assert len((tmp_path / "adaptation_test.csv").read_text().splitlines()) == 1 + 3 * 2
+    table = tmp_path / "adaptation_test_n_tasks=3_n_episodes=2.csv"
+    assert len(table.read_text().splitlines()) == 1 + 3 * 2
     assert main(["compare", f"VariBAD={run}", f"same={run}", *tasks, *output]) == 0
     assert main(["analyze", "online", str(run), *tasks, "--window", "1", *output]) == 0
     assert_picture(next(tmp_path.glob("*online*.png")))
