@@ -61,7 +61,11 @@ def open_agent(
         raise ValueError(f"`algo` must be one of {', '.join(ALGOS)}, got {algo!r}")
     if not has_environment(env):
         raise ValueError(f"`env` must be the id of a registered environment, got {env!r}")
-    vec_normalize = _load_statistics(run.statistics_file(model_path) if run else model_path.with_name(STATISTICS))
+    statistics = run.statistics_file(model_path) if run else model_path.with_name(STATISTICS)
+    if run is not None and statistics is None and run.hyperparams.get("normalize"):
+        missing = run.stats_path / STATISTICS
+        raise FileNotFoundError(f"the run was trained with `normalize`, but {missing}, its statistics, is missing")
+    vec_normalize = _load_statistics(statistics)
     model = load_model(algo, model_path)
     kwargs = {**(run.env_kwargs if run and _same_id(env, run.env_id) else {}), **(env_kwargs or {})}
     if run is not None:

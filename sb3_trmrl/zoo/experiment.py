@@ -39,7 +39,7 @@ from sb3_trmrl.zoo.interruption import (
 )
 from sb3_trmrl.zoo.report import write_report
 from sb3_trmrl.zoo.run_lock import RunLock
-from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, INITIAL_MODEL
+from sb3_trmrl.zoo.runs import CHECKPOINTS, COMMAND_LINE, INITIAL_MODEL, UNFINISHED
 from sb3_trmrl.zoo.schedules import schedule_from_string
 from sb3_trmrl.zoo.search import SearchManager
 
@@ -100,6 +100,7 @@ class TrMRLExperimentManager(SearchManager):
         self._training_env: VecEnv | None = None
         self._lock: RunLock | None = None
         self._interruption: KeyboardInterrupt | None = None
+        self._has_ended = False
         if resume is not None:
             self.save_path = str(resume.parents[1])
             self.params_path = f"{self.save_path}/{self.env_name}"
@@ -358,7 +359,7 @@ class TrMRLExperimentManager(SearchManager):
             continued = {"reset_num_timesteps": False} if self.continue_training and self.resume is None else {}
             interruptible = InterruptibleModel(model, **continued)
             super().learn(interruptible)  # type: ignore[arg-type]
-            self._interruption = interruptible.interruption
+            self._interruption, self._has_ended = interruptible.interruption, interruptible.has_ended
         except BaseException:
             self._release()
             raise
@@ -366,9 +367,14 @@ class TrMRLExperimentManager(SearchManager):
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         if not is_main():
             return
+        # The zip does not tell: its steps reach the total before the last update, and the statistics are saved after it
+        unfinished = Path(self.save_path, UNFINISHED)
         try:
+            unfinished.touch()
             super().save_trained_model(model)
-            if self._interruption is not None:
+            if self._has_ended:
+                unfinished.unlink()
+            else:
                 print(how_to_resume(self.save_path, model), flush=True)
             if isinstance(self._interruption, Terminated):  # there may be only seconds left
                 raise SystemExit(TERMINATED)

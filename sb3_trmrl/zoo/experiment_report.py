@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -25,7 +26,14 @@ from sb3_trmrl.evaluation.adaptation_result import AdaptationResult
 from sb3_trmrl.evaluation.trials import episodes_per_trial
 from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.experiment_file import Experiment, Training
-from sb3_trmrl.zoo.experiment_runs import about_this_machine, is_finished, other_settings, record_of, run_folder
+from sb3_trmrl.zoo.experiment_runs import (
+    RESUMED_WITH,
+    about_this_machine,
+    is_finished,
+    other_settings,
+    record_of,
+    run_folder,
+)
 from sb3_trmrl.zoo.experiment_settings import EVALUATIONS, ReportSettings
 from sb3_trmrl.zoo.learning_curves import environment_note, learning_curves
 from sb3_trmrl.zoo.runs import Run
@@ -99,19 +107,25 @@ def write_report(
 
 
 def _check_earlier_report(experiment: Experiment, trained: Sequence[_Trained], folder: Path) -> None:
-    """Refuse to overwrite results whose runs have been deleted or are on another machine."""
-    file = folder / "tests.csv"
-    if not file.is_file():
-        return
-    rows = pd.read_csv(file, comment="#", usecols=["environment", "agent", "seed"]).drop_duplicates()
-    earlier = {"/".join(map(str, row)) for row in rows.itertuples(index=False)}
-    lost = earlier - {one.training.name for one in trained}
-    missing = [each.name for each in experiment.trainings if each.name in lost]
-    if missing:
+    """Refuse to overwrite results whose runs have been deleted, are on another machine or are no longer in the file."""
+    lost = _runs_in(folder / "tests.csv") - {one.training.name for one in trained}
+    # Runs that were stopped have curves too
+    lost |= _runs_in(folder / "curves.csv") - {each.name for each in experiment.trainings if record_of(each)}
+    if lost:
         raise ValueError(
-            f"the report in {folder} has results of runs that are not in the folder of the runs: {', '.join(missing)}. "
-            "Write to another folder, or delete the earlier report"
+            f"the report in {folder} has results of runs that are not in {experiment.file} or not in the folder of the "
+            f"runs: {', '.join(sorted(lost))}. Write to another folder, or delete the earlier report"
         )
+
+
+def _runs_in(file: Path) -> set[str]:
+    """Return the names of the runs that a table of an earlier report has, none if there is no table."""
+    if not file.is_file():
+        return set()
+    with file.open(encoding="utf-8", newline="") as lines:
+        # Not with pandas, which also takes "#" and "None" in the name of an agent for a comment and for a missing value
+        rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+        return {f"{row['environment']}/{row['agent']}/{row['seed']}" for row in rows}
 
 
 # -- Evaluation -------------------------------------------------------------------------------------------------------
@@ -299,16 +313,15 @@ def _curves_of(training: Training) -> pd.DataFrame:
     """Return a row for each evaluation during training, also of a run that is not finished."""
     folder = run_folder(training)
     run = None if folder is None else Run(folder)
-    evaluations = None if run is None else run.evaluations()
+    evaluations = None if run is None else run.returns_per_episode()
     if run is None or evaluations is None:
         return pd.DataFrame()
     steps, returns = evaluations
     history = run.history()
-    n_episodes = episodes_per_trial(run.env_id, run.env_kwargs) or 1
     columns = {**_about(training), "finished": is_finished(training), "step": steps}
     for name in ("seconds", "evaluation_seconds"):
         columns[name.replace("_", " ")] = np.round(history.get(name, np.full(len(steps), np.nan)), 1)
-    columns["return"] = np.round(returns.mean(axis=1) / n_episodes, 4)
+    columns["return"] = np.round(returns.mean(axis=1), 4)
     for key, name in (("returns", "return"), ("successes", "success")):
         if key in history:
             means = history[key].mean(axis=1)
@@ -341,10 +354,14 @@ def _about(training: Training) -> dict[str, Any]:
 
 def _header(experiment: Experiment, trained: Sequence[_Trained]) -> str:
     """Return the command, the versions and the machine, of the report and of the runs."""
-    machines = [json.dumps((record_of(one.training) or {}).get("with")) for one in trained]
+    records = [record_of(one.training) or {} for one in trained]
+    machines = [json.dumps(record.get("with")) for record in records]
+    others = [json.dumps(machine) for record in records for machine in record.get(RESUMED_WITH, ())]
     lines = [f"Written by `trmrl experiment report {experiment.file}` with {_in_words(about_this_machine())}"]
     for machine in dict.fromkeys(machines):
         lines.append(f"{machines.count(machine)} runs were trained with {_in_words(json.loads(machine))}")
+    for machine in dict.fromkeys(others):
+        lines.append(f"{others.count(machine)} of them were resumed and trained with {_in_words(json.loads(machine))}")
     return "\n".join(lines)
 
 

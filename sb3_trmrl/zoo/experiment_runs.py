@@ -24,10 +24,12 @@ from sb3_trmrl.resuming.checkpoint_files import find_checkpoint
 from sb3_trmrl.zoo.experiment_file import Training
 from sb3_trmrl.zoo.interruption import sigterm_interrupts
 from sb3_trmrl.zoo.run_lock import RunLock
-from sb3_trmrl.zoo.runs import CHECKPOINTS
+from sb3_trmrl.zoo.runs import CHECKPOINTS, UNFINISHED
 
 #: Settings, versions and machine of a run, in its log folder, and the output of `train`
 RECORD, LOG = "run.json", "train.log"
+#: Key of the record: versions and machines that resumed the run and differ from those it began with
+RESUMED_WITH = "resumed with"
 #: Number of lines of the log that an error shows
 _N_LINES = 5
 
@@ -70,10 +72,21 @@ def other_settings(training: Training) -> str:
     return ", ".join(_differences(found, asked))
 
 
+class _NotSet:
+    """In place of a setting that is missing, which may not be the same as null."""
+
+    def __repr__(self) -> str:
+        return "not set"
+
+
+_NOT_SET = _NotSet()
+
+
 def _differences(found: Any, asked: Any, name: str = "") -> Iterator[str]:
     if isinstance(found, dict) and isinstance(asked, dict):
         for key in dict.fromkeys([*found, *asked]):
-            yield from _differences(found.get(key), asked.get(key), f"{name}.{key}" if name else key)
+            own = found.get(key, _NOT_SET), asked.get(key, _NOT_SET)
+            yield from _differences(*own, f"{name}.{key}" if name else key)
     elif found != asked:
         yield f"{name}={found!r} instead of {asked!r}"
 
@@ -123,7 +136,7 @@ def _state_of_run(training: Training) -> State:
     folder = run_folder(training)
     if folder is None:
         return State.INTERRUPTED
-    if _steps_of_model(folder) >= training.n_timesteps:
+    if _steps_of_model(folder) >= training.n_timesteps and not (folder / UNFINISHED).exists():
         return State.FINISHED
     try:
         find_checkpoint(folder / CHECKPOINTS)
@@ -218,14 +231,28 @@ def _start(training: Training, num_threads: int, checkpoint_freq: int) -> _Proce
             if path.is_dir():
                 shutil.rmtree(path)
         record = {"settings": training.settings, "command": shlex.join(command[1:]), "with": about_this_machine()}
-        with atomic_file(training.folder / RECORD) as file:
-            file.write(json.dumps(record, indent=2, default=str).encode())
+        _write_record(training, record)
+    else:
+        _add_this_machine(training)
     environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads)}
     with (training.folder / LOG).open("ab" if state is State.RESUMABLE else "wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
         )
     return _Process(training, process, lock)
+
+
+def _write_record(training: Training, record: dict[str, Any]) -> None:
+    with atomic_file(training.folder / RECORD) as file:
+        file.write(json.dumps(record, indent=2, default=str).encode())
+
+
+def _add_this_machine(training: Training) -> None:
+    """Add this machine to the record of a run that is resumed, if it is another one or has other versions."""
+    record, machine = record_of(training) or {}, about_this_machine()
+    others = record.get(RESUMED_WITH, [])
+    if machine not in [record.get("with"), *others]:
+        _write_record(training, {**record, RESUMED_WITH: [*others, machine]})
 
 
 def about_this_machine() -> dict[str, Any]:

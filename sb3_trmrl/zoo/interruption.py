@@ -55,6 +55,7 @@ class InterruptibleModel:
         self.model = model
         self.kwargs = kwargs
         self.interruption: KeyboardInterrupt | None = None
+        self.has_ended = False  # whether training came to its end, maybe with an interruption in its last rollout
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -67,6 +68,7 @@ class InterruptibleModel:
         try:
             with sigterm_interrupts() if checkpoint is None else _DeferredInterrupts(checkpoint).installed():
                 self.model.learn(total_timesteps, **self.kwargs, **kwargs)
+                self.has_ended = True
             if checkpoint is not None and isinstance(checkpoint.interruption, Terminated):  # in the last rollout
                 raise checkpoint.interruption
         except KeyboardInterrupt as error:

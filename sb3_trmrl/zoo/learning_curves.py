@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from sb3_trmrl.analysis.comparison import Group, common_steps
-from sb3_trmrl.evaluation.trials import episodes_per_trial
 from sb3_trmrl.zoo.runs import Run
 
 
@@ -59,14 +58,14 @@ def environment_note(env_kwargs: Mapping[str, Sequence[Mapping[str, Any]]]) -> s
 
 
 def _learning_curve(run: Run, by_minutes: bool) -> Group:
-    evaluations = run.evaluations()
+    evaluations = run.returns_per_episode()
     if evaluations is None:
         raise FileNotFoundError(f"{run.folder} has no evaluations.npz: train with evaluation on")
     timesteps, returns = evaluations
     if by_minutes:
         seconds = run.history().get("seconds", ())
         timesteps = np.asarray(seconds) / 60 if len(seconds) == len(returns) else np.zeros(0)
-    curve = returns.mean(axis=1) / (episodes_per_trial(run.env_id, run.env_kwargs) or 1)
+    curve = returns.mean(axis=1)
     successes = run.successes()
     if successes is None or len(successes) != len(timesteps):
         return Group(timesteps, curve[None], {})

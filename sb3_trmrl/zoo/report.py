@@ -169,11 +169,11 @@ def _in_words(validation: dict[str, int] | None) -> str:
 def _learning_curve(run: Run, episodes: int) -> LearningCurve:
     """Read training returns from ``*.monitor.csv`` and the evaluations, all per episode."""
     training = load_results(str(run.folder))
-    timesteps, returns = run.evaluations() or (np.zeros(0), np.zeros((0, 0)))
+    timesteps, returns = run.returns_per_episode() or (np.zeros(0), np.zeros((0, 0)))
     return LearningCurve(
         training=np.stack([training["l"].cumsum().to_numpy(), training["r"].to_numpy() / episodes]),
         timesteps=timesteps,
-        returns=returns / episodes,
+        returns=returns,
         successes=run.successes(),
         episodes=episodes,
         held_out=run.has_splits,

@@ -17,6 +17,7 @@ from rl_zoo3 import ALGOS, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_trmrl.evaluation.callbacks import HISTORY
+from sb3_trmrl.evaluation.trials import episodes_per_trial
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, has_splits, n_tasks_in_turn
 from sb3_trmrl.zoo.error_origin import raised_by_user_code
 
@@ -27,6 +28,8 @@ STATISTICS = "vecnormalize.pkl"
 #: What an interrupted run is resumed from: the folder of checkpoints and the arguments given by the user
 CHECKPOINTS = "checkpoints"
 COMMAND_LINE = "command_line.json"
+#: Exists while the run has files of a model, but training or saving has not come to its end
+UNFINISHED = "unfinished"
 #: Placeholders for the schedules of a loaded model, which does not train and whose schedule classes may be missing
 UNUSED_SCHEDULES = {"learning_rate": 0.0, "clip_range": 0.0}
 
@@ -69,6 +72,14 @@ def load_model(algo: str, path: Path) -> BaseAlgorithm:
     with file_errors(path, f"a model of {algo}"):
         model: BaseAlgorithm = ALGOS[algo].load(path, device="cpu", custom_objects=dict(UNUSED_SCHEDULES))
     return model
+
+
+def _arrays(path: Path, content: str, *needed: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a file, some of which it must have; empty if there is no file."""
+    if not path.is_file():
+        return {}
+    with file_errors(path, content), path.open("rb") as file, np.load(file) as data:
+        return {**data, **{key: data[key] for key in needed}}
 
 
 def _existing(path: Path) -> Path | None:
@@ -134,20 +145,36 @@ class Run:
         return beside_best or _existing(self.stats_path / STATISTICS)
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the environment steps of evaluations, (K,), and their episodes' returns, (K, n), or None."""
-        path = _existing(self.folder / "evaluations.npz")
-        if path is None:
+        """Return the environment steps of evaluations, (K,), and the returns of their trials, (K, n), or None."""
+        found = self._evaluations()[0]
+        return (found["timesteps"], found["results"]) if found else None
+
+    def returns_per_episode(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the steps of evaluations, (K,), and the mean return of an episode in their trials, (K, n), or None."""
+        found, by_episode = self.evaluations(), self.history().get("returns")
+        if found is None:
             return None
-        with file_errors(path, "evaluations: timesteps and results"), path.open("rb") as file, np.load(file) as data:
-            return data["timesteps"], data["results"]
+        steps, returns = found
+        if by_episode is not None:  # validation trials may have another number of episodes than those of training
+            return steps, by_episode.mean(axis=2)
+        return steps, returns / (episodes_per_trial(self.env_id, self.env_kwargs) or 1)
 
     def history(self) -> dict[str, np.ndarray]:
         """Return the evaluations by episode, the arrays of :class:`AdaptationEvalCallback`; empty if there are none."""
-        path = _existing(self.folder / HISTORY)
-        if path is None:
-            return {}
-        with file_errors(path, "evaluations by episode"), path.open("rb") as file, np.load(file) as data:
-            return dict(data)
+        return self._evaluations()[1]
+
+    def _evaluations(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return what the two files of evaluations hold about those that are in both; without one, all of the other."""
+        found = _arrays(self.folder / "evaluations.npz", "evaluations: timesteps and results", "timesteps", "results")
+        history = _arrays(self.folder / HISTORY, "evaluations by episode", "timesteps")
+        if not (found and history):
+            return found, history
+        # One is written after the other: the run is just being trained, or was killed between them
+        n = min(len(found["timesteps"]), len(history["timesteps"]))
+        return (
+            {key: found[key][:n] for key in ("timesteps", "results")},
+            {key: each if key == "task_names" else each[:n] for key, each in history.items()},
+        )
 
     def successes(self) -> np.ndarray | None:
         """Return the success in each episode of the evaluations' trials, (K, n, episodes), None if unknown."""

@@ -36,6 +36,14 @@ def test_a_run_without_its_last_model_has_its_best_one(killed: Path) -> None:
         open_agent(killed)
 
 
+def test_a_normalised_run_needs_its_statistics(killed: Path) -> None:
+    assert open_agent(killed).vec_normalize is not None  # those beside the best model
+    for path in killed.rglob("vecnormalize.pkl"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"trained with `normalize`, but .*{ENV}/vecnormalize\.pkl"):
+        open_agent(killed)
+
+
 def test_open_agent_without_run(run: Path, tmp_path: Path) -> None:
     (tmp_path / "model.zip").write_bytes((run / "best_model.zip").read_bytes())
     assert open_agent(tmp_path / "model", env=ENV).vec_normalize is None

@@ -15,10 +15,12 @@ from sb3_trmrl.analysis.comparison import Group
 from sb3_trmrl.evaluation.adaptation import evaluate_adaptation
 from sb3_trmrl.zoo.agents import open_agent
 from sb3_trmrl.zoo.experiment_file import Experiment, read_experiment
-from sb3_trmrl.zoo.experiment_runs import RECORD, run_folder
+from sb3_trmrl.zoo.experiment_report import _curves_of
+from sb3_trmrl.zoo.experiment_runs import RECORD, RESUMED_WITH, run_folder
 from sb3_trmrl.zoo.learning_curves import environment_note, learning_curves
+from sb3_trmrl.zoo.report import _learning_curve
 from sb3_trmrl.zoo.runs import Run
-from tests.helpers.zoo import ENV, assert_picture, error_of
+from tests.helpers.zoo import ENV, assert_picture, error_of, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,7 +58,8 @@ def experiment(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Experime
             shutil.copytree(logs / algo / f"{ENV}_{training.seed + 1}", training.folder / algo / f"{ENV}_1")
             is_other = (training.agent, training.seed) == ("TrMRL", 1)
             settings = {**training.settings, **({"eval_freq": 20} if is_other else {})}
-            (training.folder / RECORD).write_text(json.dumps({"settings": settings, "with": {"cpus": 7}}))
+            record = {"settings": settings, "with": {"cpus": 7}, **({RESUMED_WITH: [{"cpus": 8}]} if is_other else {})}
+            (training.folder / RECORD).write_text(json.dumps(record))
     return found
 
 
@@ -139,9 +142,10 @@ def test_the_page_says_what_is_missing_and_what_it_was_made_with(experiment: Exp
     assert missing.startswith("5 runs") and f"{ENV}/not trained/1" in missing and "n_heads=2/0" in missing
     assert f"{ENV}/TrMRL/1 was trained with eval_freq=20 instead of 40." in text
     for path in report.glob("*.csv"):
-        head = path.read_text().splitlines()[:2]
+        head = path.read_text().splitlines()[:4]
         assert f"trmrl experiment report {experiment.file}" in head[0] and "torch" in head[0]
-        assert head[1].endswith("5 runs were trained with cpus 7")
+        assert head[1] == "# 5 runs were trained with cpus 7"
+        assert head[2] == "# 1 of them were resumed and trained with cpus 8" and not head[3].startswith("#")
 
 
 def test_curves_are_those_of_the_runs(experiment: Experiment, report: Path) -> None:
@@ -196,6 +200,52 @@ def test_results_of_missing_runs_are_not_overwritten(
         elsewhere.rename(training.folder)
     assert f"{training.name}. Write to another folder" in error and "TrMRL" not in error
     assert {path.name: path.read_bytes() for path in report.iterdir()} == before
+
+
+def test_curves_of_runs_that_were_stopped_are_not_overwritten(
+    experiment: Experiment, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also those of agents that the file no longer has. There are no tests of them."""
+    folder = tmp_path / "report"
+    shutil.copytree(report, folder)
+    with (folder / "curves.csv").open("a") as file:
+        file.write(f"{ENV},not trained,0,False,40\n{ENV},None #2,1,False,40\n")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    options = ["--folder", experiment.file.parent / "runs", "--jobs", "1", "--output", folder]
+    error = error_of(["experiment", "report", experiment.file, *options], capsys)
+    assert f"folder of the runs: {ENV}/None #2/1, {ENV}/not trained/0. Write to another folder" in error
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_curves_of_validation_trials_with_another_number_of_episodes(tmp_path: Path) -> None:
+    file = tmp_path / "bandits.yml"
+    file.write_text(EXPERIMENT)
+    training = next(each for each in read_experiment(file, tmp_path / "runs").trainings if each.agent == "not trained")
+    episodes = ["--env-kwargs", "episodes_per_trial:2", "--eval-env-kwargs", "episodes_per_trial:5"]
+    run = Run(train(training.folder, "--algo", "ppo", "-n", "80", "--eval-freq", "40", *episodes))
+    expected = run.history()["returns"].mean(axis=2)
+    assert run.history()["returns"].shape == (2, 20, 5)
+    np.testing.assert_allclose(learning_curves([run]).curves, [expected.mean(axis=1)])
+    np.testing.assert_allclose(_curves_of(training)["return"], expected.mean(axis=1), atol=1e-4)
+    np.testing.assert_allclose(_learning_curve(run, 2).returns, expected)
+
+
+@pytest.mark.parametrize("name", ["adaptation.npz", "evaluations.npz"])
+def test_a_run_that_dies_between_its_two_files_of_evaluations(name: str, run: Path, tmp_path: Path) -> None:
+    """One of them has an evaluation more: the other is written later, or has not been written again after resuming."""
+    file = tmp_path / "bandits.yml"
+    file.write_text(EXPERIMENT)
+    training = read_experiment(file, tmp_path / "runs").trainings[0]
+    folder = training.folder / "trmrl" / f"{ENV}_1"
+    shutil.copytree(run, folder)
+    whole = Run(folder).history()
+    arrays = dict(np.load(folder / name))
+    np.savez(folder / name, **{key: each if key == "task_names" else each[:1] for key, each in arrays.items()})
+    curves = _curves_of(training)
+    assert list(curves["step"]) == [40]
+    np.testing.assert_allclose(curves["return"], whole["returns"][:1].mean(axis=(1, 2)), atol=1e-4)
+    np.testing.assert_allclose(curves["seconds"], whole["seconds"][:1], atol=0.05)
+    assert learning_curves([Run(folder)], by_minutes=True).timesteps == pytest.approx(whole["seconds"][:1] / 60)
 
 
 def test_arguments_of_the_environment_that_differ_are_named() -> None:

@@ -17,8 +17,19 @@ from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.resuming.checkpoint_files import checkpoints_in, steps_of
 from sb3_trmrl.zoo.experiment_file import Training, read_experiment
-from sb3_trmrl.zoo.experiment_runs import RECORD, State, run_folder, state_of
+from sb3_trmrl.zoo.experiment_runs import (
+    RECORD,
+    RESUMED_WITH,
+    State,
+    _add_this_machine,
+    about_this_machine,
+    other_settings,
+    record_of,
+    run_folder,
+    state_of,
+)
 from sb3_trmrl.zoo.run_lock import RunLock
+from sb3_trmrl.zoo.runs import UNFINISHED
 from tests.helpers.resuming import assert_same, everything_learned
 from tests.helpers.wrong_use import refused
 from tests.helpers.zoo import ENV
@@ -140,6 +151,21 @@ def test_other_settings_are_refused(killed: Path) -> None:
     assert state_of(found["wrong"]) is State.INTERRUPTED
 
 
+def test_null_is_not_the_same_as_a_missing_setting(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yml"
+    file.write_text(EXPERIMENT)
+    training = trainings(file)["PPO"]
+    training.folder.mkdir(parents=True)
+    (training.folder / RECORD).write_text(json.dumps({"settings": training.settings}))
+    content = yaml.safe_load(EXPERIMENT)
+    content["hyperparams"]["target_kl"] = None
+    del content["hyperparams"]["n_epochs"]
+    file.write_text(yaml.safe_dump(content))
+    differences = other_settings(trainings(file)["PPO"]).split(", ")
+    assert "hyperparams.target_kl=not set instead of None" in differences
+    assert any(each.startswith("hyperparams.n_epochs=1 instead of") for each in differences)
+
+
 def test_a_dry_run_and_patterns(killed: Path, capsys: object) -> None:
     options = ["--folder", str(killed.parent / "runs"), "--dry-run", "--only", "PPO/*", f"{ENV}/w*/0"]
     assert main(["experiment", "run", str(killed), *options]) == 0
@@ -160,6 +186,25 @@ def test_a_run_that_another_process_trains_is_left_alone(killed: Path, capsys: o
     assert "1 runs are trained by other processes" in capsys.readouterr().out  # type: ignore[attr-defined]
     assert (training.folder / RECORD).read_text() == record
     assert json.loads(record)["with"]["cpus"] == os.cpu_count()
+
+
+def test_a_run_that_was_stopped_in_its_last_update_is_resumed(killed: Path) -> None:
+    """Its model has all steps. The record names all machines and versions that trained the run."""
+    training = trainings(killed)["PPO"]
+    folder = run_folder(training)
+    assert folder is not None and state_of(training) is State.FINISHED
+    (folder / UNFINISHED).touch()
+    assert state_of(training) is State.RESUMABLE
+    first = {**about_this_machine(), "cpus": -1}
+    record = json.loads((training.folder / RECORD).read_text())
+    (training.folder / RECORD).write_text(json.dumps({**record, "with": first}))
+    assert main(["experiment", "run", str(killed), "--folder", str(killed.parent / "runs"), "--only", "PPO/0"]) == 0
+    assert f"Resuming from {folder}" in (training.folder / "train.log").read_text()
+    assert state_of(training) is State.FINISHED and not (folder / UNFINISHED).exists()
+    expected = {**record, "with": first, RESUMED_WITH: [about_this_machine()]}
+    assert record_of(training) == expected
+    _add_this_machine(training)  # if it were resumed once more
+    assert record_of(training) == expected
 
 
 def test_a_folder_of_something_else_is_not_removed(tmp_path: Path) -> None:

@@ -4,21 +4,26 @@ import os
 import shlex
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from gymnasium.envs.classic_control import PendulumEnv
-from stable_baselines3.common.vec_env import SubprocVecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
 from sb3_trmrl import TransformerPPO
 from sb3_trmrl.__main__ import main
 from sb3_trmrl.zoo import experiment, interruption, registration
+from sb3_trmrl.zoo.runs import UNFINISHED
 from tests.helpers.resuming import assert_same, assert_same_files, checkpoint_steps
-from tests.helpers.zoo import ENV, train
+from tests.helpers.zoo import ENV, NORMALIZE, TINY, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+LAST_UPDATE = ("-n", "80", "--eval-freq", "40", "--eval-episodes", "2", "--checkpoint-freq", "1000")
 
 
 @pytest.fixture
@@ -71,6 +76,45 @@ def test_a_second_ctrl_c_stops_at_once(interrupt: Any, tmp_path: Path, capsys: A
     interrupt(signal.SIGINT, signal.SIGINT)
     train(tmp_path, *NO_CHECKPOINT_DUE)
     assert "Resume from step 0, the last checkpoint: the 80 steps after it" in capsys.readouterr().out
+
+
+def test_a_run_that_is_stopped_in_its_last_update_is_not_finished(interrupt: Any, tmp_path: Path) -> None:
+    """Its model has all steps, but not the last update. When it is resumed, it is the one that was not stopped."""
+    whole = train(tmp_path / "whole", *LAST_UPDATE)
+    interrupt(signal.SIGINT, signal.SIGINT)
+    run = train(tmp_path / "stopped", *LAST_UPDATE)
+    stopped = TransformerPPO.load(run / f"{ENV}.zip")
+    assert stopped.num_timesteps == 80 and (run / UNFINISHED).exists()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert not (run / UNFINISHED).exists()
+    models = [TransformerPPO.load(folder / f"{ENV}.zip") for folder in (whole, run)]
+    assert_same(*(dict(model.policy.state_dict()) for model in models))
+    assert_same_files(whole, run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_ends_in_spite_of_an_interruption_is_finished(
+    number: signal.Signals, interrupt: Any, tmp_path: Path, capsys: Any
+) -> None:
+    interrupt(number)
+    with pytest.raises(SystemExit) if number == signal.SIGTERM else nullcontext():
+        train(tmp_path, *LAST_UPDATE)
+    (run,) = (tmp_path / "trmrl").iterdir()
+    assert (run / f"{ENV}.zip").exists() and not (run / UNFINISHED).exists()
+    assert "--resume" not in capsys.readouterr().out  # nothing is left to be trained
+
+
+def test_a_run_that_dies_while_it_is_saved_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The statistics of observations are saved after the model."""
+
+    def killed(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(VecNormalize, "save", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(tmp_path, "-n", "40", "--eval-freq", "-1", params=[*TINY, NORMALIZE])
+    (run,) = (tmp_path / "trmrl").iterdir()
+    assert (run / f"{ENV}.zip").exists() and (run / UNFINISHED).exists()
 
 
 def test_without_checkpoints_the_steps_that_are_left_are_named(
