@@ -1,7 +1,7 @@
 """Watching the worker processes of a SubprocVecEnv, whose death would block the main process."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing import Pipe, connection
 from threading import Thread
 from typing import Any
@@ -37,18 +37,6 @@ def watched_workers(environments: Iterable[VecEnv]) -> Iterator[None]:
         writer.close()
         thread.join(timeout=5)
         reader.close()
-
-
-@contextmanager
-def tasks_given_back(env: VecEnv) -> Iterator[None]:
-    """Let the copies of an environment sample their tasks again at the end, after each got tasks of its own."""
-    try:
-        yield
-    except BaseException:
-        with suppress(EOFError, OSError):  # workers that have ended must not hide the reason
-            env.env_method("set_wrapper_attr", "tasks", None)
-        raise
-    env.env_method("set_wrapper_attr", "tasks", None)
 
 
 def _watch(vec_envs: list[SubprocVecEnv], stop: connection.Connection, dead: dict[int, int]) -> None:

@@ -11,9 +11,9 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.finite import check_finite_step
-from sb3_trmrl.common.workers import tasks_given_back
 from sb3_trmrl.maml_trpo.inner import Samples, adapt, finite_outputs, flat_parameters, padded
 from sb3_trmrl.maml_trpo.outer import TaskSamples
+from sb3_trmrl.trials.held_out import tasks_given_back
 
 if TYPE_CHECKING:
     from sb3_trmrl.maml_trpo.maml_trpo import MAMLTRPO
