@@ -11,9 +11,9 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.finite import check_finite_step
+from sb3_trmrl.algorithms.given_tasks import give_tasks, tasks_given_back
 from sb3_trmrl.maml_trpo.inner import Samples, adapt, finite_outputs, flat_parameters, padded
 from sb3_trmrl.maml_trpo.outer import TaskSamples
-from sb3_trmrl.trials.held_out import tasks_given_back
 
 if TYPE_CHECKING:
     from sb3_trmrl.maml_trpo.maml_trpo import MAMLTRPO
@@ -56,8 +56,7 @@ class TaskCollector:
         with tasks_given_back(self.env):
             for index in range(self.env.num_envs):
                 tasks = tuple(self.env.env_method("sample_tasks", 1, indices=index)[0])
-                # Also for the resets at the end of a trial, which a VecEnv makes without options
-                self.env.env_method("set_wrapper_attr", "tasks", tasks, indices=index)
+                give_tasks(self.env, index, tasks)
             flat = flat_parameters(policy).expand(self.env.num_envs, -1)
             inner: list[Samples] = []
             for number in range(self.model.n_inner_steps):

@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.finite import check_finite_step, newest_observations
+from sb3_trmrl.algorithms.given_tasks import give_tasks
 from sb3_trmrl.algorithms.transitions import Token
 from sb3_trmrl.pearl.encoder import Posterior, prior
 
@@ -57,8 +58,7 @@ class TaskCollector:
         self._contexts_before = model.replay_buffer.contexts()
         for index, task in enumerate(tasks):
             model.replay_buffer.begin_task(task)
-            # Also for the resets at the end of a trial, which a VecEnv makes without options
-            env.env_method("set_wrapper_attr", "tasks", (model.train_tasks[task],), indices=index)
+            give_tasks(env, index, (model.train_tasks[task],))
         model._last_obs = env.reset()  # type: ignore[assignment]
         check_finite_step(None, model._last_obs)
         self._token = self._read(model._last_obs)

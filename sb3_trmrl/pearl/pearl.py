@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.algorithm import Algorithm
 from sb3_trmrl.algorithms.arguments import check_arguments, names_policy_kwargs, own_arguments
+from sb3_trmrl.algorithms.given_tasks import tasks_given_back
 from sb3_trmrl.algorithms.transitions import TokenReader
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
@@ -36,7 +37,6 @@ from sb3_trmrl.pearl.collection import TaskCollector, draw_train_tasks
 from sb3_trmrl.pearl.encoder import ContextEncoder
 from sb3_trmrl.pearl.policies import PEARLPolicy
 from sb3_trmrl.pearl.update import update
-from sb3_trmrl.trials.held_out import tasks_given_back
 
 
 class PEARL(Algorithm, SAC):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -79,18 +77,6 @@ def share_tasks(env: VecEnv) -> VecEnv:
         # The last copies get one task more. If there are more copies than tasks, the first copies repeat some.
         env.env_method("take_share", env.num_envs - 1 - index, env.num_envs, indices=index)
     return env
-
-
-@contextmanager
-def tasks_given_back(env: VecEnv) -> Iterator[None]:
-    """Let the copies of an environment sample their tasks again at the end, after each got tasks of its own."""
-    try:
-        yield
-    except BaseException:
-        with suppress(EOFError, OSError):  # workers that have ended must not hide the reason
-            env.env_method("set_wrapper_attr", "tasks", None)
-        raise
-    env.env_method("set_wrapper_attr", "tasks", None)
 
 
 def evaluation_seed(seed: int, purpose: str) -> int:
