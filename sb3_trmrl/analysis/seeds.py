@@ -99,7 +99,7 @@ def plot_testing(groups: Mapping[str, Group], path: str | Path, title: str, whic
     of_tasks = _of_tasks(groups, results[0].split)
     by_episode.set(ylabel=f"return of the episode{of_tasks}")
     count_episodes(by_episode)
-    smoothed = f", mean over {_WINDOW} steps" if horizon >= _LONG else ""
+    smoothed = f"\nmean over {_WINDOW} steps" if horizon >= _LONG else ""
     ended = "\n(0 after an early end)" if any((each.lengths < horizon).any() for each in results) else ""
     by_step.set(ylabel=f"reward of the step{of_tasks}{smoothed}{ended}", xlabel="step of the trial")
     _finish(figure, by_episode, path, f"{title}: adaptation")
