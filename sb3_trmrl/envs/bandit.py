@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sb3_trmrl.common.checks import check_number, check_positive_int
 from sb3_trmrl.envs.batch import Batch
 from sb3_trmrl.envs.pictures import bars
 from sb3_trmrl.envs.small_problem import SmallProblem
-from sb3_trmrl.envs.tasks import RegisteredTrials, check_range, in_trials
+from sb3_trmrl.envs.tasks import check_range, in_trials
 
 
 class _BanditBatch(Batch):
@@ -112,4 +113,4 @@ class BernoulliBanditEnv(SmallProblem):
 
 
 #: The registered environment; its trials are single episodes
-bernoulli_bandit = RegisteredTrials(in_trials, BernoulliBanditEnv, episodes_per_trial=1)
+bernoulli_bandit = partial(in_trials, BernoulliBanditEnv, episodes_per_trial=1)

@@ -6,6 +6,7 @@ section 5.1) and Dark Key-to-Door (Algorithm Distillation, Laskin et al. 2022, s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sb3_trmrl.common.checks import check_int, check_number, check_option, check
 from sb3_trmrl.envs.batch import Batch
 from sb3_trmrl.envs.pictures import GREY, ORANGE, YELLOW, Colour, grid
 from sb3_trmrl.envs.small_problem import SmallProblem
-from sb3_trmrl.envs.tasks import RegisteredTrials, held_out_rng, in_trials
+from sb3_trmrl.envs.tasks import held_out_rng, in_trials
 from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS, N_HELD_OUT_TASKS
 
 Cell = tuple[int, int]
@@ -271,5 +272,5 @@ class DarkKeyToDoorEnv(_GridEnv):
 
 
 #: The registered environments; their trials have four episodes
-grid_navi = RegisteredTrials(in_trials, GridNaviEnv, episodes_per_trial=4)
-dark_key_to_door = RegisteredTrials(in_trials, DarkKeyToDoorEnv, episodes_per_trial=4)
+grid_navi = partial(in_trials, GridNaviEnv, episodes_per_trial=4)
+dark_key_to_door = partial(in_trials, DarkKeyToDoorEnv, episodes_per_trial=4)

@@ -8,6 +8,7 @@ TrMRL's paper uses; observations are Gymnasium's, without the torso's position. 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from math import cos, pi, sin
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 from sb3_trmrl.common.checks import check_bool, check_option, check_positive_int
 from sb3_trmrl.envs.mujoco_state import PickledWithState, mujoco_state, set_mujoco_state
-from sb3_trmrl.envs.tasks import RegisteredTrials, TaskEnv, UniformTaskEnv, check_box_action, in_trials
+from sb3_trmrl.envs.tasks import TaskEnv, UniformTaskEnv, check_box_action, in_trials
 from sb3_trmrl.trials.held_out import HELD_OUT_SPLITS, N_HELD_OUT_TASKS
 
 #: The camera that follows the robot. Gymnasium 1.4's default camera does not.
@@ -194,6 +195,6 @@ class AntDirEnv(_DirectionTasks, _LocomotionEnv, AntEnv):
 
 
 #: The registered environments; their trials have two episodes
-half_cheetah_vel = RegisteredTrials(in_trials, HalfCheetahVelEnv, episodes_per_trial=2)
-half_cheetah_dir = RegisteredTrials(in_trials, HalfCheetahDirEnv, episodes_per_trial=2)
-ant_dir = RegisteredTrials(in_trials, AntDirEnv, episodes_per_trial=2)
+half_cheetah_vel = partial(in_trials, HalfCheetahVelEnv, episodes_per_trial=2)
+half_cheetah_dir = partial(in_trials, HalfCheetahDirEnv, episodes_per_trial=2)
+ant_dir = partial(in_trials, AntDirEnv, episodes_per_trial=2)

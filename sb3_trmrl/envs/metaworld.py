@@ -27,7 +27,7 @@ from sb3_trmrl.envs.metaworld_tasks import (
     task_lists,
 )
 from sb3_trmrl.envs.mujoco_state import PickledWithState
-from sb3_trmrl.envs.tasks import RegisteredTrials, TaskEnv, check_box_action, held_out_rng, in_trials
+from sb3_trmrl.envs.tasks import TaskEnv, check_box_action, held_out_rng, in_trials
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, SPLITS
 
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
@@ -259,9 +259,9 @@ def _classes_in_turn(tasks: tuple[MetaWorldTask, ...], split: str, n: int) -> li
 
 
 #: The registered environments; their trials have ten episodes, as in the released code
-_trials = partial(RegisteredTrials, in_trials, episodes_per_trial=10)
-metaworld_ml1 = _trials(MetaWorldEnv, benchmark="ML1", task_name="reach-v3")
-metaworld_ml1_push = _trials(MetaWorldEnv, benchmark="ML1", task_name="push-v3")
-metaworld_ml10 = _trials(MetaWorldEnv, benchmark="ML10")
-metaworld_ml45 = _trials(MetaWorldEnv, benchmark="ML45")
-metaworld_ml45_train = _trials(ML45TrainEnv, benchmark="ML45")
+_trials = partial(in_trials, episodes_per_trial=10)
+metaworld_ml1 = partial(_trials, MetaWorldEnv, benchmark="ML1", task_name="reach-v3")
+metaworld_ml1_push = partial(_trials, MetaWorldEnv, benchmark="ML1", task_name="push-v3")
+metaworld_ml10 = partial(_trials, MetaWorldEnv, benchmark="ML10")
+metaworld_ml45 = partial(_trials, MetaWorldEnv, benchmark="ML45")
+metaworld_ml45_train = partial(_trials, ML45TrainEnv, benchmark="ML45")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import cos, hypot, pi, sin
 from typing import Any
 
@@ -13,7 +14,7 @@ from sb3_trmrl.common.checks import check_number
 from sb3_trmrl.envs.batch import Batch
 from sb3_trmrl.envs.pictures import ORANGE, grid
 from sb3_trmrl.envs.small_problem import SmallProblem
-from sb3_trmrl.envs.tasks import RegisteredTrials, UniformTaskEnv, check_box_action, in_trials
+from sb3_trmrl.envs.tasks import UniformTaskEnv, check_box_action, in_trials
 
 #: Distance that the point moves for an action of 1
 STEP = 0.1
@@ -118,4 +119,4 @@ def _cell(x: float, y: float) -> tuple[int, int]:
 
 
 #: The registered environment; its trials have four episodes
-sparse_point_robot = RegisteredTrials(in_trials, SparsePointRobotEnv, episodes_per_trial=4)
+sparse_point_robot = partial(in_trials, SparsePointRobotEnv, episodes_per_trial=4)

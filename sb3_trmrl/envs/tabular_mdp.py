@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sb3_trmrl.common.checks import check_number, check_positive, check_positive
 from sb3_trmrl.envs.batch import Batch
 from sb3_trmrl.envs.pictures import bars
 from sb3_trmrl.envs.small_problem import SmallProblem
-from sb3_trmrl.envs.tasks import RegisteredTrials, in_trials
+from sb3_trmrl.envs.tasks import in_trials
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,4 +194,4 @@ class TabularMDPEnv(SmallProblem):
 
 
 #: The registered environment; its trials have ten episodes
-tabular_mdp = RegisteredTrials(in_trials, TabularMDPEnv, episodes_per_trial=10)
+tabular_mdp = partial(in_trials, TabularMDPEnv, episodes_per_trial=10)

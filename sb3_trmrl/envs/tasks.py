@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -201,16 +200,6 @@ def in_trials(
     if previous_transition:
         made = PreviousTransitionObservation(made, across_episodes=across_episodes)
     return TaskObservation(made) if reveal_task else made
-
-
-class RegisteredTrials(partial[gym.Env]):
-    """``in_trials`` of one class, with the metadata that ``gym.make`` reads to choose its wrappers for rendering."""
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """Metadata of the class"""
-        found: dict[str, Any] = self.args[0].metadata
-        return found
 
 
 class TaskObservation(gym.ObservationWrapper):

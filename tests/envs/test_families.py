@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.wrappers import RenderCollection
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
@@ -237,17 +236,6 @@ def test_copies_of_simulators(env_id: str, n_steps: int | None, duplicate: Calla
         np.testing.assert_equal(other.step(action), env.step(action))
     np.testing.assert_equal(other.reset(), env.reset())
     other.close()
-    env.close()
-
-
-@pytest.mark.parametrize("env_id", FAMILIES)
-def test_pictures_are_collected_as_in_gymnasium(env_id: str) -> None:
-    env = gym.make(env_id, render_mode="rgb_array_list", **short(env_id, 5))
-    assert isinstance(env, RenderCollection)
-    if env_id in SMALL:
-        env.reset(seed=0)
-        env.step(env.action_space.sample())
-        assert len(env.render()) == 2
     env.close()
 
 
