@@ -180,6 +180,7 @@ class Naive:
             self.turn += 1
             return self.tasks[(self.turn - 1) % len(self.tasks)], seed, options
         if seed is not None:
+            self.calls.append(("set", -1, None))  # the initial task, whatever the last trial's was
             self.inner_reset(seed, options)
         self.calls.append(("sample", 1, None))
         self.next_task += 1
