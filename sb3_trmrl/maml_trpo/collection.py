@@ -96,7 +96,7 @@ class TaskCollector:
         assert isinstance(new_obs, dict)
         check_finite_step(model._vec_normalize_env, new_obs, rewards, infos)
         model.num_timesteps += self.env.num_envs
-        self.callback.update_locals({**locals(), "self": model})  # as in SB3
+        self.callback.update_locals({**locals(), "self": model, "collector": self})  # `self` as in SB3
         if not self.callback.on_step():
             raise Stopped
         model._update_info_buffer(infos, dones)

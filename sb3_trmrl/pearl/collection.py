@@ -77,7 +77,7 @@ class TaskCollector:
             new_obs, rewards, dones, infos = self.env.step(self.model.policy.env_actions(scaled))
             check_finite_step(None, new_obs, rewards, infos)
             self.model.num_timesteps += self.env.num_envs
-            callback.update_locals({**locals(), "self": self.model})  # as in SB3
+            callback.update_locals({**locals(), "self": self.model, "collector": self})  # `self` as in SB3
             if not callback.on_step():
                 # Not those of a few steps
                 self.model.replay_buffer.set_contexts(self.tasks, self._contexts_before)

@@ -89,7 +89,7 @@ def test_latents_change_where_episodes_begin_and_only_there() -> None:
     def watch(variables: dict[str, Any], _: Any) -> bool:
         infos, dones = variables["infos"], variables["dones"]
         begun = [info["new_episode"] or bool(done) for info, done in zip(infos, dones, strict=True)]
-        seen.append((variables["self"], variables["self"]._latents.clone(), begun))
+        seen.append((variables["collector"], variables["collector"]._latents.clone(), begun))
         return True
 
     tiny_pearl(copies(2)).learn(1, watch)
@@ -105,7 +105,7 @@ def test_actions_are_the_actors_for_the_current_state_and_latent() -> None:
     model = tiny_pearl(recorded(steps), learning_rate=1e-12)
     th.nn.init.zeros_(model.actor.log_std.weight)
     th.nn.init.constant_(model.actor.log_std.bias, -20.0)  # almost deterministic
-    model.learn(1, lambda variables, _: used.append(variables["self"]._latents[0].clone()) is None)
+    model.learn(1, lambda variables, _: used.append(variables["collector"]._latents[0].clone()) is None)
     assert len(steps) > model.n_train_tasks * model.initial_steps, "also with latents from the posterior"
     assert len({tuple(latent.tolist()) for latent in used}) > 4
     for step, latent in zip(steps, used, strict=True):
