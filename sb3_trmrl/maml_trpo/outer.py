@@ -103,13 +103,14 @@ def trpo_step(model: MAMLTRPO, batches: Sequence[TaskSamples]) -> dict[str, floa
     surrogate, _ = objective.values(start)
     gradient = objective.gradient(start)
     # Only the direction matters, and the solver takes residuals below an absolute limit for zero
-    unit = gradient / gradient.norm() if gradient.any() else gradient
-    direction = conjugate_gradient_solver(damped, unit, max_iter=model.cg_max_steps) if gradient.any() else gradient
+    direction, norm = gradient, gradient.norm()
+    if norm > 0:
+        direction = conjugate_gradient_solver(damped, gradient / norm, max_iter=model.cg_max_steps)
     curvature = float(direction @ damped(direction))
     if not (th.isfinite(gradient).all() and th.isfinite(direction).all()):
         raise FloatingPointError(f"the gradient of the policy objective is not finite: {gradient}")
     result = {"policy_objective": surrogate, "kl_divergence_loss": 0.0, "is_line_search_success": 0.0}
-    result["gradient_norm"] = float(gradient.norm())
+    result["gradient_norm"] = float(norm)
     step = (2 * model.target_kl / curvature) ** 0.5 * direction if curvature > 0 else th.zeros_like(direction)
     for _ in range(model.line_search_max_iter if curvature > 0 else 0):
         new_surrogate, divergence = objective.values(start + step)
