@@ -10,7 +10,8 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, preprocess_obs
 
-from sb3_trmrl.common.checks import check_instance
+from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION
+from sb3_trmrl.common.checks import check_finite, check_instance
 
 #: Keys that the wrapper adds
 PREVIOUS = ("prev_action", "prev_reward", "prev_done")
@@ -22,6 +23,14 @@ def check_keys(observation: Any, space: spaces.Dict) -> None:
     if not isinstance(observation, dict) or set(observation) != set(keys):
         given = f"one with {list(observation)}" if isinstance(observation, dict) else type(observation).__name__
         raise ValueError(f"`observation` must be a dictionary with the keys {keys}, got {given}")
+
+
+def check_observation(observation: Any, space: spaces.Space[Any]) -> None:
+    """Require a dictionary of finite numbers for the keys of the observation space."""
+    check_instance("observation", observation, dict, "a dictionary")
+    assert isinstance(space, spaces.Dict)
+    check_keys(observation, space)
+    check_finite("observation", observation, MAX_OBSERVATION)
 
 
 def checked_starts(episode_start: Any, n_envs: int) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -18,9 +17,9 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_trmrl.algorithms.algorithm import Algorithm
-from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments, names_policy_kwargs, own_arguments
-from sb3_trmrl.algorithms.transitions import check_keys
-from sb3_trmrl.common.checks import check_bool, check_finite, check_instance
+from sb3_trmrl.algorithms.arguments import check_arguments, names_policy_kwargs, own_arguments
+from sb3_trmrl.algorithms.transitions import check_observation
+from sb3_trmrl.common.checks import check_bool
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.maml_trpo.adaptation import Adaptation
 from sb3_trmrl.maml_trpo.advantages import estimate_advantages
@@ -242,10 +241,7 @@ class MAMLTRPO(Algorithm, OnPolicyAlgorithm):
         """
         self.policy.set_training_mode(False)
         check_bool("deterministic", deterministic)
-        check_instance("observation", observation, dict, "a dictionary")
-        assert isinstance(self.observation_space, spaces.Dict)
-        check_keys(observation, self.observation_space)
-        check_finite("observation", observation, MAX_OBSERVATION)
+        check_observation(observation, self.observation_space)
         tensors, is_vectorized = self.policy.obs_to_tensor(observation)
         with th.no_grad():
             token = self.policy.reader(tensors)  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
-from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION, check_arguments
-from sb3_trmrl.algorithms.transitions import Token, TokenReader, check_keys, checked_starts
-from sb3_trmrl.common.checks import check_bool, check_finite, check_instance
+from sb3_trmrl.algorithms.arguments import check_arguments
+from sb3_trmrl.algorithms.transitions import Token, TokenReader, check_observation, checked_starts
+from sb3_trmrl.common.checks import check_bool
 from sb3_trmrl.pearl.arguments import POLICY_CHECKS, check_action_space
 from sb3_trmrl.pearl.encoder import ContextEncoder, Posterior, prior
 
@@ -163,10 +163,7 @@ class PEARLPolicy(SACPolicy):
         """
         check_bool("deterministic", deterministic)
         self.set_training_mode(False)
-        check_instance("observation", observation, dict, "a dictionary")
-        assert isinstance(self.observation_space, spaces.Dict)
-        check_keys(observation, self.observation_space)
-        check_finite("observation", observation, MAX_OBSERVATION)
+        check_observation(observation, self.observation_space)
         tensors, is_vectorized = self.obs_to_tensor(observation)
         with th.no_grad():
             token = self.reader(tensors)  # type: ignore[arg-type]
