@@ -122,7 +122,7 @@ class MemoryReplayBuffer(ReplayBuffer):
         if self.buffer_size < history_length + 2:
             raise ValueError(
                 f"`buffer_size` must be at least {(history_length + 2) * self.n_envs}, a memory of {history_length} "
-                f"and two tokens for each of {self.n_envs} environments, got room for {self.buffer_size} for each"
+                f"and two tokens for each of {self.n_envs} environments, got {self.buffer_size * self.n_envs}"
             )
 
     def _allocate(self) -> None:
