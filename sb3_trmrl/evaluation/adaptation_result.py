@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.checks import check_int, check_number, check_path
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class AdaptationResult:
         if self.successes is not None:
             arrays["successes"] = self.successes
         tasks = json.dumps(self.tasks, default=repr)
-        with open(path, "wb") as file:  # NumPy would append a suffix to a path
+        with atomic_file(Path(path).resolve()) as file:  # NumPy would append a suffix to a path
             np.savez_compressed(file, rewards=self.rewards, tasks=tasks, about=json.dumps(about), **arrays)
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.checks import check_instance, check_int, check_keywords, check_option, check_positive_int
 from sb3_trmrl.trials.agent import with_action_masks
 from sb3_trmrl.trials.held_out import N_HELD_OUT_TASKS, evaluation_seed, has_splits, n_tasks_in_turn, share_tasks
@@ -243,7 +245,9 @@ class AdaptationEvalCallback(MaskedEvalCallback):
             self._seconds.append((self._training.seconds, self._evaluating.seconds))
             if len(self._seconds) == len(arrays["timesteps"]):  # not after resuming a checkpoint without times
                 arrays["seconds"], arrays["evaluation_seconds"] = np.array(self._seconds).T
-            np.savez(os.path.join(os.path.dirname(self.log_path), HISTORY), **arrays)
+            # A process that dies while it writes would otherwise lose all evaluations so far
+            with atomic_file(Path(os.path.dirname(self.log_path), HISTORY)) as file:
+                np.savez(file, **arrays)
         self._evaluating.stop()
         self._training.start()
         return continue_training

@@ -321,6 +321,29 @@ def test_a_stopwatch_counts_on_from_a_checkpoint(monkeypatch: pytest.MonkeyPatch
     assert (running.seconds, stopped.seconds) == (8.0, 6.0)
 
 
+def test_an_evaluation_that_cannot_be_written_loses_no_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model("window", early_end, {})
+    callback = AdaptationEvalCallback(
+        make_vec_env(early_end, 1, seed=9), n_eval_episodes=1, eval_freq=8, log_path=str(tmp_path), verbose=0
+    )
+    model.learn(16, callback=callback)
+    before = (tmp_path / "adaptation.npz").read_bytes()
+    savez = np.savez
+
+    def stops_halfway(file: Any, **arrays: Any) -> None:
+        if "returns" not in arrays:  # SB3's own file
+            return savez(file, **arrays)
+        file.write(b"half of it")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", stops_halfway)
+    with pytest.raises(OSError, match="no space left"):
+        model.learn(32, callback=callback, reset_num_timesteps=False)
+    assert (tmp_path / "adaptation.npz").read_bytes() == before
+
+
 class AsLongAsItsTask(EarlyEnd):
     """Reward 1 at each step, and as many steps as the task: an episode's return is its task."""
 
