@@ -53,10 +53,10 @@ train: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python -m sb3_trmrl analyze online docs/demo/$(AGENT).safetensors --output demo
 
-# One process per core with one thread each. Prints the lines that are not covered, and fails if the coverage is below the
-# limit in pyproject.toml.
+# One process per core with one thread each. Prints the slowest tests and the lines that are not covered, and fails if the
+# coverage is below the limit in pyproject.toml.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov --durations 25
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -155,7 +155,8 @@ def read(folder: Path = FOLDER) -> dict[str, Results]:
     same environment are put together.
     """
     found: dict[tuple[str, str], Results] = {}
-    for path in sorted(folder.glob("*/tests.csv")):
+    # First runs last, because those that repeat them replace them
+    for path in sorted(folder.glob("*/tests.csv"), key=lambda path: (path.parent.name.endswith("_first"), path)):
         file = path.parent.with_suffix(".yml")
         if not file.is_file() or "docs/reference/protocol.md" not in file.read_text(encoding="utf-8"):
             continue

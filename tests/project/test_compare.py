@@ -125,13 +125,14 @@ def test_experiments_on_one_environment_are_put_together(compare: ModuleType, tm
     assert "`experiments/one.yml` and `experiments/two.yml`, trained with torch 2.11, cpus 16; torch 3, cpus 2" in text
 
 
-def test_repeated_runs_replace_the_first_ones(compare: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("repeated", ["one", "one_more"], ids=["before", "after"])
+def test_repeated_runs_replace_the_first_ones(compare: ModuleType, tmp_path: Path, repeated: str) -> None:
     """Agents of the first report that were not repeated stay, with fewer episodes than the new ones."""
-    write_experiment(tmp_path, "one", "return", -100, 100)
+    write_experiment(tmp_path, repeated, "return", -100, 100)
     write_experiment(tmp_path, "one_first", "return", -100, 100)
-    settings = (tmp_path / "one.yml").read_text()
-    (tmp_path / "one.yml").write_text(settings.replace("  lower: none\n", ""))
-    for file in (tmp_path / "one").iterdir():
+    settings = (tmp_path / f"{repeated}.yml").read_text()
+    (tmp_path / f"{repeated}.yml").write_text(settings.replace("  lower: none\n", ""))
+    for file in (tmp_path / repeated).iterdir():
         frame = pd.read_csv(file, comment="#")
         frame = frame[frame["agent"] == "reactive"]
         if "episode" in frame:
