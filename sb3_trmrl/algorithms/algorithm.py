@@ -95,13 +95,18 @@ class Algorithm(Resumable, ZipFiles):
         """
         check_arguments(locals(), LEARN_CHECKS)
         with watched_workers(self._environments(callback)):
-            return super().learn(
-                int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-            )
+            try:
+                return super().learn(
+                    int(total_timesteps), callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+                )
+            except BaseException:  # also Ctrl-C
+                self._last_obs = None  # the environment may be a step ahead: the next call begins new episodes
+                raise
 
     def _environments(self, callback: MaybeCallback) -> list[VecEnv]:
         """Return the training environment and the environments of callbacks."""
-        assert self.env is not None, "`set_env` comes first"
+        if self.env is None:
+            raise ValueError("`env` is missing: pass it to `load`, or call `set_env` before `learn`")
         found = given_callbacks(callback)
         return [self.env, *(env for each in found for env in environments_of(each).values())]
 

@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import is_vectorized_observation
 
 from sb3_trmrl.algorithms.arguments import MAX_OBSERVATION
+from sb3_trmrl.algorithms.transitions import checked_starts
 from sb3_trmrl.common.checks import check_bool, check_finite, check_keywords, check_option, short_repr
 from sb3_trmrl.memory.encoder import EncoderTrace
 from sb3_trmrl.memory.extractor import TransformerExtractor, default_token_extractor
@@ -215,11 +216,7 @@ class MemoryPolicy(BasePolicy):
         if state is None and unclaimed is not None and len(unclaimed.lengths) == n_envs:
             state = unclaimed
         memory = self._empty_state(n_envs) if state is None else self._check_state(state, n_envs)
-        starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.asarray(episode_start).reshape(-1)
-        if starts.shape != (n_envs,) or starts.dtype.kind not in "biuf":
-            raise ValueError(
-                f"`episode_start` must have one boolean for each of {n_envs} observation(s), got {episode_start}"
-            )
+        starts = checked_starts(episode_start, n_envs)
         with th.no_grad():
             return self.remember(memory, obs, starts), vectorized
 

@@ -1,7 +1,6 @@
 """TransformerPPO: PPO over memories of tokens."""
 
 import inspect
-import warnings
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from sb3_trmrl.algorithms.algorithm import Algorithm
 from sb3_trmrl.algorithms.arguments import check_arguments, check_batch_size, names_policy_kwargs, own_arguments
 from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.finite import check_finite_step
+from sb3_trmrl.algorithms.resets import Resets, is_reset_since, newest_resets, refuse_reset, warn_of_reset
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.checks import check_bool, check_keywords, check_non_negative, check_number
 from sb3_trmrl.common.threads import one_thread_beside_workers
@@ -126,8 +126,8 @@ class TransformerPPO(Algorithm, Exports, PPO):
     _use_masking: bool = True
     _shared_statistics: SharedStatistics | None = None
     _finished: list[dict[str, Any]]  # statistics of the episodes that ended during this rollout
-    # Infos of the newest reset of each environment at the last step. Every reset replaces them
-    _last_resets: tuple[Any, ...] | None = None
+    # At the last step, None before the first one
+    _last_resets: Resets | None = None
 
     @names_policy_kwargs(TrMRLPolicy)
     def __init__(
@@ -177,8 +177,9 @@ class TransformerPPO(Algorithm, Exports, PPO):
         super().__init__(**arguments)
         self.batch_size = batch_size
         self.vf_learning_rate = vf_learning_rate
-        if _init_setup_model:
+        if env is not None:  # not while a zip is loaded
             self.zip_format = ZIP_FORMAT
+        if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
@@ -233,7 +234,7 @@ class TransformerPPO(Algorithm, Exports, PPO):
         :param n_rollout_steps: Number of experiences to collect per environment
         :return: True if function returned with at least `n_rollout_steps`
             collected, False if callback terminated rollout prematurely.
-        :raises ValueError: if an observation or a reward is not finite
+        :raises ValueError: if an observation or a reward is not finite, or a callback resets the training environment
         """
         with one_thread_beside_workers(env):
             continue_training = self._collect(env, callback, rollout_buffer, n_rollout_steps)
@@ -291,7 +292,7 @@ class TransformerPPO(Algorithm, Exports, PPO):
                     clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
 
             new_obs, rewards, dones, infos = env.step(clipped_actions)
-            self._last_resets = tuple(env.unwrapped.reset_infos)
+            self._last_resets = newest_resets(env)
             # The environment may write to its arrays at the next step, and we write to the rewards
             new_obs, dones = map_tokens(np.array, new_obs), np.array(dones)
             rewards = np.array(rewards, dtype=np.float32)  # integers would truncate the bootstrapped value
@@ -304,6 +305,7 @@ class TransformerPPO(Algorithm, Exports, PPO):
             if not callback.on_step():
                 self._last_obs = None  # the environment is a step ahead: the next `learn` begins new episodes
                 return False
+            refuse_reset(env, self._last_resets)
 
             self._update_info_buffer(infos, dones)
             self._finished += _episode_infos(infos, dones)
@@ -358,15 +360,9 @@ class TransformerPPO(Algorithm, Exports, PPO):
 
     def _restart_if_reset(self, env: VecEnv) -> None:
         """Begin new episodes if something else has used the training environment since the last rollout."""
-        resets = env.unwrapped.reset_infos
-        if self._last_resets is None or all(a is b for a, b in zip(resets, self._last_resets, strict=True)):
+        if self._last_resets is None or not is_reset_since(env, self._last_resets):
             return
-        warnings.warn(
-            "the training environment was reset between two rollouts, for example by evaluate_policy: new episodes "
-            "begin. Evaluate in another environment",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_of_reset()
         self._last_obs = map_tokens(np.array, env.reset())
         self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
 

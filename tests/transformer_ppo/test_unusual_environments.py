@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from sb3_trmrl import PreviousTransitionObservation, TransformerPPO, TrMRLPolicy
 from tests.helpers.agents import BOX_ACTION, VECTOR, SampledEnv, sampled_vec_env, tiny_model
+from tests.helpers.sac import tiny_sac
 
 FIRST_CLASS = "whose first class is not 0"
 
@@ -95,6 +97,58 @@ def test_evaluation_in_the_training_environment(kind: str, memory: str) -> None:
         ends = np.cumsum(batch.observations.lengths)[:-1]
         assert all(len(set(sequence)) == 1 for sequence in np.split(numbers, ends))
     env.close()
+
+
+def test_a_callback_must_not_reset_the_training_environment_within_a_rollout() -> None:
+    env = sampled_vec_env(2)
+    model = tiny_model(env, n_steps=16)
+    with pytest.raises(ValueError, match="`callback` must not reset the training environment"):
+        model.learn(64, callback=EvalCallback(env, eval_freq=3, n_eval_episodes=1, verbose=0, warn=False))
+
+
+class Interrupted(BaseCallback):
+    """Ctrl-C within a rollout."""
+
+    def _on_step(self) -> bool:
+        if self.n_calls == 7:
+            raise KeyboardInterrupt
+        return True
+
+
+@pytest.mark.parametrize("make", [tiny_model, tiny_sac])
+def test_learning_after_an_interrupted_rollout_begins_new_episodes(make: Callable[..., Any]) -> None:
+    """The environment is a step ahead of the last observation."""
+    model = make(sampled_vec_env(2, VECTOR, BOX_ACTION))
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(64, callback=Interrupted())
+    assert model._last_obs is None
+    n_resets = [env.unwrapped.n_episodes for env in model.env.envs]
+    model.learn(4, reset_num_timesteps=False)
+    assert all(env.unwrapped.n_episodes > before for env, before in zip(model.env.envs, n_resets, strict=True))
+
+
+def test_evaluation_in_the_training_environment_of_sac() -> None:
+    env = DummyVecEnv([partial(NumberedEpisodes, VECTOR, BOX_ACTION)] * 2)
+    model = tiny_sac(env, gradient_steps=0)
+    model.learn(14)
+    evaluate_policy(model, env, n_eval_episodes=1, warn=False)
+    with pytest.warns(UserWarning, match="was reset between two rollouts"):
+        model.learn(30, reset_num_timesteps=False)
+    buffer = model.replay_buffer
+    for numbers, lengths, is_transition in zip(
+        buffer.tokens[..., 0], buffer.lengths, buffer.is_transition, strict=True
+    ):
+        rows = np.flatnonzero(is_transition)
+        assert len(rows) == 22 and np.array_equal(numbers[rows], numbers[rows + 1])
+        assert all(len(set(numbers[row + 1 - lengths[row] : row + 1])) == 1 for row in rows)
+
+
+def test_a_model_that_is_set_up_later_is_the_same() -> None:
+    env = sampled_vec_env(2)
+    model = TransformerPPO("TrMRLPolicy", env, policy_kwargs=dict(d_model=8, n_heads=2), _init_setup_model=False)
+    model._setup_model()
+    assert model.policy.memory == TransformerPPO("TrMRLPolicy", env, policy_kwargs=model.policy_kwargs).policy.memory
+    assert model.policy_kwargs == dict(d_model=8, n_heads=2)
 
 
 @pytest.mark.parametrize("reset_num_timesteps", [True, False])
