@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from sb3_trmrl.analysis.figures import COLOURS, check_picture, finish
 from sb3_trmrl.analysis.online import smooth
 from sb3_trmrl.analysis.traces import TracedSteps, checked_steps
+from sb3_trmrl.common.atomic_file import atomic_file
 from sb3_trmrl.common.checks import check_instance
 
 
@@ -70,7 +71,7 @@ class AttentionMap:
         """
         :param path: File to write, ``.npz``, with the arrays ``weights`` and ``episodes``
         """
-        with open(path, "wb") as file:  # NumPy would add a suffix to a path
+        with atomic_file(Path(path).resolve()) as file:  # NumPy would add a suffix to a path
             np.savez_compressed(file, weights=self.weights.astype(np.float32), episodes=self.episodes)
 
 

@@ -18,7 +18,6 @@ from sb3_trmrl.algorithms.algorithm import Algorithm
 from sb3_trmrl.algorithms.arguments import check_arguments, check_batch_size, names_policy_kwargs, own_arguments
 from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.finite import check_finite_step
-from sb3_trmrl.algorithms.resets import Resets, is_reset_since, newest_resets, refuse_reset, warn_of_reset
 from sb3_trmrl.common.action_masks import is_masking_supported
 from sb3_trmrl.common.checks import check_bool, check_keywords, check_non_negative, check_number
 from sb3_trmrl.common.threads import one_thread_beside_workers
@@ -35,6 +34,7 @@ from sb3_trmrl.distributed.statistics import SharedStatistics
 from sb3_trmrl.memory.buffers import MemoryRolloutBuffer
 from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS, check_memory_is_known, memory_name, policy_argument
+from sb3_trmrl.memory.resets import NoticesResets
 from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.transformer_ppo.action_masks import check_action_masks
 from sb3_trmrl.transformer_ppo.arguments import CHECKS, SCHEDULES, ZIP_FORMAT, explicit_defaults
@@ -44,7 +44,7 @@ from sb3_trmrl.transformer_ppo.rollouts import bootstrap_truncated
 from sb3_trmrl.transformer_ppo.update import update
 
 #: Attributes that are not saved in the zip
-_NOT_SAVED = ("_finished", "_has_own_numbers", "_last_memory", "_last_resets", "_shared_statistics", "_use_masking")
+_NOT_SAVED = ("_finished", "_has_own_numbers", "_last_memory", "_shared_statistics", "_use_masking")
 #: Entries of an info that SB3 averages over the last episodes
 _EPISODE_INFOS = ("episode", "is_success")
 
@@ -56,7 +56,7 @@ def _episode_infos(infos: list[dict[str, Any]], dones: np.ndarray) -> list[dict[
     return [{key: info.get(key) for key in _EPISODE_INFOS} for info, done in zip(infos, dones, strict=True) if done]
 
 
-class TransformerPPO(Algorithm, Exports, PPO):
+class TransformerPPO(Algorithm, NoticesResets, Exports, PPO):
     """
     Proximal Policy Optimization with a transformer memory: TrMRL, on-policy
     (Melo, "Transformers are Meta-Reinforcement Learners", ICML 2022, https://arxiv.org/abs/2206.06614).
@@ -126,8 +126,6 @@ class TransformerPPO(Algorithm, Exports, PPO):
     _use_masking: bool = True
     _shared_statistics: SharedStatistics | None = None
     _finished: list[dict[str, Any]]  # statistics of the episodes that ended during this rollout
-    # At the last step, None before the first one
-    _last_resets: Resets | None = None
 
     @names_policy_kwargs(TrMRLPolicy)
     def __init__(
@@ -292,7 +290,7 @@ class TransformerPPO(Algorithm, Exports, PPO):
                     clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
 
             new_obs, rewards, dones, infos = env.step(clipped_actions)
-            self._last_resets = newest_resets(env)
+            self._note_resets(env)
             # The environment may write to its arrays at the next step, and we write to the rewards
             new_obs, dones = map_tokens(np.array, new_obs), np.array(dones)
             rewards = np.array(rewards, dtype=np.float32)  # integers would truncate the bootstrapped value
@@ -305,7 +303,7 @@ class TransformerPPO(Algorithm, Exports, PPO):
             if not callback.on_step():
                 self._last_obs = None  # the environment is a step ahead: the next `learn` begins new episodes
                 return False
-            refuse_reset(env, self._last_resets)
+            self._refuse_reset(env)
 
             self._update_info_buffer(infos, dones)
             self._finished += _episode_infos(infos, dones)
@@ -349,22 +347,6 @@ class TransformerPPO(Algorithm, Exports, PPO):
         callback = super()._init_callback(*args, **kwargs)
         count_all_ranks(callback)
         return callback
-
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        before = self._last_obs
-        result = super()._setup_learn(*args, **kwargs)
-        if self._last_obs is not before:  # the environment has been reset
-            self._last_obs = map_tokens(np.array, self._last_obs)
-            self._last_resets = None
-        return result
-
-    def _restart_if_reset(self, env: VecEnv) -> None:
-        """Begin new episodes if something else has used the training environment since the last rollout."""
-        if self._last_resets is None or not is_reset_since(env, self._last_resets):
-            return
-        warn_of_reset()
-        self._last_obs = map_tokens(np.array, env.reset())
-        self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
 
     def _begin_rollout(self, env: VecEnv, rollout_buffer: MemoryRolloutBuffer, callback: BaseCallback) -> None:
         """Continue an interrupted run, prepare the buffer, and tell callbacks that write checkpoints."""

@@ -22,13 +22,13 @@ from sb3_trmrl.algorithms.algorithm import Algorithm
 from sb3_trmrl.algorithms.arguments import check_arguments, names_policy_kwargs, own_arguments
 from sb3_trmrl.algorithms.exports import Exports
 from sb3_trmrl.algorithms.finite import check_finite_step
-from sb3_trmrl.algorithms.resets import Resets, is_reset_since, newest_resets, warn_of_reset
 from sb3_trmrl.algorithms.sac_arguments import check_bounded_box
 from sb3_trmrl.common.checks import check_keywords
 from sb3_trmrl.common.threads import one_thread_beside_workers
 from sb3_trmrl.memory.interface import Memory
 from sb3_trmrl.memory.kinds import MEMORY_KINDS, check_memory_is_known, policy_argument
 from sb3_trmrl.memory.replay_buffer import MemoryReplayBuffer
+from sb3_trmrl.memory.resets import NoticesResets
 from sb3_trmrl.memory.tokens import map_tokens
 from sb3_trmrl.transformer_sac.arguments import (
     CHECKS,
@@ -46,7 +46,7 @@ _PASSED_TO_BUFFER = ("buffer_size", "observation_space", "action_space", "device
 SelfTransformerSAC = TypeVar("SelfTransformerSAC", bound="TransformerSAC")
 
 
-class TransformerSAC(Algorithm, Exports, SAC):
+class TransformerSAC(Algorithm, NoticesResets, Exports, SAC):
     """
     Soft Actor-Critic with a transformer memory: off-policy learning with the memory of TrMRL (Haarnoja et al. 2018,
     https://arxiv.org/abs/1812.05905; Melo 2022, https://arxiv.org/abs/2206.06614).
@@ -111,8 +111,6 @@ class TransformerSAC(Algorithm, Exports, SAC):
     _last_memory: Memory
     # Memory that the newest action was chosen with. It becomes the last one when the step's transition is stored
     _next_memory: Memory
-    # At the last step, None before the first one
-    _last_resets: Resets | None = None
 
     @names_policy_kwargs(TransformerSACPolicy)
     def __init__(
@@ -185,9 +183,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
         result = super()._setup_learn(*args, **kwargs)
         if self._last_obs is not before:  # the environment has been reset
             check_finite_step(self._vec_normalize_env, self._last_obs)
-            self._last_obs = map_tokens(np.array, self._last_obs)
             self.replay_buffer.begin_episodes()
-            self._last_resets = None
         return result
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
@@ -215,17 +211,13 @@ class TransformerSAC(Algorithm, Exports, SAC):
             self._last_obs = None  # the environment is a step ahead: the next `learn` begins new episodes
         return rollout
 
-    def _restart_if_reset(self, env: VecEnv) -> None:
-        """Begin new episodes if something else has used the training environment since the last step."""
-        if self._last_resets is None or not is_reset_since(env, self._last_resets):
-            return
-        warn_of_reset()
-        self._last_obs = map_tokens(np.array, env.reset())
-        self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
-        if self._vec_normalize_env is not None:
-            self._last_original_obs = self._vec_normalize_env.get_original_obs()
-        self._last_resets = None
-        self.replay_buffer.begin_episodes()
+    def _restart_if_reset(self, env: VecEnv) -> bool:
+        is_reset = super()._restart_if_reset(env)
+        if is_reset:
+            if self._vec_normalize_env is not None:
+                self._last_original_obs = self._vec_normalize_env.get_original_obs()
+            self.replay_buffer.begin_episodes()
+        return is_reset
 
     def memory_state(self) -> dict[str, Any]:
         return {
@@ -275,7 +267,7 @@ class TransformerSAC(Algorithm, Exports, SAC):
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_memory, self._last_episode_starts = self._next_memory, dones
         assert self.env is not None
-        self._last_resets = newest_resets(self.env)
+        self._note_resets(self.env)
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """
@@ -346,4 +338,4 @@ class TransformerSAC(Algorithm, Exports, SAC):
         self._last_memory = self.policy.empty_memory(self.n_envs)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_memory", "_next_memory", "_last_resets"]
+        return [*super()._excluded_save_params(), "_last_memory", "_next_memory"]
